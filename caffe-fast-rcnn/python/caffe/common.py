@@ -1,0 +1,113 @@
+"""Engine-wide state: phase names, mode and device, random seed, solver count and rank, the log."""
+import enum
+import logging
+import os
+import random
+import sys
+
+import torch
+
+
+class Phase(enum.IntEnum):
+    """TRAIN or TEST: equals 0 or 1, prints as its name."""
+    TRAIN = 0
+    TEST = 1
+
+    def __str__(self):
+        return self.name
+
+    def __format__(self, spec):
+        return format(self.name if spec in ('', 's') else int(self), spec)
+
+
+TRAIN, TEST = Phase.TRAIN, Phase.TEST
+logger = logging.getLogger('caffe')
+
+
+class _State:
+    gpu = False
+    device_id = 0
+    solver_count = 1
+    solver_rank = 0
+    multiprocess = False
+
+
+def set_mode_cpu():
+    _State.gpu = False
+
+
+def set_mode_gpu():
+    """From now on nets compute on the CUDA device. RuntimeError when torch sees none."""
+    _require_cuda(_State.device_id)
+    _State.gpu = True
+
+
+def set_device(device_id):
+    """Choose the CUDA device by its number; the mode stays what it is. RuntimeError when there is no such device."""
+    _require_cuda(int(device_id))
+    _State.device_id = int(device_id)
+    torch.cuda.set_device(_State.device_id)
+
+
+def _require_cuda(device_id):
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not 0 <= device_id < count:
+        raise RuntimeError(f'GPU {device_id} was asked for, but torch {torch.__version__} sees '
+                           f'{count} CUDA device{"s" * (count != 1)}; use set_mode_cpu() (tools: --gpu cpu)')
+
+
+def device():
+    """The torch.device that nets compute on."""
+    return torch.device('cuda', _State.device_id) if _State.gpu else torch.device('cpu')
+
+
+def set_random_seed(seed):
+    """Seed what the engine draws from: torch's generators (all devices) and Python's `random`. Numpy's stays untouched."""
+    torch.manual_seed(int(seed))
+    random.seed(int(seed))
+
+
+def solver_count():
+    return _State.solver_count
+
+
+def set_solver_count(count):
+    _State.solver_count = int(count)
+
+
+def solver_rank():
+    return _State.solver_rank
+
+
+def set_solver_rank(rank):
+    _State.solver_rank = int(rank)
+
+
+def set_multiprocess(on):
+    _State.multiprocess = bool(on)
+
+
+class _StderrHandler(logging.StreamHandler):
+    """Writes in glog's manner to stderr, unless the program has set up logging itself."""
+
+    def __init__(self):
+        super().__init__(sys.stderr)
+        self.setFormatter(logging.Formatter('%(levelname).1s%(asctime)s %(process)d %(filename)s:%(lineno)d] '
+                                            '%(message)s', '%m%d %H:%M:%S'))
+
+    def emit(self, record):
+        if not logging.root.handlers:
+            self.stream = sys.stderr
+            super().emit(record)
+
+
+def init_log(level=None):
+    """Start the log; `level` as in glog (0 info, 1 warning, 2 error), by default GLOG_minloglevel."""
+    level = int(os.environ.get('GLOG_minloglevel', 0) if level is None else level)
+    logger.setLevel([logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL][max(0, min(level, 3))])
+    if not logger.handlers:
+        logger.addHandler(_StderrHandler())
+
+
+def log(message):
+    logger.info(message)

@@ -1,0 +1,402 @@
+"""Solver: step, test, solve, snapshot, restore; the learning-rate policies; clipping and decay; the six update rules.
+
+One iteration (Caffe, src/caffe/solver.cpp): clear the parameters' diffs, test if due, forward and backward iter_size times, then apply_update:
+clip, divide by iter_size, add weight decay, turn each diff into an update by the solver's rule, subtract it. `iter` counts updates.
+"""
+import collections
+import difflib
+import math
+import os
+import time
+
+import h5py
+import torch
+from google.protobuf.message import DecodeError
+
+from . import common, netparam
+from .common import logger
+from .net import Net
+from .proto import caffe_pb2
+
+# The learning rate after `it` updates, by lr_policy; p is the SolverParameter.
+_POLICIES = {
+    'fixed': lambda p, it: p.base_lr,
+    'step': lambda p, it: p.base_lr * p.gamma ** (it // p.stepsize),
+    'exp': lambda p, it: p.base_lr * p.gamma ** it,
+    'inv': lambda p, it: p.base_lr * (1 + p.gamma * it) ** -p.power,
+    'multistep': lambda p, it: p.base_lr * p.gamma ** sum(it >= s for s in p.stepvalue),
+    'poly': lambda p, it: p.base_lr * (1 - it / p.max_iter) ** p.power,
+    'sigmoid': lambda p, it: p.base_lr / (1 + math.exp(-p.gamma * (it - p.stepsize))),
+}
+_POLICY_NEEDS = {'step': ['gamma', 'stepsize'], 'exp': ['gamma'], 'inv': ['gamma', 'power'], 'multistep': ['gamma'],
+                 'poly': ['power', 'max_iter'], 'sigmoid': ['gamma', 'stepsize']}
+
+
+class Solver:
+    """Base of the solvers; a subclass gives update(grad, rate, i), which turns gradient into what is subtracted.
+
+    solver_file: a solver prototxt, or a SolverParameter. Relative paths in it are taken from the current directory.
+    """
+
+    histories = 1       # arrays of history per parameter
+
+    def __init__(self, solver_file):
+        if isinstance(solver_file, caffe_pb2.SolverParameter):
+            self.param, self._file = solver_file, ''
+        else:
+            self.param, self._file = netparam.read_solver(str(solver_file)), str(solver_file)
+        self._check_policy()
+        if self.param.random_seed >= 0:
+            common.set_random_seed(self.param.random_seed + common.solver_rank())
+        self.iter = 0
+        self._callbacks = []
+        self._losses = collections.deque(maxlen=max(1, self.param.average_loss))
+        self.net = self._train_net()
+        self.test_nets = self._test_nets() if common.solver_rank() == 0 else []
+        self.history = [None] * (self.histories * len(self.net.learnable_params))       # None: zeros
+        for weights in self.param.weights:
+            for path in filter(None, (w.strip() for w in weights.split(','))):
+                for net in [self.net, *self.test_nets]:
+                    net.copy_from(path)
+        if self.param.snapshot:
+            self._check_snapshot_folder()
+
+    def _check_policy(self):
+        policy = self.param.lr_policy
+        if policy not in _POLICIES:
+            near = difflib.get_close_matches(policy, _POLICIES, 1, 0.3)
+            raise ValueError(f'{self._file}: unknown lr_policy {policy!r}' + (f'; did you mean {near[0]!r}?' if near else '') +
+                             f' Known: {", ".join(_POLICIES)}')
+        for name in _POLICY_NEEDS.get(policy, []):
+            if not self.param.HasField(name):
+                raise ValueError(f'{self._file}: lr_policy {policy!r} needs {name}')
+
+    # nets
+
+    def _train_net(self):
+        p = self.param
+        given = [n for n in ('net', 'net_param', 'train_net', 'train_net_param') if p.HasField(n)]
+        if len(given) != 1:
+            raise ValueError(f'{self._file}: one of net, net_param, train_net, train_net_param is wanted, there are {given or "none"}')
+        return self._make_net(getattr(p, given[0]), common.TRAIN, p.train_state)
+
+    def _test_nets(self):
+        p = self.param
+        sources = [*p.test_net_param, *p.test_net]
+        shared = [getattr(p, n) for n in ('net_param', 'net') if p.HasField(n)]
+        if shared:
+            sources += shared * (len(p.test_iter) - len(sources))
+        if len(sources) != len(p.test_iter):
+            raise ValueError(f'{self._file}: {len(p.test_iter)} test_iter for {len(sources)} test nets')
+        if p.test_state and len(p.test_state) != len(sources):
+            raise ValueError(f'{self._file}: {len(p.test_state)} test_state for {len(sources)} test nets')
+        nets = []
+        for i, source in enumerate(sources):
+            net = self._make_net(source, common.TEST, p.test_state[i] if p.test_state else caffe_pb2.NetState())
+            net.no_backward()
+            net.share_with(self.net)
+            nets.append(net)
+        return nets
+
+    def _make_net(self, source, phase, state):
+        param = netparam.read_net(source) if isinstance(source, str) else source
+        param.state.MergeFrom(state)
+        return Net.from_param(param, phase, param.state.level, ())
+
+    # running
+
+    def add_callback(self, on_start, on_gradients_ready=None):
+        """Call on_start() before each iteration's first forward and on_gradients_ready() before its update.
+
+        One argument: an object with these two methods (caffe.NCCL).
+        """
+        if on_gradients_ready is None:
+            on_start, on_gradients_ready = on_start.on_start, on_start.on_gradients_ready
+        self._callbacks.append((on_start, on_gradients_ready))
+
+    def step(self, iters):
+        """Do `iters` iterations. Unlike Caffe's, the smoothed loss goes on from one call to the next."""
+        p = self.param
+        begin = (self.iter, time.time())
+        stop = self.iter + iters
+        while self.iter < stop:
+            self.net.clear_param_diffs()
+            if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
+                self._test_all()
+            for on_start, _ in self._callbacks:
+                on_start()
+            loss = 0
+            for _ in range(p.iter_size):
+                loss = loss + self.net.run_forward()
+                self.net.run_backward()
+            self._losses.append(loss / p.iter_size)
+            if p.display and self.iter % p.display == 0:
+                begin = self._display(begin)
+            for _, on_gradients_ready in self._callbacks:
+                on_gradients_ready()
+            self.apply_update()
+            if p.snapshot and self.iter % p.snapshot == 0 and common.solver_rank() == 0:
+                self.snapshot()
+
+    @property
+    def smoothed_loss(self):
+        """The mean loss of the last average_loss iterations."""
+        return float(sum(self._losses)) / len(self._losses) if self._losses else 0.0
+
+    def _display(self, begin):
+        now = time.time()
+        done, seconds = self.iter - begin[0], now - begin[1]
+        pace = f' ({done / seconds:.4g} iter/s, {seconds:.3g}s/{done} iters)' if done else ''
+        logger.info('Iteration %d%s, loss = %.6g', self.iter, pace, self.smoothed_loss)
+        self._log_outputs(self.net, 'Train', lambda blob: blob.tensor)
+        logger.info('Iteration %d, lr = %g', self.iter, self.learning_rate())
+        return self.iter, now
+
+    def _log_outputs(self, net, what, values):
+        k = 0
+        for name in net.outputs:
+            weight = net.blob_loss_weights.get(name, 0)
+            for value in values(net.blobs[name]).reshape(-1).tolist():
+                note = f' (* {weight:g} = {weight * value:.6g} loss)' if weight else ''
+                logger.info('    %s net output #%d: %s = %.6g%s', what, k, name, value, note)
+                k += 1
+
+    def _test_all(self):
+        for i, net in enumerate(self.test_nets):
+            logger.info('Iteration %d, Testing net (#%d)', self.iter, i)
+            net.share_with(self.net)
+            loss, sums = 0.0, {}
+            for _ in range(self.param.test_iter[i]):
+                loss += float(net.run_forward())
+                for name in net.outputs:
+                    sums[name] = sums.get(name, 0) + net.blobs[name].tensor
+            if self.param.test_compute_loss:
+                logger.info('Test loss: %g', loss / self.param.test_iter[i])
+            means = {id(net.blobs[n]): s / self.param.test_iter[i] for n, s in sums.items()}
+            self._log_outputs(net, 'Test', lambda blob: means[id(blob)])
+
+    def solve(self, resume_file=None):
+        """Run to max_iter, from resume_file (a .solverstate) if given; snapshot at the end unless snapshot_after_train is off."""
+        p = self.param
+        if p.snapshot_after_train:
+            self._check_snapshot_folder()
+        if resume_file:
+            self.restore(resume_file)
+        self.step(p.max_iter - self.iter)
+        if p.snapshot_after_train and (not p.snapshot or self.iter % p.snapshot) and common.solver_rank() == 0:
+            self.snapshot()
+        if p.display and self.iter % p.display == 0:
+            self._losses.append(self.net.run_forward())
+            logger.info('Iteration %d, loss = %.6g', self.iter, self.smoothed_loss)
+        if p.test_interval and self.iter % p.test_interval == 0:
+            self._test_all()
+
+    def share_weights(self, net):
+        """Let `net` use the values of the train net's parameters."""
+        net.share_with(self.net)
+
+    # updating
+
+    def learning_rate(self):
+        return _POLICIES[self.param.lr_policy](self.param, self.iter)
+
+    def apply_update(self):
+        """Turn the parameters' diffs into updates and subtract them; the diffs then hold the updates. Counts one iteration."""
+        net, rate = self.net, self.learning_rate()
+        scale = self._clip_scale() / self.param.iter_size
+        for i, (blob, lr, decay) in enumerate(zip(net.learnable_params, net.params_lr, net.params_weight_decay)):
+            if lr == 0 and self.history[i] is None:
+                continue
+            with torch.no_grad():
+                weight = blob.update()
+                grad = blob.grad if scale == 1 else blob.grad * scale
+                grad = self._decay(grad, weight, self.param.weight_decay * decay)
+                update = self.update(grad, rate * lr, i)
+                weight.sub_(update)
+                blob.grad = update
+        self.iter += 1
+
+    def _clip_scale(self):
+        limit = self.param.clip_gradients
+        if limit < 0:
+            return 1.0
+        norms = [blob.grad.norm() for blob in self.net.learnable_params]
+        norm = float(torch.stack(norms).norm())
+        return limit / norm if norm > limit else 1.0
+
+    def _decay(self, grad, weight, rate):
+        if not rate:
+            return grad
+        kind = self.param.regularization_type
+        if kind not in ('L1', 'L2'):
+            raise ValueError(f'{self._file}: unknown regularization_type {kind!r}, known: L1, L2')
+        return grad + rate * (weight if kind == 'L2' else weight.sign())
+
+    def update(self, grad, rate, i):
+        raise TypeError(f'{type(self).__name__} has no update(grad, rate, i)')
+
+    def _history(self, i, like):
+        if self.history[i] is None or self.history[i].device != like.device:
+            self.history[i] = torch.zeros_like(like) if self.history[i] is None else self.history[i].to(like.device)
+        return self.history[i]
+
+    # snapshots
+
+    def snapshot_filename(self, extension):
+        prefix = self.param.snapshot_prefix
+        if not prefix or os.path.isdir(prefix):
+            stem = os.path.splitext(os.path.basename(self._file))[0] or 'solver'
+            prefix = os.path.join(prefix or os.path.dirname(self._file), stem)
+        return f'{prefix}_iter_{self.iter}{extension}'
+
+    def _check_snapshot_folder(self):
+        folder = os.path.dirname(os.path.abspath(self.snapshot_filename('')))
+        if not os.access(folder, os.W_OK):
+            raise FileNotFoundError(f'{self._file}: snapshots go to {folder} (snapshot_prefix {self.param.snapshot_prefix!r}), '
+                                    f'which {"cannot be written" if os.path.isdir(folder) else "does not exist"}')
+
+    def snapshot(self):
+        """Write <prefix>_iter_<N>.caffemodel and .solverstate (.h5 added with snapshot_format HDF5)."""
+        hdf5 = self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5
+        suffix = '.h5' if hdf5 else ''
+        model, state = (self.snapshot_filename(e) + suffix for e in ('.caffemodel', '.solverstate'))
+        self.net.save(model, self.param.snapshot_diff)
+        with netparam.atomic_write(state) as path:
+            (self._write_state_hdf5 if hdf5 else self._write_state)(path, model)
+        logger.info('Snapshotting to %s and %s', model, state)
+
+    def _history_arrays(self):
+        blobs = self.net.learnable_params * self.histories
+        return [torch.zeros(b.shape).numpy() if h is None else h.cpu().numpy() for b, h in zip(blobs, self.history)]
+
+    def _current_step(self):
+        """How many learning-rate steps lie behind: the state file's current_step."""
+        p = self.param
+        return {'step': lambda: self.iter // p.stepsize,
+                'multistep': lambda: sum(self.iter >= s for s in p.stepvalue)}.get(p.lr_policy, lambda: 0)()
+
+    def _write_state(self, path, model):
+        state = caffe_pb2.SolverState(iter=self.iter, learned_net=model, current_step=self._current_step())
+        for array in self._history_arrays():
+            state.history.append(netparam.array_to_blobproto(array))
+        with open(path, 'wb') as f:
+            f.write(state.SerializeToString())
+
+    def _write_state_hdf5(self, path, model):
+        with h5py.File(path, 'w') as f:
+            f['iter'], f['learned_net'], f['current_step'] = self.iter, model, self._current_step()
+            group = f.create_group('history')
+            for i, array in enumerate(self._history_arrays()):
+                group[str(i)] = array
+
+    def restore(self, state_file):
+        """Go on from a .solverstate (or .solverstate.h5): iteration, history, and the weights it names."""
+        state_file = str(state_file)
+        if not os.path.isfile(state_file):
+            raise FileNotFoundError(f'solver state {state_file} does not exist')
+        read = self._read_state_hdf5 if h5py.is_hdf5(state_file) else self._read_state
+        iteration, model, history = read(state_file)
+        blobs = self.net.learnable_params * self.histories
+        if len(history) != len(blobs):
+            raise ValueError(f'{state_file}: {len(history)} history arrays, this {type(self).__name__} of net {self.net.name!r} has '
+                             f'{len(blobs)}' + ('; weights (.caffemodel) are loaded by net.copy_from' if not history else ''))
+        for i, (blob, array) in enumerate(zip(blobs, history)):
+            if blob.count != array.size:
+                raise ValueError(f'{state_file}: history {i} has the shape {array.shape}, its parameter {blob.shape}')
+        if model:
+            beside = os.path.join(os.path.dirname(state_file), os.path.basename(model))
+            self.net.copy_from(model if os.path.exists(model) else beside)
+        self.iter = iteration
+        self._losses.clear()
+        self.history = [torch.tensor(a).reshape(b.shape).to(common.device()) if a.any() else None for a, b in zip(history, blobs)]
+
+    @staticmethod
+    def _read_state(path):
+        state = caffe_pb2.SolverState()
+        with open(path, 'rb') as f:
+            try:
+                state.ParseFromString(f.read())
+            except DecodeError as error:
+                raise ValueError(f'{path} is not a solver state, or is cut off ({os.path.getsize(path)} bytes): {error}') from None
+        return state.iter, state.learned_net, [netparam.blobproto_to_array(b) for b in state.history]
+
+    @staticmethod
+    def _read_state_hdf5(path):
+        with h5py.File(path, 'r') as f:
+            model = f['learned_net'].asstr()[()] if 'learned_net' in f else ''
+            history = f['history']
+            return int(f['iter'][()]), model, [history[str(i)][()] for i in range(len(history))]
+
+
+class SGDSolver(Solver):
+    """h = momentum h + rate g; update h (Caffe's classic momentum: the rate is inside the history)."""
+
+    def update(self, grad, rate, i):
+        return self._history(i, grad).mul_(self.param.momentum).add_(grad, alpha=rate).clone()
+
+
+class NesterovSolver(Solver):
+    """h' = momentum h + rate g; update (1 + momentum) h' - momentum h."""
+
+    def update(self, grad, rate, i):
+        h, m = self._history(i, grad), self.param.momentum
+        old = h.clone()
+        h.mul_(m).add_(grad, alpha=rate)
+        return (1 + m) * h - m * old
+
+
+class AdaGradSolver(Solver):
+    """h = h + g^2; update rate g / (sqrt(h) + delta)."""
+
+    def update(self, grad, rate, i):
+        h = self._history(i, grad).addcmul_(grad, grad)
+        return rate * grad / (h.sqrt() + self.param.delta)
+
+
+class RMSPropSolver(Solver):
+    """h = d h + (1 - d) g^2, d = rms_decay; update rate g / (sqrt(h) + delta)."""
+
+    def update(self, grad, rate, i):
+        d = self.param.rms_decay
+        h = self._history(i, grad).mul_(d).addcmul_(grad, grad, value=1 - d)
+        return rate * grad / (h.sqrt() + self.param.delta)
+
+
+class AdaDeltaSolver(Solver):
+    """h = m h + (1 - m) g^2; v = g sqrt((delta + u) / (delta + h)); u = m u + (1 - m) v^2; update rate v; m = momentum."""
+
+    histories = 2
+
+    def update(self, grad, rate, i):
+        m, delta = self.param.momentum, self.param.delta
+        h = self._history(i, grad).mul_(m).addcmul_(grad, grad, value=1 - m)
+        u = self._history(i + len(self.net.learnable_params), grad)
+        v = grad * ((u + delta) / (h + delta)).sqrt()
+        u.mul_(m).addcmul_(v, v, value=1 - m)
+        return rate * v
+
+
+class AdamSolver(Solver):
+    """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; update rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + delta)."""
+
+    histories = 2
+
+    def update(self, grad, rate, i):
+        b1, b2, t = self.param.momentum, self.param.momentum2, self.iter + 1
+        m = self._history(i, grad).mul_(b1).add_(grad, alpha=1 - b1)
+        v = self._history(i + len(self.net.learnable_params), grad).mul_(b2).addcmul_(grad, grad, value=1 - b2)
+        return rate * math.sqrt(1 - b2 ** t) / (1 - b1 ** t) * m / (v.sqrt() + self.param.delta)
+
+
+_SOLVERS = {cls.__name__[:-len('Solver')]: cls for cls in Solver.__subclasses__()}
+
+
+def get_solver(solver_file):
+    """The solver of the type that the prototxt names."""
+    param = solver_file if isinstance(solver_file, caffe_pb2.SolverParameter) else netparam.read_solver(str(solver_file))
+    known = {name.lower(): cls for name, cls in _SOLVERS.items()}
+    if param.type.lower() not in known:
+        near = difflib.get_close_matches(param.type, _SOLVERS, 1, 0.3)
+        raise ValueError(f'{solver_file}: unknown solver type {param.type!r}' + (f'; did you mean {near[0]!r}?' if near else '') +
+                         f' Known: {", ".join(sorted(_SOLVERS))}')
+    return known[param.type.lower()](solver_file)
