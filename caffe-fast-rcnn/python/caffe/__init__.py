@@ -5,6 +5,7 @@ from .common import (TEST, TRAIN, init_log, log, set_device, set_mode_cpu, set_m
 from .layer import Layer, layer_type_list
 from .net import Net
 from .net_spec import NetSpec, layers, params, to_proto
+from .parallel import NCCL, has_nccl
 from .solver import (AdaDeltaSolver, AdaGradSolver, AdamSolver, NesterovSolver, RMSPropSolver, SGDSolver, get_solver)
 from . import io        # noqa: F401
 from .proto import caffe_pb2        # noqa: F401

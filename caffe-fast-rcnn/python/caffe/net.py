@@ -11,7 +11,7 @@ import importlib
 import numpy as np
 import torch
 
-from . import netparam
+from . import netparam, plan
 from .blob import Blob
 from .common import Phase, logger
 from .layer import layer_class
@@ -77,6 +77,10 @@ class Net:
         for layer_param in param.layer:
             self._append(layer_param)
         self._decide_backward(param.force_backward)
+        self._chains = plan.chains(self._nodes)
+        for chain in self._chains.values():
+            chain.refresh()
+        self._ran = {}                          # index of a layer -> what ran it last, when it was a chain
         consumed = {v for node in self._nodes for v in node.bottom_versions}
         self.outputs = sorted(name for name, version in self._versions.items() if version not in consumed)
         self.inputs = [top for node in self._nodes if node.layer.type == 'Input' for top in node.top_names]
@@ -210,12 +214,17 @@ class Net:
     def run_forward(self, start=0, end=None):
         """_forward, but the loss is a tensor on the device, so nothing waits for it."""
         end = len(self._nodes) - 1 if end is None else end
-        loss = torch.zeros(())
-        for i in range(start, end + 1):
-            node = self._nodes[i]
+        loss, i = torch.zeros(()), start
+        while i <= end:
+            chain = self._chains.get(i)
+            if chain and (chain.last > end or chain.last > i and (self._before_forward or self._after_forward)):
+                chain = None
+            last = chain.last if chain else i
             for hook in self._before_forward:
                 hook(i)
-            node.layer.forward_in_net(node.bottoms, node.tops)
+            node = self._nodes[i]
+            (chain or node.layer).forward_in_net(node.bottoms, node.tops)
+            self._ran.update((k, chain) for k in range(i, last + 1))
             for top, weight in zip(node.tops, node.layer.loss_weights):
                 if weight:
                     if top._diff.empty:
@@ -223,27 +232,49 @@ class Net:
                     loss = loss + (top.tensor * top.grad).sum()
             for hook in self._after_forward:
                 hook(i)
+            i = last + 1
         self._settle()
         return loss
 
     def _backward(self, start, end):
         """Run layers start..end (indices, start >= end) backward from the tops' diffs; parameters' diffs add up."""
-        touched = set()
-        for i in range(start, end - 1, -1):
-            node = self._nodes[i]
-            if not node.need_backward:
-                continue
-            for hook in self._before_backward:
-                hook(i)
-            before = {b: b.grad.clone() for b, v, p in zip(node.bottoms, node.bottom_versions, node.propagate_down)
-                      if p and v in touched}
-            node.layer.backward(node.tops, node.propagate_down, node.bottoms)
-            for blob, grad in before.items():
-                blob.grad = blob.grad + grad
-            touched.update(v for v, p in zip(node.bottom_versions, node.propagate_down) if p)
-            for hook in self._after_backward:
-                hook(i)
+        touched = set()                         # versions whose diff is this pass's
+        i = start
+        while i >= end:
+            runner, first = self._backward_unit(i, end)
+            self._backward_one(runner, range(i, first - 1, -1), touched)
+            i = first - 1
         self._settle()
+
+    def _backward_unit(self, i, end):
+        """(what runs layer i backward, index of the first layer that this covers)."""
+        chain = self._ran.get(i)
+        if chain is None:
+            return self._nodes[i].layer, i
+        if chain.last == i and chain.first >= end:
+            return chain, chain.first
+        for k in range(chain.first, chain.last + 1):        # only some of its layers are wanted: run them again, one by one
+            self._nodes[k].layer.forward_in_net(self._nodes[k].bottoms, self._nodes[k].tops)
+            self._ran[k] = None
+        return self._nodes[i].layer, i
+
+    def _backward_one(self, layer, indices, touched):
+        """Run one layer or chain backward; indices: the layers that it covers, last first."""
+        node = self._nodes[indices[-1]]
+        if not any(self._nodes[k].need_backward for k in indices):
+            return
+        for k in indices:
+            for hook in self._before_backward:
+                hook(k)
+        before = {b: b.grad.clone() for b, v, p in zip(node.bottoms, node.bottom_versions, node.propagate_down)
+                  if p and v in touched}
+        layer.backward(node.tops, node.propagate_down, node.bottoms)
+        for blob, grad in before.items():
+            blob.grad = blob.grad + grad
+        touched.update(v for v, p in zip(node.bottom_versions, node.propagate_down) if p)
+        for k in indices:
+            for hook in self._after_backward:
+                hook(k)
 
     def run_backward(self):
         """Backward through the whole net."""
@@ -405,6 +436,8 @@ class Net:
             node.need_backward = False
             node.layer.propagate_down = [False] * len(node.bottoms)
             node.layer.param_propagate_down = [False] * len(node.layer.blobs)
+        for chain in self._chains.values():
+            chain.refresh()
 
     # what pycaffe shows of the graph
 
@@ -455,7 +488,7 @@ def _create_layer(layer_param):
                                       f'{param.layer!r}', name=error.name) from error
         raise
     if not hasattr(module, param.layer):
-        raise AttributeError(f'layer {layer_param.name!r}: module {param.module!r} ({module.__file__}) has no class {param.layer!r}')
+        raise AttributeError(f'layer {layer_param.name!r}: module {param.module!r} has no class {param.layer!r}')
     return getattr(module, param.layer)(layer_param)
 
 

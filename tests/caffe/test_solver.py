@@ -1,0 +1,137 @@
+"""Solvers: the recorded runs of the original, snapshots, test nets, errors."""
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caffe
+from helpers import data, layer
+
+GOLDEN = Path(__file__).parents[1] / 'golden' / 'solver'
+RUNS = sorted(p.name[:-len('.solver.prototxt')] for p in GOLDEN.glob('*.solver.prototxt'))
+
+
+def close(got, want):
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 + 1e-4 * np.abs(want).max())
+
+
+def compare(net, run, prefix):
+    keys = [k for k in run.files if k.startswith(prefix + '/')]
+    assert keys
+    for key in keys:
+        _, name, index = key.split('/')
+        close(net.params[name][int(index)].data, run[key])
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A copy of the recorded runs as the current directory."""
+    shutil.copytree(GOLDEN, tmp_path / 'work')
+    monkeypatch.chdir(tmp_path / 'work')
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_recorded_run(work, name):
+    run = np.load(name + '.npz')
+    solver = caffe.get_solver(name + '.solver.prototxt')
+    solver.net.copy_from('init.caffemodel')
+    losses = []
+    for i in range(1, 11):
+        solver.step(1)
+        losses.append(float(solver.net.blobs['loss'].data))
+        if i in (1, 5, 10):
+            compare(solver.net, run, f'iter{i}')
+    close(losses, run['losses'])
+
+
+@pytest.mark.parametrize('name', RUNS)
+@pytest.mark.parametrize('snapshot', ['recorded', 'own', 'hdf5'])
+def test_restore(work, name, snapshot):
+    run, proto, state = np.load(name + '.npz'), name + '.solver.prototxt', name + '_iter_5.solverstate'
+    if snapshot != 'recorded':
+        os.remove(state)
+        solver = caffe.get_solver(proto)
+        solver.net.copy_from('init.caffemodel')
+        if snapshot == 'hdf5':
+            solver.param.snapshot_format = 0
+            state += '.h5'
+        solver.step(5)
+        solver.snapshot()
+    solver = caffe.get_solver(proto)
+    solver.restore(state)
+    assert solver.iter == 5
+    solver.step(5)
+    compare(solver.net, run, 'resumed10')
+
+
+NET = data('data', 4, 3) + data('label', 4, 1) + layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 weight_filler { type: "xavier" } }') + \
+    layer('loss', 'EuclideanLoss', 'ip label')
+
+
+def write_solver(tmp_path, text='base_lr: 0.1 lr_policy: "fixed"'):
+    (tmp_path / 'net.prototxt').write_text(NET)
+    path = tmp_path / 'solver.prototxt'
+    path.write_text(f'net: "{tmp_path}/net.prototxt" {text}')
+    return str(path)
+
+
+def test_callbacks_and_solve(tmp_path):
+    solver = caffe.SGDSolver(write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" max_iter: 3 snapshot_prefix: "%s/s"' % tmp_path))
+    calls = []
+    solver.add_callback(lambda: calls.append('start'), lambda: calls.append('ready'))
+    solver.net.blobs['data'].data[...] = 1
+    solver.net.blobs['label'].data[...] = 2
+    solver.solve()
+    assert calls == ['start', 'ready'] * 3 and solver.iter == 3
+    assert sorted(p.name for p in tmp_path.glob('s_*')) == ['s_iter_3.caffemodel', 's_iter_3.solverstate']
+    assert solver.smoothed_loss == pytest.approx(float(solver.net.blobs['loss'].data))
+    again = caffe.SGDSolver(write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" max_iter: 5 snapshot_prefix: "%s/s"' % tmp_path))
+    again.solve(str(tmp_path / 's_iter_3.solverstate'))
+    assert again.iter == 5
+
+
+def test_test_nets_share_the_weights(tmp_path, caplog):
+    solver = caffe.SGDSolver(write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" test_iter: 2 test_interval: 1 display: 1'))
+    solver.net.blobs['data'].data[...] = 1
+    solver.net.blobs['label'].data[...] = 2
+    test_net, = solver.test_nets
+    assert test_net.phase == caffe.TEST
+    with caplog.at_level('INFO', 'caffe'):
+        solver.step(2)
+    assert (test_net.params['ip'][0].data == solver.net.params['ip'][0].data).all()
+    assert 'Testing net (#0)' in caplog.text and 'Iteration 1' in caplog.text and 'Train net output #0: loss' in caplog.text
+
+
+def test_frozen_parameters_do_not_decay(tmp_path):
+    path = write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" weight_decay: 1')
+    (tmp_path / 'net.prototxt').write_text(NET.replace('inner_product_param', 'param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param'))
+    solver = caffe.SGDSolver(path)
+    before = solver.net.params['ip'][0].data.copy()
+    solver.step(2)
+    assert (solver.net.params['ip'][0].data == before).all()
+
+
+@pytest.mark.parametrize('text, message', [
+    ('base_lr: 0.1 lr_policy: "stepp"', "unknown lr_policy 'stepp'; did you mean 'step'"),
+    ('base_lr: 0.1 lr_policy: "step" gamma: 0.1', "'step' needs stepsize"),
+    ('base_lr: 0.1 lr_policy: "fixed" type: "Adamm"', "unknown solver type 'Adamm'; did you mean 'Adam'"),
+    ('base_lr: 0.1 lr_policy: "fixed" train_net: "x"', 'one of net, net_param'),
+    ('base_lr: 0.1 lr_policy: "fixed" test_iter: 1 test_state { stage: "a" } test_state { stage: "b" }', '2 test_state for 1'),
+])
+def test_wrong_solvers(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        caffe.get_solver(write_solver(tmp_path, text))
+
+
+def test_missing_folders_and_states(tmp_path):
+    text = 'base_lr: 0.1 lr_policy: "fixed" snapshot: 1 snapshot_prefix: "%s/none/s"' % tmp_path
+    with pytest.raises(FileNotFoundError, match='none .*does not exist'):
+        caffe.SGDSolver(write_solver(tmp_path, text))
+    solver = caffe.SGDSolver(write_solver(tmp_path))
+    with pytest.raises(FileNotFoundError, match='no.solverstate'):
+        solver.restore(str(tmp_path / 'no.solverstate'))
+    solver.net.save(str(tmp_path / 'w.caffemodel'))
+    with pytest.raises(ValueError, match='w.caffemodel'):
+        solver.restore(str(tmp_path / 'w.caffemodel'))
