@@ -1,0 +1,125 @@
+"""Normalisation and the affine layers beside it: BatchNorm, LRN, MVN, Scale, Bias. Bottom and top have the same shape."""
+import torch
+import torch.nn.functional as F
+
+from ..layer import TorchLayer, layer
+from ..proto import caffe_pb2
+from .helpers import canonical_axis, sqrt_by_hand
+
+
+@layer('BatchNorm')
+class BatchNorm(TorchLayer):
+    """(x - mean) / sqrt(var + eps) per channel (axis 1). Ioffe and Szegedy, 2015.
+
+    Blobs: sum of means (C,), sum of unbiased variances (C,), weight of the sums (1,). Statistics are those of the batch, which also go
+    into the sums, each multiplied by moving_average_fraction before; with use_global_stats (default: at TEST) they are the sums over their
+    weight. The blobs are no learned parameters: their lr_mult is 0, and a prototxt that says otherwise is an error.
+    """
+    fields = ('use_global_stats', 'moving_average_fraction', 'eps')
+
+    def setup(self, bottom, top):
+        channels = bottom[0].shape[1] if len(bottom[0].shape) > 1 else 1
+        for shape in ((channels,), (channels,), (1,)):
+            self.add_blob(shape)
+        specs = self.layer_param.param
+        for i in range(3):
+            spec = specs[i] if i < len(specs) else specs.add()
+            if spec.HasField('lr_mult') and spec.lr_mult != 0:
+                raise ValueError(f'the statistics of BatchNorm are not learned: param {i} must have lr_mult 0, not {spec.lr_mult}')
+            spec.lr_mult = 0
+        given = self.field('use_global_stats')
+        self.use_global_stats = self.phase == caffe_pb2.TEST if given is None else given
+
+    def compute(self, x):
+        flat = x if x.dim() > 1 else x.reshape(-1, 1)
+        if self.use_global_stats:
+            mean, var = self.global_stats()
+            return F.batch_norm(flat, mean, var, eps=self.field('eps')).reshape(x.shape)
+        channels = flat.shape[1]
+        mean, var = x.new_zeros(channels), x.new_zeros(channels)        # torch's running statistics with momentum 1: the batch's
+        y = torch.batch_norm(flat, None, None, mean, var, True, 1.0, self.field('eps'), torch.backends.cudnn.enabled)
+        if not x.is_meta:
+            self.add_to_average(mean, var if flat.numel() > channels else torch.zeros_like(var))
+        return y.reshape(x.shape)
+
+    def global_stats(self):
+        mean, var, weight = (w.detach() for w in self.weights)
+        scale = torch.where(weight == 0, 0.0, 1 / weight)
+        return mean * scale, var * scale
+
+    def add_to_average(self, mean, var):
+        fraction = self.field('moving_average_fraction')
+        for blob, new in zip(self.blobs, (mean, var, torch.ones_like(mean[:1]))):
+            blob.tensor = blob.tensor * fraction + new
+
+
+@layer('LRN')
+def lrn(x, *, local_size, alpha, beta, norm_region, k):
+    """x / (k + alpha / n sum x^2)^beta over n = local_size neighbouring channels (ACROSS_CHANNELS; Krizhevsky et al., 2012, section 3.3), or
+    x / (1 + alpha / n^2 sum x^2)^beta over an n x n window of the same channel (WITHIN_CHANNEL, where k has no effect)."""
+    if local_size % 2 == 0:
+        raise ValueError(f'local_size must be odd, not {local_size}')
+    if norm_region == 'ACROSS_CHANNELS':
+        return F.local_response_norm(x, local_size, alpha, beta, k)
+    return x * (1 + alpha * F.avg_pool2d(x * x, local_size, 1, local_size // 2)) ** -beta
+
+
+@layer('MVN')
+def mvn(x, *, normalize_variance, across_channels, eps):
+    """x less its mean over each map, or each sample (across_channels); then, with normalize_variance, over its deviation + eps."""
+    flat = x.flatten(1 if across_channels else 2)
+    centred = flat - flat.mean(-1, keepdim=True)
+    if normalize_variance:
+        centred = centred / (sqrt_by_hand(centred.square().mean(-1, keepdim=True), eps) + eps)
+    return centred.reshape(x.shape)
+
+
+def along(param, x, axis):
+    """`param`, shaped to be broadcast over x from `axis` on."""
+    axis = canonical_axis(axis, x.dim()) if x.dim() else 0
+    wanted = x.shape[axis:axis + param.dim()]
+    if param.shape != wanted:
+        raise ValueError(f'the factor or bias has the shape {tuple(param.shape)}, the bottom from axis {axis} on {tuple(wanted)}')
+    return param.reshape(param.shape + (1,) * (x.dim() - axis - param.dim()))
+
+
+class _Affine(TorchLayer):
+    """What Scale and Bias share: a blob shaped like num_axes axes of the first bottom from `axis` on (-1: all of them)."""
+
+    def param_shape(self, shape):
+        axis, num_axes = canonical_axis(self.field('axis'), len(shape)), self.field('num_axes')
+        if num_axes < -1 or axis + num_axes > len(shape):
+            raise ValueError(f'num_axes {num_axes} from axis {axis} on does not fit the bottom of shape {shape}')
+        return shape[axis:] if num_axes == -1 else shape[axis:axis + num_axes]
+
+
+@layer('Scale')
+class Scale(_Affine):
+    """x times a learned blob (1 at first), or times the second bottom, broadcast from `axis` on; plus a learned bias with bias_term."""
+    fields = ('axis', 'num_axes', 'filler', 'bias_term', 'bias_filler')
+
+    def setup(self, bottom, top):
+        shape = bottom[1].shape if len(bottom) > 1 else self.param_shape(bottom[0].shape)
+        if len(bottom) == 1:
+            given = self.param.HasField('filler')
+            self.add_blob(shape, self.param.filler if given else caffe_pb2.FillerParameter(type='constant', value=1))
+        if self.field('bias_term'):
+            self.add_blob(shape, self.field('bias_filler'))
+
+    def compute(self, x, factor=None):
+        blobs, axis = list(self.weights), self.field('axis')
+        y = x * along(blobs.pop(0) if factor is None else factor, x, axis)
+        return y + along(blobs[0], x, axis) if blobs else y
+
+
+@layer('Bias')
+class Bias(_Affine):
+    """x plus a learned blob (0 at first), or plus the second bottom, broadcast from `axis` on."""
+    fields = ('axis', 'num_axes', 'filler')
+
+    def setup(self, bottom, top):
+        if len(bottom) == 1:
+            self.add_blob(self.param_shape(bottom[0].shape), self.field('filler'))
+
+    def compute(self, x, bias=None):
+        return x + along(self.weights[0] if bias is None else bias, x, self.field('axis'))
