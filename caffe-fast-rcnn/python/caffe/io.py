@@ -180,13 +180,12 @@ class Transformer:
         self._check_input(in_)
         mean = np.asarray(mean, np.float32)
         channels, *size = self.inputs[in_][1:]
-        if mean.ndim == 1:
-            mean = mean[:, None, None]
-        elif mean.ndim == 2:
-            mean = mean[None]
-        if mean.ndim != 3 or mean.shape[0] not in (1, channels):
+        per_channel = mean.ndim == 1
+        fitting = {1: (channels,), 2: (1,), 3: (1, channels)}.get(mean.ndim, ())
+        mean = mean[:, None, None] if per_channel else mean[None] if mean.ndim == 2 else mean
+        if mean.shape[0] not in fitting:
             raise ValueError(f'{in_}: a mean of shape {mean.shape} does not fit the blob {tuple(self.inputs[in_])}')
-        if mean.shape[1:] not in ((1, 1), tuple(size)):
+        if not per_channel and mean.shape[1:] != tuple(size):
             mean = resize_image(mean.transpose(1, 2, 0), size).transpose(2, 0, 1)
         self.mean[in_] = mean
 

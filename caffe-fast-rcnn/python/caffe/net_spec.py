@@ -46,7 +46,6 @@ def assign_proto(proto, name, val):
             else:
                 field.append(item)
     elif isinstance(val, dict):
-        field.SetInParent()
         _fill(field, val)
     elif hasattr(field, 'CopyFrom'):
         field.CopyFrom(val)
