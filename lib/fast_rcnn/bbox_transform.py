@@ -1,0 +1,39 @@
+"""Boxes as regression targets and back (Fast R-CNN, section 2.3; R-CNN, appendix C).
+
+Boxes are x1 y1 x2 y2 in pixels, inclusive: width = x2 - x1 + 1. N boxes, K classes.
+"""
+import numpy as np
+
+
+def bbox_transform(ex_rois, gt_rois):
+    """Targets (N, 4) that move ex_rois (N, 4) onto gt_rois (N, 4): dx dy in widths and heights, log ratios dw dh."""
+    ex_w, ex_h, ex_x, ex_y = _size_and_centre(ex_rois)
+    gt_w, gt_h, gt_x, gt_y = _size_and_centre(gt_rois)
+    return np.stack([(gt_x - ex_x) / ex_w, (gt_y - ex_y) / ex_h, np.log(gt_w / ex_w), np.log(gt_h / ex_h)], 1)
+
+
+def bbox_transform_inv(boxes, deltas):
+    """boxes (N, 4) moved by deltas (N, 4K) -> (N, 4K)."""
+    if boxes.shape[0] == 0:
+        return np.zeros((0, deltas.shape[1]), dtype=deltas.dtype)
+    widths, heights, ctr_x, ctr_y = (v[:, None] for v in _size_and_centre(boxes.astype(deltas.dtype, copy=False)))
+    pred_x = deltas[:, 0::4] * widths + ctr_x
+    pred_y = deltas[:, 1::4] * heights + ctr_y
+    with np.errstate(over='ignore'):
+        half_w = 0.5 * (np.exp(deltas[:, 2::4]) * widths)
+        half_h = 0.5 * (np.exp(deltas[:, 3::4]) * heights)
+    moved = np.stack([pred_x - half_w, pred_y - half_h, pred_x + half_w, pred_y + half_h], 2)
+    return moved.reshape(deltas.shape)
+
+
+def clip_boxes(boxes, im_shape):
+    """boxes (N, 4K) cut to an image of im_shape (height, width, ...), in place; returned."""
+    boxes[:, 0::2] = np.clip(boxes[:, 0::2], 0, im_shape[1] - 1)
+    boxes[:, 1::2] = np.clip(boxes[:, 1::2], 0, im_shape[0] - 1)
+    return boxes
+
+
+def _size_and_centre(boxes):
+    widths = boxes[:, 2] - boxes[:, 0] + 1.0
+    heights = boxes[:, 3] - boxes[:, 1] + 1.0
+    return widths, heights, boxes[:, 0] + 0.5 * widths, boxes[:, 1] + 0.5 * heights

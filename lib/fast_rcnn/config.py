@@ -1,0 +1,286 @@
+"""The settings of the whole library: every key with its unit and effect, and the ways to override it.
+
+`cfg` is read at the edge (tools, layers, training and test loops); the functions below them take plain values.
+Ways in: cfg_from_file (YAML), cfg_from_list (--set KEY VALUE ...), overrides (a scope that ends), cfg_values and
+cfg_restore (hand all values to another process). An unknown key or a value of the wrong type raises.
+"""
+import ast
+import contextlib
+import copy
+import difflib
+import os
+import os.path as osp
+
+import numpy as np
+import yaml
+from easydict import EasyDict
+
+from utils.param_str import Loader
+
+cfg = EasyDict()
+
+# --------------------------------------------------------------------------------------------------- training
+cfg.TRAIN = EasyDict()
+
+# Lengths of an image's short side in pixels after scaling; one is drawn per image
+cfg.TRAIN.SCALES = (600,)
+
+# Longest allowed long side in pixels; a longer image is scaled down until it fits
+cfg.TRAIN.MAX_SIZE = 1000
+
+# Images per forward pass (1 when HAS_RPN)
+cfg.TRAIN.IMS_PER_BATCH = 2
+
+# Images that one update of the weights sees, over all passes and workers: the solver's iter_size becomes
+# REAL_BATCH_SIZE / (IMS_PER_BATCH * workers). 0: one pass per worker is the batch as far as RoIs are counted,
+# and the solver file's own iter_size stays
+cfg.TRAIN.REAL_BATCH_SIZE = 0
+
+# RoIs per real batch: every image gives BATCH_SIZE / REAL_BATCH_SIZE of them
+# (BATCH_SIZE / IMS_PER_BATCH when REAL_BATCH_SIZE is 0)
+cfg.TRAIN.BATCH_SIZE = 128
+
+# Largest share of foreground (not background) RoIs in an image's RoIs
+cfg.TRAIN.FG_FRACTION = 0.25
+
+# A RoI is foreground if its IoU with a ground-truth box is >= FG_THRESH
+cfg.TRAIN.FG_THRESH = 0.5
+
+# A RoI is background if its highest IoU lies in [BG_THRESH_LO, BG_THRESH_HI)
+cfg.TRAIN.BG_THRESH_HI = 0.5
+cfg.TRAIN.BG_THRESH_LO = 0.1
+
+# Train on each image's mirror image too: image i flipped is roidb entry i + n
+cfg.TRAIN.USE_FLIPPED = True
+
+# Keep images without any object as negatives: all their anchors (RoIs) are background, their box loss is zero.
+# False drops them from RPN training, as the original did
+cfg.TRAIN.USE_EMPTY = True
+
+# Images whose short side / long side is below this are not trained on (0: all are)
+cfg.TRAIN.MIN_IM_RATIO = 0.0
+
+# Background only from exhaustively annotated images. In ImageNet DET the images of the train split are labelled in
+# part, those of val in full: True takes positives from both, background anchors and RoIs from val alone (an image is
+# of the train split if the last folder named train or val in its path is train)
+cfg.TRAIN.NO_POS_SAMPLES_ON_TRAIN = False
+
+# Share of val images among the images drawn, e.g. 0.25: one in four, evenly spread. Train images are seen once an
+# epoch, val images repeat or wait as the share demands. 0: as many as there are, in plain random order
+cfg.TRAIN.VAL_PER_BATCH_SIZE = 0.0
+
+# Regress boxes (Fast R-CNN's bbox_pred); false in the RPN's own stages
+cfg.TRAIN.BBOX_REG = True
+
+# A RoI is a regression example if its IoU with a ground-truth box is >= BBOX_THRESH
+cfg.TRAIN.BBOX_THRESH = 0.5
+
+# Iterations between snapshots (one more is made at the end), and a word for their file names
+cfg.TRAIN.SNAPSHOT_ITERS = 10000
+cfg.TRAIN.SNAPSHOT_INFIX = ''
+
+# Read and scale the coming images in threads while the net computes. Never changes what is drawn
+cfg.TRAIN.USE_PREFETCH = False
+
+# Divide regression targets by their standard deviation after subtracting their mean. Per class from the training
+# set, or, with PRECOMPUTED (needed to train with an RPN end to end), by the four numbers here
+cfg.TRAIN.BBOX_NORMALIZE_TARGETS = True
+cfg.TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED = False
+cfg.TRAIN.BBOX_NORMALIZE_MEANS = (0.0, 0.0, 0.0, 0.0)
+cfg.TRAIN.BBOX_NORMALIZE_STDS = (0.1, 0.1, 0.2, 0.2)
+
+# Weights of dx, dy, dw, dh in a RoI's regression loss
+cfg.TRAIN.BBOX_INSIDE_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+
+# Where boxes to train on come from: 'gt', 'rpn', 'selective_search' ... (imdb.set_proposal_method)
+cfg.TRAIN.PROPOSAL_METHOD = 'selective_search'
+
+# Serve wide images with wide ones, tall with tall, so that padding is small
+cfg.TRAIN.ASPECT_GROUPING = True
+
+# The net has a region proposal network to train: the data layer serves data, im_info, gt_boxes
+cfg.TRAIN.HAS_RPN = False
+
+# An anchor is positive at IoU >= POSITIVE_OVERLAP (or if it is some object's best), negative below NEGATIVE_OVERLAP
+cfg.TRAIN.RPN_POSITIVE_OVERLAP = 0.7
+cfg.TRAIN.RPN_NEGATIVE_OVERLAP = 0.3
+
+# An anchor that is both (an object's best, yet below NEGATIVE_OVERLAP) becomes negative
+cfg.TRAIN.RPN_CLOBBER_POSITIVES = False
+
+# Anchors sampled per image, and the largest share of positive ones
+cfg.TRAIN.RPN_BATCHSIZE = 256
+cfg.TRAIN.RPN_FG_FRACTION = 0.5
+
+# Proposals: NMS threshold (IoU), how many of the highest scores enter NMS, how many leave it (<= 0: all), and the
+# smallest width and height in pixels of the original image
+cfg.TRAIN.RPN_NMS_THRESH = 0.7
+cfg.TRAIN.RPN_PRE_NMS_TOP_N = 12000
+cfg.TRAIN.RPN_POST_NMS_TOP_N = 2000
+cfg.TRAIN.RPN_MIN_SIZE = 16
+
+# Weights of dx, dy, dw, dh in an anchor's regression loss
+cfg.TRAIN.RPN_BBOX_INSIDE_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+
+# Total weight p of the positive examples, 1 - p of the negative ones; negative: every example weighs the same
+cfg.TRAIN.RPN_POSITIVE_WEIGHT = -1.0
+
+# --------------------------------------------------------------------------------------------------- testing
+cfg.TEST = EasyDict()
+
+# Lengths of the short side, and longest long side, in pixels (several scales only without an RPN)
+cfg.TEST.SCALES = (600,)
+cfg.TEST.MAX_SIZE = 1000
+
+# NMS threshold (IoU) between detections of one class
+cfg.TEST.NMS = 0.3
+
+# Scores are the net's raw cls_score, for SVMs trained on top, not its softmax
+cfg.TEST.SVM = False
+
+# Apply the predicted box deltas
+cfg.TEST.BBOX_REG = True
+
+# The net proposes boxes by itself; otherwise they come from PROPOSAL_METHOD
+cfg.TEST.HAS_RPN = False
+cfg.TEST.PROPOSAL_METHOD = 'selective_search'
+
+# Proposals: as the keys of the same name under TRAIN
+cfg.TEST.RPN_NMS_THRESH = 0.7
+cfg.TEST.RPN_PRE_NMS_TOP_N = 6000
+cfg.TEST.RPN_POST_NMS_TOP_N = 300
+cfg.TEST.RPN_MIN_SIZE = 16
+
+# --------------------------------------------------------------------------------------------------- both
+# Boxes that agree when multiplied by this and rounded are the same box on the feature map and are computed once
+# (1/16: a stride of 16 pixels). <= 0: off
+cfg.DEDUP_BOXES = 1.0 / 16.0
+
+# Subtracted from every pixel: blue, green, red, in 0..255
+cfg.PIXEL_MEANS = np.array([[[102.9801, 115.9465, 122.7717]]])
+
+# Seed of numpy's and the engine's generators
+cfg.RNG_SEED = 3
+
+# A small number, to divide by what may be zero
+cfg.EPS = 1e-14
+
+# Folders: the repository, its data, its nets (<MODELS_DIR>/<net>/<method>)
+cfg.ROOT_DIR = osp.abspath(osp.join(osp.dirname(__file__), '..', '..'))
+cfg.DATA_DIR = osp.join(cfg.ROOT_DIR, 'data')
+cfg.MODELS_DIR = osp.join(cfg.ROOT_DIR, 'models', 'pascal_voc')
+
+# The MATLAB program, for official evaluation code that needs it
+cfg.MATLAB = 'matlab'
+
+# Results lie in output/<EXP_DIR>/<imdb>/<net>
+cfg.EXP_DIR = 'default'
+
+# NMS on the GPU, where there is one, and which
+cfg.USE_GPU_NMS = True
+cfg.GPU_ID = 0
+
+
+def get_output_dir(imdb, net=None):
+    """The folder for results of an imdb, and of a net (anything with a .name) if given; made where missing."""
+    parts = [cfg.ROOT_DIR, 'output', cfg.EXP_DIR, imdb.name] + ([net.name] if net is not None else [])
+    path = osp.join(*parts)
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
+def cfg_from_file(filename):
+    """Override cfg by a YAML file: a mapping with cfg's keys."""
+    with open(filename) as stream:
+        values = yaml.load(stream, Loader)
+    if values is None:
+        return
+    if not isinstance(values, dict):
+        raise ValueError(f'{filename}: wanted a mapping of settings, got {type(values).__name__}')
+    try:
+        _merge(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise type(error)(f'{filename}: {error.args[0]}') from None
+
+
+def cfg_from_list(cfg_list):
+    """Override cfg by [key, value, key, value ...]: dotted keys, values as Python literals or plain words."""
+    if len(cfg_list) % 2:
+        raise ValueError(f'settings come as pairs of key and value, got {len(cfg_list)} words: {cfg_list}')
+    _merge(dict(zip(cfg_list[0::2], map(_literal, cfg_list[1::2]))))
+
+
+@contextlib.contextmanager
+def overrides(values):
+    """Settings of one stage: `with overrides({'TRAIN.HAS_RPN': True}):`. All of cfg is as before afterwards."""
+    before = cfg_values()
+    try:
+        _merge(values)
+        yield cfg
+    finally:
+        cfg_restore(before)
+
+
+def cfg_values():
+    """A copy of all settings as plain nested dicts: what a worker process is to be given."""
+    return {key: dict(copy.deepcopy(value)) if isinstance(value, EasyDict) else copy.deepcopy(value)
+            for key, value in cfg.items()}
+
+
+def cfg_restore(values):
+    """Set all settings to what cfg_values returned, here or in another process."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            cfg[key].update(copy.deepcopy(value))
+        else:
+            cfg[key] = copy.deepcopy(value)
+
+
+def _merge(values):
+    """Check every value first, then set them: a refused mapping changes nothing."""
+    for section, key, value in [_checked(name, value) for name, value in _flat(values)]:
+        section[key] = value
+
+
+def _flat(values, prefix=''):
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value
+
+
+def _checked(name, value):
+    section, known = cfg, {full for full, _ in _flat(cfg)}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.0)[0]
+        raise KeyError(f'unknown setting {name}; the nearest is {near}')
+    *path, key = name.split('.')
+    for part in path:
+        section = section[part]
+    return section, key, _coerced(name, value, section[key])
+
+
+def _coerced(name, value, old):
+    """value as the type of the setting it replaces: an int may stand for a float, a list for a tuple."""
+    if isinstance(old, np.ndarray):
+        new = np.array(value, dtype=old.dtype)
+        if new.size != old.size:
+            raise ValueError(f'{name} wants {old.size} numbers, got {value!r}')
+        return new.reshape(old.shape)
+    if isinstance(old, tuple) and isinstance(value, (list, tuple)):
+        return tuple(_coerced(name, item, old[0]) for item in value)
+    if type(value) is type(old):
+        return value
+    if type(old) is float and type(value) is int:
+        return float(value)
+    raise TypeError(f'{name} wants {type(old).__name__} (now {old!r}), got {type(value).__name__} {value!r}')
+
+
+def _literal(word):
+    if not isinstance(word, str):
+        return word
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word

@@ -1,0 +1,57 @@
+"""Which RoIs of an image the head trains on, and what it is to answer for them (Fast R-CNN, section 2.3).
+
+R RoIs, K classes. Draws come from numpy's global generator: foreground first, then background.
+"""
+import numpy as np
+import numpy.random as npr
+
+from fast_rcnn.bbox_transform import bbox_transform
+from utils.cython_bbox import bbox_overlaps
+
+
+def sample_rois(overlaps, num_rois, fg_fraction, fg_thresh, bg_thresh_hi, bg_thresh_lo, use_bg=True):
+    """Draw up to num_rois RoIs by their highest overlaps (R,).
+
+    Foreground: overlap >= fg_thresh, at most fg_fraction of num_rois. Background: overlap in
+    [bg_thresh_lo, bg_thresh_hi), the rest, or none unless use_bg.
+    -> indices (foreground first), number of foreground ones
+    """
+    fg = np.where(overlaps >= fg_thresh)[0]
+    bg = np.where((overlaps < bg_thresh_hi) & (overlaps >= bg_thresh_lo))[0] if use_bg else fg[:0]
+    num_fg = int(min(np.round(fg_fraction * num_rois), fg.size))
+    num_bg = int(min(num_rois - num_fg, bg.size))
+    if fg.size:
+        fg = npr.choice(fg, size=num_fg, replace=False)
+    if bg.size:
+        bg = npr.choice(bg, size=num_bg, replace=False)
+    return np.append(fg, bg), num_fg
+
+
+def compute_targets(rois, overlaps, labels, thresh):
+    """Class and regression target of every RoI (R, 4) -> (R, 5) float32: class, dx, dy, dw, dh.
+
+    The RoIs with overlap 1 are the ground truth. A RoI with overlap >= thresh is an example of its best
+    ground-truth box; the others' rows are zero.
+    """
+    rois = rois.astype(np.float64)
+    targets = np.zeros((rois.shape[0], 5), np.float32)
+    gt = np.where(overlaps == 1)[0]
+    if gt.size == 0:
+        return targets
+    examples = np.where(overlaps >= thresh)[0]
+    best = bbox_overlaps(rois[examples], rois[gt]).argmax(1)
+    targets[examples, 0] = labels[examples]
+    targets[examples, 1:] = bbox_transform(rois[examples], rois[gt[best]])
+    return targets
+
+
+def expand_bbox_targets(targets, num_classes, inside_weights):
+    """Targets (R, 5: class, dx, dy, dw, dh) -> targets and inside weights (R, 4K), zero but for the RoI's own class
+    (background: all zero)."""
+    expanded = np.zeros((targets.shape[0], 4 * num_classes), np.float32)
+    weights = np.zeros_like(expanded)
+    rows = np.where(targets[:, 0] > 0)[0]
+    columns = 4 * targets[rows, 0].astype(np.int64)[:, None] + np.arange(4)
+    expanded[rows[:, None], columns] = targets[rows, 1:]
+    weights[rows[:, None], columns] = inside_weights
+    return expanded, weights

@@ -1,0 +1,6 @@
+"""Greedy non-maximum suppression, once for each rule in use.
+
+cpu_nms     drops a box whose IoU with a kept one is >= thresh (compiled; numpy where it is not built)
+gpu_nms     drops at IoU > thresh, in torch on any device
+py_cpu_nms  drops at IoU > thresh, in numpy
+"""

@@ -1,0 +1,17 @@
+"""The CPU rule of non-maximum suppression, compiled where lib/setup.py has been run, in numpy otherwise."""
+import numpy as np
+
+from nms.py_cpu_nms import greedy_nms
+
+
+def numpy_cpu_nms(dets, thresh):
+    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first. Dropped at IoU >= thresh (float32 IoU)."""
+    return greedy_nms(np.asarray(dets, np.float32), lambda iou: iou.astype(np.float64) >= thresh)
+
+
+try:
+    from nms._cpu_nms import cpu_nms
+except ImportError:
+    cpu_nms = numpy_cpu_nms
+
+__all__ = ['cpu_nms', 'numpy_cpu_nms']

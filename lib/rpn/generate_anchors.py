@@ -1,0 +1,29 @@
+"""Anchors: reference boxes around one point, and the grid of them over a feature map (Faster R-CNN, section 3.1.1).
+
+A anchors per position, feature map (H, W).
+"""
+import numpy as np
+
+
+def generate_anchors(base_size=16, ratios=(0.5, 1, 2), scales=2 ** np.arange(3, 6)):
+    """-> (A, 4) float64 x1 y1 x2 y2 around a cell of base_size pixels at the origin; ratio (height / width) by ratio,
+    within each one scale by scale. Sides are rounded to whole pixels before they are scaled."""
+    centre = (base_size - 1) / 2.0
+    widths = np.round(np.sqrt(base_size * base_size / np.asarray(ratios, np.float64)))
+    heights = np.round(widths * ratios)
+    sizes = np.stack([widths, heights], 1)[:, None, :] * np.asarray(scales, np.float64)[None, :, None]
+    half = (sizes.reshape(-1, 2) - 1) / 2
+    return np.hstack([centre - half, centre + half])
+
+
+def anchor_grid(anchors, height, width, stride):
+    """Anchors (A, 4) at every position of an (H, W) map -> (H * W * A, 4): anchor fastest, then x, then y."""
+    x, y = np.meshgrid(np.arange(width) * stride, np.arange(height) * stride)
+    shifts = np.stack([x, y, x, y], 2).reshape(-1, 1, 4)
+    return (anchors[None] + shifts).reshape(-1, 4)
+
+
+def anchors_of(params):
+    """Anchors (A, 4) and feature stride that a layer's param_str asks for: feat_stride, and scales, ratios if other
+    than the default."""
+    return generate_anchors(**{key: params[key] for key in ('scales', 'ratios') if key in params}), params['feat_stride']

@@ -1,0 +1,1 @@
+"""Python layers that change how an image blob is encoded."""

@@ -1,0 +1,1 @@
+"""Helpers shared by the library: image blobs, files, overlaps, progress, time."""

@@ -1,0 +1,58 @@
+"""Files that are whole or not there: atomic writing, and .npz holding ragged lists of arrays without pickle.
+
+A ragged list of R arrays (n_r, C) is kept as one (sum n_r, C) array and R counts.
+"""
+import contextlib
+import os
+import tempfile
+import zipfile
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Gives a temporary path beside `path` to write to; moved to `path` if the block ends well, removed otherwise."""
+    folder, name = os.path.split(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix=os.path.splitext(name)[1], dir=folder)
+    os.close(handle)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def save_npz(path, **arrays):
+    """numpy.savez_compressed, atomically; arrays of objects are refused."""
+    for name, array in arrays.items():
+        if np.asarray(array).dtype == object:
+            raise ValueError(f'{path}: {name} is an array of objects, which only pickle could hold')
+    with atomic_path(path) as temporary, open(temporary, 'wb') as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def load_npz(path):
+    """dict of arrays of an .npz file; a truncated or foreign file raises naming it."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise ValueError(f'{path}: not a whole .npz file ({error})') from error
+
+
+def pack(arrays, columns):
+    """R arrays (n_r, columns) -> ((sum n_r, columns) float32, counts (R,))."""
+    arrays = [np.asarray(a, np.float32).reshape(-1, columns) for a in arrays]
+    counts = np.array([len(a) for a in arrays], np.int64)
+    return np.concatenate(arrays or [np.zeros((0, columns), np.float32)]), counts
+
+
+def unpack(rows, counts):
+    """The inverse of pack."""
+    return np.split(rows, np.cumsum(counts)[:-1]) if len(counts) else []
