@@ -181,10 +181,9 @@ class Transformer:
         mean = np.asarray(mean, np.float32)
         channels, *size = self.inputs[in_][1:]
         per_channel = mean.ndim == 1
-        fitting = {1: (channels,), 2: (1,), 3: (1, channels)}.get(mean.ndim, ())
-        mean = mean[:, None, None] if per_channel else mean[None] if mean.ndim == 2 else mean
-        if mean.shape[0] not in fitting:
+        if not (mean.shape == (channels,) or mean.ndim == 2 or (mean.ndim == 3 and mean.shape[0] in (1, channels))):
             raise ValueError(f'{in_}: a mean of shape {mean.shape} does not fit the blob {tuple(self.inputs[in_])}')
+        mean = mean[:, None, None] if per_channel else mean.reshape(-1, *mean.shape[-2:])
         if not per_channel and mean.shape[1:] != tuple(size):
             mean = resize_image(mean.transpose(1, 2, 0), size).transpose(2, 0, 1)
         self.mean[in_] = mean

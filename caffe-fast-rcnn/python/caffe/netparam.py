@@ -166,7 +166,7 @@ def _v1_type(number):
     if number not in caffe_pb2.V1LayerParameter.LayerType.values():
         return ''
     name = caffe_pb2.V1LayerParameter.LayerType.Name(number)
-    return _ODD_TYPES.get(name, name.title().replace('_', ''))
+    return _ODD_TYPES.get(name, ''.join(word.capitalize() for word in name.split('_')))
 
 
 def _set(message, name, value):
@@ -422,8 +422,8 @@ def _read_hdf5(path):
             layers[layer][int(index)] = item[()].astype(np.float32)
 
     with h5py.File(path, 'r') as f:
-        if 'data' not in f:
-            raise ValueError(f'no group /data, only {sorted(f)}')
+        if not isinstance(f.get('data'), h5py.Group):
+            raise ValueError(f'no group /data in it, only {sorted(f)}')
         f['data'].visititems(visit)
     return [(name, '', [blobs.get(i) for i in range(max(blobs) + 1)]) for name, blobs in layers.items()]
 
