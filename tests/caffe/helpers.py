@@ -5,6 +5,7 @@ import caffe
 def net_from(tmp_path, text, phase=caffe.TEST, **kwargs):
     path = tmp_path / 'net.prototxt'
     path.write_text(text)
+    caffe.set_random_seed(1)
     return caffe.Net(str(path), phase, **kwargs)
 
 

@@ -17,12 +17,17 @@ def close(got, want):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 + 1e-4 * np.abs(want).max())
 
 
-def compare(net, run, prefix):
-    keys = [k for k in run.files if k.startswith(prefix + '/')]
-    assert keys
+# conv1's bias is followed by a BatchNorm that takes the mean away: its gradient is 0 but for rounding, and so are its update rules' answers where
+# they divide by the gradient's size. There the recorded bias, and the mean that BatchNorm keeps of it, are rounding of the original's BLAS.
+ROUNDING = {name: ('conv1/1', 'bn1/0') for name in ('adagrad_exp', 'adam_sigmoid', 'rmsprop_poly')}
+
+
+def compare(net, run, prefix, name):
+    keys = [k for k in run.files if k.startswith(prefix + '/') and not k.endswith(ROUNDING.get(name, ()))]
+    assert len(keys) >= 9
     for key in keys:
-        _, name, index = key.split('/')
-        close(net.params[name][int(index)].data, run[key])
+        _, layer_name, index = key.split('/')
+        close(net.params[layer_name][int(index)].data, run[key])
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def test_recorded_run(work, name):
         solver.step(1)
         losses.append(float(solver.net.blobs['loss'].data))
         if i in (1, 5, 10):
-            compare(solver.net, run, f'iter{i}')
+            compare(solver.net, run, f'iter{i}', name)
     close(losses, run['losses'])
 
 
@@ -63,7 +68,7 @@ def test_restore(work, name, snapshot):
     solver.restore(state)
     assert solver.iter == 5
     solver.step(5)
-    compare(solver.net, run, 'resumed10')
+    compare(solver.net, run, 'resumed10', name)
 
 
 NET = data('data', 4, 3) + data('label', 4, 1) + layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 weight_filler { type: "xavier" } }') + \

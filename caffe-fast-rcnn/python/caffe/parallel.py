@@ -58,3 +58,16 @@ class NCCL:
 
     def __call__(self, layer_index):
         """As a hook of net.after_backward (layer-wise reduce): the reduction waits for on_gradients_ready."""
+
+
+def launch(function, count, args):
+    """Run function(rank, uid, *args) in `count` processes; an error of one ends the others and is raised here."""
+    uid = NCCL.new_uid()
+    torch.multiprocessing.spawn(_worker, (function, count, uid, args), nprocs=count)
+
+
+def _worker(rank, function, count, uid, args):
+    common.set_solver_count(count)
+    common.set_solver_rank(rank)
+    common.set_multiprocess(True)
+    function(rank, uid, *args)

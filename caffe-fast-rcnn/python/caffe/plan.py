@@ -41,6 +41,8 @@ class Chain(TorchLayer):
         self.head.weights = []
         if not self.relu:
             return output
+        if isinstance(output, tuple):
+            output, = output
         return torch.relu(output) if self.head.type == 'Eltwise' else torch.relu_(output)
 
     def _folded(self):
@@ -117,8 +119,8 @@ def _chain_end(nodes, first, consumers):
     head = nodes[first]
     if head.layer.type not in _HEADS or len(head.tops) != 1 or any(head.layer.loss_weights) or head.tops[0] in head.bottoms:
         return first
-    foldable = head.layer.type == 'Convolution' or head.layer.type == 'Deconvolution' and head.layer.field('group') == 1 or \
-        head.layer.type == 'InnerProduct' and head.layer.field('axis') == 1
+    foldable = head.layer.type != 'Eltwise' and head.layer.field('axis') == 1 and \
+        (head.layer.type != 'Deconvolution' or head.layer.field('group') == 1)
     last = first
     for i in range(first + 1, len(nodes)):
         node, before = nodes[i], nodes[last]

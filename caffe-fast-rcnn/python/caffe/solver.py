@@ -49,6 +49,7 @@ class Solver:
         if self.param.random_seed >= 0:
             common.set_random_seed(self.param.random_seed + common.solver_rank())
         self.iter = 0
+        self.requested_action = lambda: None    # asked after each iteration; may answer 'snapshot' or 'stop'
         self._callbacks = []
         self._losses = collections.deque(maxlen=max(1, self.param.average_loss))
         self.net = self._train_net()
@@ -115,7 +116,10 @@ class Solver:
         self._callbacks.append((on_start, on_gradients_ready))
 
     def step(self, iters):
-        """Do `iters` iterations. Unlike Caffe's, the smoothed loss goes on from one call to the next."""
+        """Do `iters` iterations; False when requested_action stopped it before.
+
+        Unlike Caffe's, the smoothed loss goes on from one call to the next.
+        """
         p = self.param
         begin = (self.iter, time.time())
         stop = self.iter + iters
@@ -135,8 +139,12 @@ class Solver:
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
-            if p.snapshot and self.iter % p.snapshot == 0 and common.solver_rank() == 0:
+            action = self.requested_action()
+            if (action == 'snapshot' or p.snapshot and self.iter % p.snapshot == 0) and common.solver_rank() == 0:
                 self.snapshot()
+            if action == 'stop':
+                return False
+        return True
 
     @property
     def smoothed_loss(self):
@@ -182,9 +190,12 @@ class Solver:
             self._check_snapshot_folder()
         if resume_file:
             self.restore(resume_file)
-        self.step(p.max_iter - self.iter)
+        finished = self.step(p.max_iter - self.iter)
         if p.snapshot_after_train and (not p.snapshot or self.iter % p.snapshot) and common.solver_rank() == 0:
             self.snapshot()
+        if not finished:
+            logger.info('Optimization stopped early.')
+            return
         if p.display and self.iter % p.display == 0:
             self._losses.append(self.net.run_forward())
             logger.info('Iteration %d, loss = %.6g', self.iter, self.smoothed_loss)

@@ -1,0 +1,202 @@
+"""The `caffe` command: python -m caffe train | test | time | device_query | upgrade_net_text | upgrade_net_binary | upgrade_solver_proto_text.
+
+Flags as Caffe's, with one dash or two, as `-flag value` or `-flag=value`.
+"""
+import argparse
+import signal
+import sys
+import time
+
+import torch
+
+import caffe
+from caffe import common, netparam, parallel
+from caffe.common import logger
+from caffe.net import Net
+from caffe.proto import caffe_pb2
+
+FLAGS = {
+    'solver': dict(help='solver prototxt'),
+    'model': dict(help='model prototxt'),
+    'weights': dict(help='.caffemodel files to start from, separated by commas'),
+    'snapshot': dict(help='.solverstate to go on from'),
+    'gpu': dict(default='', help="GPU numbers separated by commas, or 'all'; default: the CPU"),
+    'iterations': dict(type=int, default=50, help='batches to run'),
+    'level': dict(type=int, default=0, help='network level'),
+    'stage': dict(default='', help='network stages, separated by commas'),
+    'phase': dict(default='', choices=['', 'TRAIN', 'TEST'], help="the network's phase (time)"),
+    'sigint_effect': dict(default='stop', choices=['stop', 'snapshot', 'none'], help='what Ctrl-C does to training'),
+    'sighup_effect': dict(default='snapshot', choices=['stop', 'snapshot', 'none'], help='what SIGHUP does to training'),
+}
+
+
+def gpus(text):
+    if text == 'all':
+        return list(range(torch.cuda.device_count()))
+    return [int(n) for n in text.split(',') if n]
+
+
+def use_device(numbers, rank=0):
+    if numbers:
+        caffe.set_device(numbers[rank])
+        caffe.set_mode_gpu()
+    else:
+        caffe.set_mode_cpu()
+
+
+def stages(args):
+    return [s for s in args.stage.split(',') if s]
+
+
+def require(args, *names):
+    for name in names:
+        if not getattr(args, name):
+            raise SystemExit(f'caffe {args.command}: -{name} is needed: {FLAGS[name]["help"]}')
+
+
+def train(args):
+    """Train, or go on with -snapshot, or fine-tune from -weights."""
+    require(args, 'solver')
+    if args.snapshot and args.weights:
+        raise SystemExit('caffe train: -snapshot goes on with a training, -weights starts one from weights; give one of them')
+    param = netparam.read_solver(args.solver)
+    param.train_state.level = args.level
+    param.train_state.stage.extend(stages(args))
+    numbers = gpus(args.gpu) or ([param.device_id] if param.solver_mode == caffe_pb2.SolverParameter.GPU and torch.cuda.is_available() else [])
+    if len(numbers) > 1:
+        parallel.launch(train_worker, len(numbers), (param.SerializeToString(), numbers, args))
+    else:
+        train_worker(0, None, param.SerializeToString(), numbers, args)
+
+
+def train_worker(rank, uid, serialized, numbers, args):
+    use_device(numbers, rank)
+    solver = caffe.get_solver(caffe_pb2.SolverParameter.FromString(serialized))
+    for path in filter(None, (args.weights or '').split(',')):
+        for net in [solver.net, *solver.test_nets]:
+            net.copy_from(path)
+    if uid is not None:
+        nccl = caffe.NCCL(solver, uid)
+        nccl.bcast()
+        solver.add_callback(nccl)
+    with Signals(args) as asked:
+        solver.requested_action = asked.take
+        solver.solve(args.snapshot)
+
+
+class Signals:
+    """While entered, Ctrl-C and SIGHUP ask for their effect instead of ending the program."""
+
+    def __init__(self, args):
+        self.effects = {signal.SIGINT: args.sigint_effect}
+        if hasattr(signal, 'SIGHUP'):
+            self.effects[signal.SIGHUP] = args.sighup_effect
+        self.asked = None
+
+    def __enter__(self):
+        self.before = {s: signal.signal(s, self.handle) for s in self.effects}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def handle(self, number, frame):
+        self.asked = self.effects[number]
+
+    def take(self):
+        asked, self.asked = self.asked, None
+        return asked
+
+
+def test(args):
+    """Score a model: the mean of each output over -iterations batches."""
+    require(args, 'model', 'weights')
+    use_device(gpus(args.gpu)[:1])
+    net = Net(args.model, caffe.TEST, level=args.level, stages=stages(args), weights=args.weights)
+    loss, sums = 0.0, {}
+    for i in range(args.iterations):
+        loss += float(net.run_forward())
+        for name in net.outputs:
+            value = net.blobs[name].tensor.flatten().double().cpu()
+            sums[name] = sums.get(name, 0) + value
+            for v in value.tolist():
+                logger.info('Batch %d, %s = %g', i, name, v)
+    logger.info('Loss: %g', loss / args.iterations)
+    for name, total in sums.items():
+        weight = net.blob_loss_weights.get(name, 0)
+        for v in (total / args.iterations).tolist():
+            logger.info('%s = %g%s', name, v, f' (* {weight:g} = {weight * v:g} loss)' if weight else '')
+
+
+def time_model(args):
+    """Milliseconds of each layer, and of whole passes, over -iterations runs."""
+    require(args, 'model')
+    use_device(gpus(args.gpu)[:1])
+    net = Net(args.model, caffe.TEST if args.phase == 'TEST' else caffe.TRAIN, level=args.level, stages=stages(args))
+    net.run_forward()
+    net.run_backward()
+    last = len(net.layers) - 1
+    spent = {}
+    for _ in range(args.iterations):
+        for i in range(last + 1):
+            clock(spent, (i, 'forward'), lambda: net.run_forward(i, i))
+        for i in range(last, -1, -1):
+            clock(spent, (i, 'backward'), lambda: net._backward(i, i))
+        clock(spent, (None, 'Forward pass'), net.run_forward)
+        clock(spent, (None, 'Backward pass'), net.run_backward)
+    logger.info('Average time per layer:')
+    for i, name in enumerate(net._layer_names):
+        for what in ('forward', 'backward'):
+            logger.info('%10s\t%s: %.5g ms.', name, what, spent[i, what] / args.iterations)
+    for what in ('Forward pass', 'Backward pass'):
+        logger.info('Average %s: %.5g ms.', what, spent[None, what] / args.iterations)
+    total = spent[None, 'Forward pass'] + spent[None, 'Backward pass']
+    logger.info('Average Forward-Backward: %.5g ms.', total / args.iterations)
+    logger.info('Total Time: %.5g ms.', total)
+
+
+def clock(spent, key, work):
+    begin = time.perf_counter()
+    work()
+    if common.device().type == 'cuda':
+        torch.cuda.synchronize()
+    spent[key] = spent.get(key, 0) + 1000 * (time.perf_counter() - begin)
+
+
+def device_query(args):
+    """What torch tells of each GPU asked for (default: all)."""
+    numbers = gpus(args.gpu or 'all')
+    if not numbers:
+        logger.info('torch %s sees no CUDA device', torch.__version__)
+    for number in numbers:
+        caffe.set_device(number)
+        p = torch.cuda.get_device_properties(number)
+        logger.info('Device id: %d, name: %s, compute capability: %d.%d, total memory: %.1f GiB, multiprocessors: %d',
+                    number, p.name, p.major, p.minor, p.total_memory / 2 ** 30, p.multi_processor_count)
+
+
+COMMANDS = {'train': train, 'test': test, 'time': time_model, 'device_query': device_query}
+
+
+def parser():
+    top = argparse.ArgumentParser(prog='caffe', allow_abbrev=False, description=__doc__.splitlines()[0])
+    commands = top.add_subparsers(dest='command', required=True, metavar='command')
+    for name, function in COMMANDS.items():
+        sub = commands.add_parser(name, allow_abbrev=False, help=function.__doc__)
+        for flag, options in FLAGS.items():
+            sub.add_argument(f'-{flag}', f'--{flag}', **options)
+    return top
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    flags_first = [a for a in argv if a in COMMANDS]        # gflags takes flags before the command too
+    if flags_first and argv[0] != flags_first[0]:
+        argv = [flags_first[0]] + [a for i, a in enumerate(argv) if i != argv.index(flags_first[0])]
+    args = parser().parse_args(argv)
+    COMMANDS[args.command](args)
+
+
+if __name__ == '__main__':
+    main()
