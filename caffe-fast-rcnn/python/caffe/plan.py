@@ -31,7 +31,7 @@ class Chain(TorchLayer):
     def refresh(self):
         """Take over what the Net decided for the layers."""
         self.propagate_down = self.head.propagate_down
-        self.param_propagate_down = [p for layer in self.layers for p in layer.param_propagate_down]
+        self.param_propagate_down = [p and layer.type != 'BatchNorm' for layer in self.layers for p in layer.param_propagate_down]
 
     def compute(self, *bottoms):
         if self.head.type == 'Convolution' and common.device().type == 'cpu':
