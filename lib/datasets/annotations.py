@@ -1,0 +1,195 @@
+"""VOC-style XML annotations: the reader, the one rule for boxes, and a cache for large sets.
+
+N images, B objects of all images together, in the images' order. Coordinates are as written in the file
+until clean_boxes has made them 0-based pixels.
+"""
+import difflib
+import hashlib
+import logging
+import os
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from utils.files import load_npz, save_npz
+from utils.progress import progress
+
+log = logging.getLogger(__name__)
+
+CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
+
+# Sets with fewer images than this are read anew each time, which takes about a second
+CACHE_FROM = 4000
+
+
+class Annotation(NamedTuple):
+    """One file: n names, boxes (n, 4) float32 xmin ymin xmax ymax, difficult (n,) bool, size (width, height) or None."""
+    names: list
+    boxes: np.ndarray
+    difficult: np.ndarray
+    size: tuple
+
+
+NO_OBJECTS = Annotation([], np.zeros((0, 4), np.float32), np.zeros(0, bool), None)
+
+
+class Annotations(NamedTuple):
+    """N files: counts (N,) objects of each, sizes (N, 2) width and height of the images themselves (0: not asked for),
+    boxes (B, 4) float32, difficult (B,) bool, names (B,) indices into vocabulary (V,)."""
+    counts: np.ndarray
+    sizes: np.ndarray
+    boxes: np.ndarray
+    difficult: np.ndarray
+    names: np.ndarray
+    vocabulary: np.ndarray
+
+
+def clean_boxes(boxes, width, height, base):
+    """The rule for annotated boxes, for all datasets alike.
+
+    1. base (0 or 1), the number of the first pixel in the file, is subtracted.
+    2. A box whose corners are swapped (inverted) is swapped back.
+    3. A box beyond the image is dropped (outside), one partly beyond is cut at 0 and width - 1, height - 1 (clipped).
+    4. A box that then has x1 == x2 or y1 == y2 is dropped (zero area).
+
+    boxes (n, 4) as written; width, height: numbers, or one per box.
+    Returns boxes (n, 4) float32 x1 y1 x2 y2, inclusive, and the faults: {'inverted', 'clipped', 'outside', 'zero area'}
+    -> (n,) bool. Boxes that are outside or of zero area are the caller's to leave out.
+    """
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4) - base
+    last = np.stack(np.broadcast_arrays(width, height), -1).astype(np.float32) - 1
+    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
+    inverted = (boxes[:, :2] > boxes[:, 2:]).any(1)
+    outside = (high < 0).any(1) | (low > last).any(1)
+    cut_low, cut_high = np.clip(low, 0, last), np.clip(high, 0, last)
+    zero = ~outside & (cut_low == cut_high).any(1)
+    clipped = ~outside & ~zero & ((cut_low != low) | (cut_high != high)).any(1)
+    faults = {'inverted': inverted, 'clipped': clipped, 'outside': outside, 'zero area': zero}
+    return np.hstack([cut_low, cut_high]), faults
+
+
+def guess_base(boxes):
+    """0 if some coordinate lies in [0, 1), else 1: in a set that counts pixels from 1 no such coordinate occurs."""
+    return 0 if np.any((boxes >= 0) & (boxes < 1)) else 1
+
+
+def read_xml(path):
+    """The Annotation in an XML file. What cannot be read raises naming file and object (counted from 1)."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path}: no such annotation file (an image without objects has one without '
+                                f'<object>)') from None
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f'{path}: not well-formed XML ({error})') from None
+    objects = root.findall('object')
+    names = [_name(path, i, item) for i, item in enumerate(objects, 1)]
+    boxes = [_box(path, i, item) for i, item in enumerate(objects, 1)]
+    difficult = [(item.findtext('difficult') or '').strip() == '1' for item in objects]
+    return Annotation(names, np.array(boxes, np.float32).reshape(-1, 4), np.array(difficult, bool), _size(root))
+
+
+def _name(path, number, item):
+    name = (item.findtext('name') or '').strip()
+    if not name:
+        raise ValueError(f'{path}: object {number} has no <name>')
+    return name
+
+
+def _box(path, number, item):
+    found = item.find('bndbox')
+    words = [None if found is None else found.findtext(corner) for corner in CORNERS]
+    try:
+        box = [float(word) for word in words]
+    except (TypeError, ValueError):
+        box = [np.nan]
+    if not np.isfinite(box).all():
+        got = ', '.join(f'{corner} {word}' for corner, word in zip(CORNERS, words))
+        raise ValueError(f'{path}: object {number} ({_name(path, number, item)}): wanted a <bndbox> of four numbers, '
+                         f'got {got}')
+    return box
+
+
+def _size(root):
+    """(width, height) as written, None where missing, zero or not a number."""
+    words = [root.findtext('size/width') or '', root.findtext('size/height') or '']
+    try:
+        width, height = (int(float(word)) for word in words)
+    except ValueError:
+        return None
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def image_size(path):
+    """(width, height) of the image at path, as stored (EXIF rotation is not applied), from its header."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except UnidentifiedImageError:
+        raise OSError(f'{path}: not an image that can be read') from None
+
+
+def read_annotations(files, cache_file, tolerant=False):
+    """Annotations of N (annotation path or None for no objects, image path or None to leave its size 0).
+
+    From CACHE_FROM files on they are kept in cache_file (.npz), whose key changes with every path, modification time,
+    size, and with this module. tolerant: files that cannot be read count as without objects, and nothing is kept.
+    """
+    if tolerant or len(files) < CACHE_FROM:
+        return _collect(files, cache_file, tolerant)
+    key = _key(files)
+    if os.path.exists(cache_file):
+        try:
+            arrays = load_npz(cache_file)
+        except ValueError as error:
+            log.warning('%s; it is made anew', error)
+        else:
+            if str(arrays.pop('key', '')) == key:
+                log.info('annotations of %d images: from %s', len(files), cache_file)
+                return Annotations(**arrays)
+    annotations = _collect(files, cache_file, tolerant)
+    save_npz(cache_file, key=np.array(key), **annotations._asdict())
+    return annotations
+
+
+def _key(files):
+    digest = hashlib.sha256()
+    with open(__file__, 'rb') as stream:
+        digest.update(stream.read())
+    for path in (path for pair in files for path in pair):
+        stat = os.stat(path) if path else None
+        digest.update(repr((path, stat and (stat.st_mtime_ns, stat.st_size))).encode())
+    return digest.hexdigest()
+
+
+def _collect(files, cache_file, tolerant):
+    desc = 'reading annotations for ' + os.path.basename(cache_file).rsplit('.', 1)[0]
+    quiet = len(files) < CACHE_FROM
+    found = [_read(*pair, tolerant) for pair in (files if quiet else progress(files, desc))]
+    index = {}
+    names = [index.setdefault(name, len(index)) for annotation, _ in found for name in annotation.names]
+    parts = [annotation for annotation, _ in found] + [NO_OBJECTS]
+    return Annotations(counts=np.array([len(annotation.names) for annotation, _ in found], np.int64),
+                       sizes=np.array([size for _, size in found], np.int64).reshape(-1, 2),
+                       boxes=np.concatenate([part.boxes for part in parts]),
+                       difficult=np.concatenate([part.difficult for part in parts]),
+                       names=np.array(names, np.int64), vocabulary=np.array(list(index), np.str_))
+
+
+def _read(xml_path, image_path, tolerant):
+    try:
+        annotation = read_xml(xml_path) if xml_path else NO_OBJECTS
+        return annotation, image_size(image_path) if image_path else (0, 0)
+    except (OSError, ValueError):
+        if not tolerant:
+            raise
+        return NO_OBJECTS, (0, 0)
+
+
+def nearest(word, known):
+    """The entry of known most like word, whatever the case of letters; '' if known is empty."""
+    lower = {str(entry).lower(): str(entry) for entry in known}
+    found = difflib.get_close_matches(str(word).lower(), lower, 1, 0.0)
+    return lower[found[0]] if found else ''

@@ -1,0 +1,102 @@
+"""What is wrong with a dataset: every problem of its images and annotations, by file, object and rule."""
+from collections import Counter
+from typing import NamedTuple
+
+from PIL import Image
+
+from datasets.annotations import clean_boxes, image_size, nearest, read_xml, NO_OBJECTS
+from utils.blob import read_image
+from utils.progress import progress
+
+# What becomes of a box that breaks a rule of annotations.clean_boxes
+TREATMENT = {'inverted': 'corners are swapped back', 'clipped': "is cut at the image's edge",
+             'outside': 'lies outside the image, is dropped', 'zero area': 'is dropped'}
+EXIF_ORIENTATION = 0x0112
+
+
+class Problem(NamedTuple):
+    """stops: training or testing on the dataset would end with an error."""
+    path: str
+    text: str
+    stops: bool
+
+    def __str__(self):
+        return f'{self.path}: {self.text}' + ' [stops training]' * self.stops
+
+
+class Survey:
+    """Problems (list) and counts of a list of xml_imdbs; an image that several of them hold is looked at once."""
+
+    def __init__(self, imdbs):
+        self.problems = []
+        self.objects = Counter()
+        self.images = self.empty = self.difficult = 0
+        unique = {(imdb.layout.root, imdb.image_index[i]): (imdb, i) for imdb in imdbs for i in range(imdb.num_images)}
+        for imdb, i in progress(list(unique.values()), 'checking'):
+            self._survey_image(imdb, i)
+
+    @property
+    def stops(self):
+        return sum(problem.stops for problem in self.problems)
+
+    def _survey_image(self, imdb, i):
+        size = self._image(imdb, i)
+        try:
+            path = imdb.annotation_path_at(i)
+            annotation = read_xml(path) if path else NO_OBJECTS
+        except (OSError, ValueError) as error:
+            self.problems.append(_from_error(error, imdb, i))
+            return
+        self.images += 1
+        self.empty += not annotation.names
+        self.difficult += int(annotation.difficult.sum())
+        self.objects.update(annotation.names)
+        if size and annotation.size and size != annotation.size:
+            self._add(path, 'size is {}x{}, but the image has {}x{} pixels'.format(*annotation.size, *size))
+        self._classes(imdb, path, annotation)
+        if size or annotation.size:
+            self._boxes(imdb, path, annotation, size or annotation.size)
+
+    def _image(self, imdb, i):
+        """(width, height) of the image, or None where it cannot be read."""
+        try:
+            path = imdb.image_path_at(i)
+            size = image_size(path)
+            read_image(path)
+        except (OSError, ValueError) as error:
+            self.problems.append(_from_error(error, imdb, i))
+            return None
+        try:
+            with Image.open(path) as image:
+                if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
+                    self._add(path, 'is turned by its EXIF tag; boxes are taken to be those of the pixels as stored')
+                image.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            self._add(path, f'damaged image ({error})')
+        return size
+
+    def _classes(self, imdb, path, annotation):
+        for number, name in enumerate(annotation.names, 1):
+            if imdb.class_index(name) is None:
+                self._add(path, f'object {number} ({name}): unknown class; the nearest is '
+                                f'{nearest(name, imdb.classes[1:])!r}', stops=True)
+
+    def _boxes(self, imdb, path, annotation, size):
+        faults = clean_boxes(annotation.boxes, *size, imdb.base)[1]
+        for number, (name, box) in enumerate(zip(annotation.names, annotation.boxes.tolist()), 1):
+            for rule, mask in faults.items():
+                if mask[number - 1]:
+                    corners = 'xmin {:g} ymin {:g} xmax {:g} ymax {:g}'.format(*box)
+                    self._add(path, f'object {number} ({name}): {rule}: {corners} of {size[0]}x{size[1]} pixels '
+                                    f'counted from {imdb.base}; {TREATMENT[rule]}')
+
+    def _add(self, path, text, stops=False):
+        self.problems.append(Problem(path, text, stops))
+
+
+def _from_error(error, imdb, i):
+    """A file that cannot be read. The message of our own readers begins with its path, the system's does not."""
+    if getattr(error, 'filename', None):
+        return Problem(error.filename, error.strerror, True)
+    path, _, text = str(error).partition(': ')
+    return Problem(path, text, True) if text else Problem(f'{imdb.name}, image {imdb.image_index[i]}', path, True)

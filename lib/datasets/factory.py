@@ -1,0 +1,114 @@
+"""Datasets by name: get_imdb for tools, describe and register for the scripts.
+
+Built in: voc_<year>_<split>, imagenet_2015_<split>. Own datasets are registered as data/datasets/NAME.yml (the file, or
+a link to it) and give imdbs NAME_<split>.
+"""
+import glob
+import os
+import re
+
+from datasets import imagenet, own, pascal_voc
+from datasets.annotations import nearest
+from fast_rcnn.config import cfg
+
+BUILT_IN = ('pascal_voc', 'imagenet')
+
+_makers = {f'voc_{year}_{split}': (pascal_voc.pascal_voc, split, year)
+           for year in pascal_voc.YEARS for split in pascal_voc.SPLITS}
+_makers.update({f'imagenet_2015_{split}': (imagenet.imagenet, split, '2015') for split in imagenet.SPLITS})
+
+
+def get_imdb(name, **how):
+    """A new imdb by its name. how: passed on to own.load."""
+    if name in _makers:
+        maker, split, year = _makers[name]
+        return maker(split, year)
+    owners = [dataset for dataset in registered() if name.startswith(dataset + '_')]
+    for dataset in sorted(owners, key=len, reverse=True):
+        description = _load_registered(dataset, **how)
+        split = name[len(dataset) + 1:]
+        if split in description.splits:
+            return own.own(description, split)
+    raise KeyError(_unknown_imdb(name, owners))
+
+
+def list_imdbs():
+    """Names of all imdbs there are, built in and registered."""
+    names = list(_makers)
+    for dataset in registered():
+        names += [f'{dataset}_{split}' for split in _load_registered(dataset).splits]
+    return names
+
+
+def registered():
+    """Names of the own datasets in data/datasets."""
+    return sorted(os.path.basename(path)[:-len('.yml')] for path in glob.glob(_registry_path('*')))
+
+
+def register(path):
+    """Check a dataset's YAML file and make it known by its name -> Description. Raises if the name is another's."""
+    description = own.load(path)
+    name, link = description.name, _registry_path(description.name)
+    if name in BUILT_IN or re.match(r'(voc_\d{4}|imagenet_2015)(_|$)', name + '_'):
+        raise ValueError(f'{path}: name: {name!r} is a built-in dataset\'s')
+    if os.path.exists(link):
+        if os.path.realpath(link) != description.path:
+            raise ValueError(f'{description.path}: name: {name!r} is registered for {os.path.realpath(link)}; '
+                             f'choose another name, or remove {link}')
+        return description
+    os.makedirs(os.path.dirname(link), exist_ok=True)
+    temporary = f'{link}.{os.getpid()}'
+    os.symlink(description.path, temporary)
+    os.replace(temporary, link)
+    return description
+
+
+def describe(dataset):
+    """The Description of `pascal_voc`, `imagenet`, a registered name, or a YAML file."""
+    if dataset == 'pascal_voc':
+        return own.Description('pascal_voc', 'voc', ('__background__',) + pascal_voc.CLASSES,
+                               dict.fromkeys(pascal_voc.SPLITS), 'trainval', 'test', prefix='voc_2007', base=1)
+    if dataset == 'imagenet':
+        return own.Description('imagenet', 'imagenet', ('__background__',) + tuple(imagenet.SYNSETS),
+                               dict.fromkeys(imagenet.SPLITS), 'trainval1_woextra', 'val2', prefix='imagenet_2015',
+                               base=0)
+    return own.load(dataset) if is_path(dataset) else _load_registered(dataset)
+
+
+def imdbs_of(dataset, **how):
+    """The imdbs a DATASET stands for: of built-in ones those of training and test, of own ones all; or the one imdb of
+    that name. how: passed on to own.load."""
+    if dataset in BUILT_IN:
+        description = describe(dataset)
+        return [get_imdb(description.train_imdb), get_imdb(description.test_imdb)]
+    if not is_path(dataset) and dataset not in registered():
+        return [get_imdb(dataset, **how)]
+    description = own.load(dataset, **how) if is_path(dataset) else _load_registered(dataset, **how)
+    return [own.own(description, split) for split in description.splits]
+
+
+def is_path(dataset):
+    """Whether a DATASET argument is a YAML file rather than a name."""
+    return dataset.endswith(('.yml', '.yaml'))
+
+
+def _load_registered(name, **how):
+    if name not in registered():
+        known = list(BUILT_IN) + registered()
+        raise KeyError(f'unknown dataset {name}; the nearest is {nearest(name, known)}, known: {", ".join(known)} '
+                       f'(or the path of a .yml file)')
+    description = own.load(_registry_path(name), **how)
+    if description.name != name:
+        raise ValueError(f'{_registry_path(name)}: name: wanted {name}, as the file is called, got {description.name}')
+    return description
+
+
+def _registry_path(name):
+    return os.path.join(cfg.DATA_DIR, 'datasets', name + '.yml')
+
+
+def _unknown_imdb(name, owners):
+    known = list(_makers) + [f'{dataset}_{split}' for dataset in owners
+                             for split in _load_registered(dataset).splits]
+    return (f'unknown imdb {name}; the nearest is {nearest(name, known)}. Known: {", ".join(known)}; registered '
+            f'datasets (imdb NAME_SPLIT): {", ".join(registered()) or "none"}')

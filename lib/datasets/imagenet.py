@@ -1,0 +1,83 @@
+"""ImageNet DET (ILSVRC 2015), imdb names imagenet_2015_<split>, in data/ImageNet2015.
+
+The devkit holds ImageSets/DET, Annotations/DET and Data/DET. Classes are the 200 WordNet ids of
+imagenet_det_synsets.tsv, in the order of ILSVRC's class index.
+Two habits of the recipe this follows are kept, so that its figures compare: boxes in the XML files are not shifted,
+only cut at width - 1 and height - 1; detections are written, and scored against the XML, with 1 added.
+AP is the area under the curve at IoU > 0.5, of the classes that occur.
+"""
+import glob
+import logging
+import os
+import re
+
+from datasets.layouts import ImagenetLayout, read_image_set
+from datasets.xml_imdb import xml_imdb
+from fast_rcnn.config import cfg
+
+log = logging.getLogger(__name__)
+
+SPLITS = ('train', 'val', 'val1', 'val2', 'trainval1_woextra')
+
+VAL_HINT = ('val1 and val2 are the halves of val published with R-CNN (its data/splits/ilsvrc13: val1 has 9,887 lines '
+            '"id index", val2 has 9,917); copy the lists there')
+
+
+def _synsets():
+    path = os.path.join(os.path.dirname(__file__), 'imagenet_det_synsets.tsv')
+    with open(path, encoding='utf-8') as stream:
+        rows = [line.rstrip('\n').split('\t') for line in stream][1:]
+    return {wnid: name for _, wnid, name in rows}
+
+
+# WordNet id -> name, by class index
+SYNSETS = _synsets()
+
+
+class imagenet(xml_imdb):
+    """image_set: one of SPLITS, or another file of ImageSets/DET; devkit_path: the folder that holds ImageSets."""
+
+    def __init__(self, image_set, year='2015', devkit_path=None):
+        layout = ImagenetLayout(devkit_path or os.path.join(cfg.DATA_DIR, f'ImageNet{year}'), image_set)
+        super().__init__(f'imagenet_{year}_{image_set}', image_set, tuple(SYNSETS), layout,
+                         image_set_ids(layout, image_set), base=0)
+
+    @property
+    def class_names(self):
+        return ('__background__',) + tuple(SYNSETS.values())
+
+    @property
+    def result_base(self):
+        return 1
+
+    def truth_boxes(self):
+        return self._objects['written']
+
+    def scored_boxes(self, boxes):
+        return boxes + self.result_base
+
+
+def image_set_ids(layout, image_set):
+    """Ids of an image set. Where the devkit lacks the file, train is made of train_1 ... train_200, and
+    trainval1_woextra of train without the 'extra' images, which hold no annotated object, and val1."""
+    path = os.path.join(layout.sets_dir, image_set + '.txt')
+    if not os.path.exists(path) and image_set == 'train':
+        return _train_ids(layout, path)
+    if not os.path.exists(path) and image_set == 'trainval1_woextra':
+        log.info('%s is made of train without extra and val1', path)
+        train = [image_id for image_id in image_set_ids(layout, 'train') if '_extra' not in image_id]
+        return train + image_set_ids(layout, 'val1')
+    return read_image_set(path, VAL_HINT if image_set.startswith('val') else _devkit_hint(layout))
+
+
+def _train_ids(layout, path):
+    lists = glob.glob(os.path.join(layout.sets_dir, 'train_*.txt'))
+    numbered = sorted((int(found[1]), name) for name in lists if (found := re.search(r'train_(\d+)\.txt$', name)))
+    if not numbered:
+        raise FileNotFoundError(f'{path}: no such image set, nor are there train_1.txt ... train_200.txt. '
+                                f'{_devkit_hint(layout)}')
+    return list(dict.fromkeys(image_id for _, name in numbered for image_id in read_image_set(name)))
+
+
+def _devkit_hint(layout):
+    return f'The ILSVRC 2015 DET data, or a link to it, is expected in {layout.root}'

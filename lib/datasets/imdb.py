@@ -1,0 +1,217 @@
+"""imdb: what every dataset offers to training and testing.
+
+A dataset is a class that sets _classes and _image_index and defines image_path_at and gt_roidb. Its roidb has one
+entry per image, R boxes each, K classes with '__background__' first:
+    boxes (R, 4) float32 x1 y1 x2 y2, 0-based, inclusive     gt_classes (R,) int32, 0 for proposals
+    gt_overlaps (R, K) sparse: IoU with the best object, in its class's column
+    seg_areas (R,) float32: pixels of objects, 0 for proposals        flipped: mirror the image left to right
+"""
+import os
+
+import numpy as np
+import scipy.sparse
+
+from datasets.annotations import image_size
+from fast_rcnn.config import cfg
+from utils.cython_bbox import bbox_overlaps
+from utils.proposals import load_proposals
+
+# Ranges of an object's area in pixels, for evaluate_recall
+AREAS = {'all': (0, 1e5 ** 2), 'small': (0, 32 ** 2), 'medium': (32 ** 2, 96 ** 2), 'large': (96 ** 2, 1e5 ** 2),
+         '96-128': (96 ** 2, 128 ** 2), '128-256': (128 ** 2, 256 ** 2), '256-512': (256 ** 2, 512 ** 2),
+         '512-inf': (512 ** 2, 1e5 ** 2)}
+
+
+class imdb:
+    """An image database. config: 'rpn_file' (proposals for rpn_roidb), 'competition' (see competition_mode), and what
+    a dataset adds."""
+
+    def __init__(self, name):
+        self._name = name
+        self._classes = ()
+        self._image_index = []
+        self._roidb = None
+        self._roidb_handler = self.default_roidb
+        self._flipped = False
+        self.config = {'rpn_file': None, 'competition': False}
+
+    @property
+    def name(self):
+        return self._name
+
+    @property
+    def classes(self):
+        return self._classes
+
+    @property
+    def class_names(self):
+        """Classes as a person would call them."""
+        return self._classes
+
+    @property
+    def num_classes(self):
+        return len(self._classes)
+
+    @property
+    def image_index(self):
+        return self._image_index
+
+    @property
+    def num_images(self):
+        return len(self._image_index)
+
+    @property
+    def cache_path(self):
+        path = os.path.join(cfg.DATA_DIR, 'cache')
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    @property
+    def roidb_handler(self):
+        return self._roidb_handler
+
+    @roidb_handler.setter
+    def roidb_handler(self, handler):
+        self._roidb_handler, self._roidb = handler, None
+        if self._flipped:
+            self._image_index = self._image_index[:self.num_images // 2]
+            self._flipped = False
+
+    @property
+    def roidb(self):
+        """The list of entries, made by the handler when first asked for."""
+        if self._roidb is None:
+            self._roidb = self._roidb_handler()
+        return self._roidb
+
+    def set_proposal_method(self, method):
+        """Where the roidb's boxes come from: 'gt', 'rpn', 'selective_search', or any method named <method>_roidb."""
+        known = [name[:-len('_roidb')] for name in dir(self) if name.endswith('_roidb') and name[0] != '_']
+        if method not in known:
+            raise ValueError(f'{self.name}: unknown proposal method {method!r}, known: {", ".join(known)}')
+        self.roidb_handler = getattr(self, method + '_roidb')
+
+    def default_roidb(self):
+        raise NotImplementedError(f'{self.name}: no roidb handler is set; see set_proposal_method')
+
+    def gt_roidb(self):
+        """Entries of the annotated objects alone."""
+        raise NotImplementedError(f'{type(self).__name__} has no gt_roidb')
+
+    def image_path_at(self, i):
+        raise NotImplementedError(f'{type(self).__name__} has no image_path_at')
+
+    def image_size_at(self, i):
+        """(width, height) in pixels."""
+        return image_size(self.image_path_at(i))
+
+    def evaluate_detections(self, all_boxes, output_dir=None):
+        """Mean AP of all_boxes[class][image] = (n, 5) x1 y1 x2 y2 score; results are written to output_dir."""
+        raise NotImplementedError(f'{type(self).__name__} has no evaluate_detections')
+
+    def competition_mode(self, on):
+        """On: detections are written as a competition's server wants them, and not scored: no annotations needed."""
+        self.config['competition'] = bool(on)
+
+    def rpn_roidb(self):
+        """Objects and the proposals in config['rpn_file'] (any form utils.proposals.load_proposals reads)."""
+        path = self.config['rpn_file']
+        if path is None:
+            raise ValueError(f"{self.name}: config['rpn_file'] does not say where the proposals are")
+        return self._roidb_of(load_proposals(path), path)
+
+    def _roidb_of(self, box_list, source):
+        """Objects (where there are annotations) and given boxes."""
+        if len(box_list) != self.num_images:
+            raise ValueError(f'{source}: proposals of {len(box_list)} images, but {self.name} has {self.num_images}')
+        if self.config['competition']:
+            return self.create_roidb_from_box_list(box_list, None)
+        gt_roidb = self.gt_roidb()
+        return self.merge_roidbs(gt_roidb, self.create_roidb_from_box_list(box_list, gt_roidb))
+
+    def create_roidb_from_box_list(self, box_list, gt_roidb):
+        """Entries for boxes (n, 4 or more columns) of each image, overlaps taken with gt_roidb's (None: no objects)."""
+        if len(box_list) != self.num_images:
+            raise ValueError(f'{self.name}: boxes of {len(box_list)} images, wanted {self.num_images}')
+        objects = gt_roidb if gt_roidb is not None else [None] * len(box_list)
+        return [self._proposal_entry(boxes, entry) for boxes, entry in zip(box_list, objects)]
+
+    def _proposal_entry(self, boxes, entry):
+        boxes = np.asarray(boxes, np.float32)
+        boxes = boxes[:, :4] if boxes.size else np.zeros((0, 4), np.float32)
+        overlaps = np.zeros((len(boxes), self.num_classes), np.float32)
+        if entry is not None and entry['gt_classes'].size and len(boxes):
+            iou = bbox_overlaps(boxes.astype(float), entry['boxes'].astype(float))
+            best, rows = iou.max(1), np.arange(len(boxes))
+            overlaps[rows, entry['gt_classes'][iou.argmax(1)]] = best
+        return {'boxes': boxes, 'gt_classes': np.zeros(len(boxes), np.int32),
+                'gt_overlaps': scipy.sparse.csr_matrix(overlaps), 'seg_areas': np.zeros(len(boxes), np.float32),
+                'flipped': False}
+
+    @staticmethod
+    def merge_roidbs(a, b):
+        """Entries with a's boxes followed by b's."""
+        if len(a) != len(b):
+            raise ValueError(f'roidbs of {len(a)} and {len(b)} images cannot be merged')
+        return [{'boxes': np.vstack((x['boxes'], y['boxes'])),
+                 'gt_classes': np.hstack((x['gt_classes'], y['gt_classes'])),
+                 'gt_overlaps': scipy.sparse.vstack((x['gt_overlaps'], y['gt_overlaps']), format='csr'),
+                 'seg_areas': np.hstack((x['seg_areas'], y['seg_areas'])),
+                 'flipped': x['flipped']} for x, y in zip(a, b)]
+
+    def append_flipped_images(self):
+        """Append each entry's mirror image: with n images, entry i + n is entry i flipped."""
+        if self._flipped:
+            raise ValueError(f'{self.name}: flipped images have been appended already')
+        flipped = [self._mirrored(i, entry) for i, entry in enumerate(self.roidb)]
+        self._roidb = self._roidb + flipped
+        self._image_index = list(self._image_index) * 2
+        self._flipped = True
+
+    def _mirrored(self, i, entry):
+        boxes = entry['boxes'].copy()
+        boxes[:, [0, 2]] = self.image_size_at(i)[0] - 1 - entry['boxes'][:, [2, 0]]
+        if (boxes[:, 2] < boxes[:, 0]).any():
+            raise ValueError(f'{self.image_path_at(i)}: a box with x1 > x2 cannot be flipped')
+        return {**entry, 'boxes': boxes, 'flipped': True}
+
+    def evaluate_recall(self, candidate_boxes=None, thresholds=None, area='all', limit=None):
+        """How many objects the proposals cover. The roidb must hold the objects.
+
+        candidate_boxes: (n, 4) per image, best first; None: the roidb's boxes that are no objects. limit: use only so
+        many per image. thresholds: IoUs, default .5 .55 ... .95. area: a key of AREAS.
+        Objects and boxes are matched one to one: again and again the pair of the highest IoU that is left.
+        Returns {'recalls' (T,), 'ar': their mean, 'thresholds' (T,), 'gt_overlaps': the matches' IoUs, rising}; without
+        objects in that range recalls are nan.
+        """
+        if area not in AREAS:
+            raise ValueError(f'unknown area {area!r}, known: {", ".join(AREAS)}')
+        thresholds = np.arange(0.5, 0.95 + 1e-5, 0.05) if thresholds is None else np.asarray(thresholds)
+        matched, total = [np.zeros(0)], 0
+        for i, entry in enumerate(self.roidb):
+            objects = self._objects_in_range(entry, *AREAS[area])
+            boxes = entry['boxes'][entry['gt_classes'] == 0] if candidate_boxes is None else candidate_boxes[i]
+            total += len(objects)
+            matched.append(match_one_to_one(boxes[:limit], objects))
+        overlaps = np.sort(np.concatenate(matched))
+        hits = np.array([np.count_nonzero(overlaps >= threshold) for threshold in thresholds])
+        recalls = hits / total if total else np.full(len(thresholds), np.nan)
+        return {'ar': recalls.mean(), 'recalls': recalls, 'thresholds': thresholds, 'gt_overlaps': overlaps}
+
+    @staticmethod
+    def _objects_in_range(entry, low, high):
+        chosen = (entry['gt_classes'] > 0) & (entry['seg_areas'] >= low) & (entry['seg_areas'] <= high)
+        return entry['boxes'][chosen]
+
+
+def match_one_to_one(boxes, objects):
+    """IoUs (G,) of objects (G, 4) with the boxes (n, 4) they are given, greedily; 0 for an object left without."""
+    result = np.zeros(len(objects))
+    if not len(boxes) or not len(objects):
+        return result
+    overlaps = bbox_overlaps(np.asarray(boxes, float)[:, :4], np.asarray(objects, float))
+    for _ in range(min(overlaps.shape)):
+        box, found = np.unravel_index(overlaps.argmax(), overlaps.shape)
+        result[found] = overlaps[box, found]
+        overlaps[box, :] = overlaps[:, found] = -1
+    return result

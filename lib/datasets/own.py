@@ -1,0 +1,213 @@
+"""Anybody's dataset, described by a YAML file. Paths in it are relative to the file.
+
+    name: blood                     imdb names are blood_<split>
+    format: voc                     or imagenet: see layouts
+    root: ../BCCD                   the folder that holds Annotations, ImageSets ...
+The rest may be left out:
+    classes: [RBC, WBC]             default `from annotations`: the names that occur, sorted
+    splits: {train: sets/a.txt}     image sets: a file of ids, or a list of them; default: the layout's own sets
+    train: trainval                 what the scripts train and test on; default trainval and test, else train and val
+    test: test
+    base: 0                         the number of the first pixel, 0 or 1. Default: voc 0 if a coordinate of the whole
+                                    dataset lies in [0, 1), else 1; imagenet 0
+    cfg: {TRAIN: {SCALES: [480]}}   settings, as in experiments/cfgs
+    anchors: {scales: [8, 16], ratios: [0.5, 1, 2]}
+    max_iters: 4000                 or four numbers: one per training stage
+
+AP is VOC's area under the curve at IoU > 0.5; difficult objects count neither way and are not trained on.
+"""
+import os
+import re
+from dataclasses import dataclass, field
+
+import yaml
+
+from datasets.annotations import guess_base, nearest, read_annotations
+from datasets.imagenet import SYNSETS
+from datasets.layouts import LAYOUTS, read_image_set
+from datasets.xml_imdb import xml_imdb
+from fast_rcnn.config import cfg
+
+FROM_ANNOTATIONS = 'from annotations'
+
+
+@dataclass
+class Description:
+    """What the scripts need to know of a dataset. classes begin with '__background__'; train and test are split names,
+    train_imdb and test_imdb the imdbs'; splits: name -> image ids; anchors, max_iters: None where not given."""
+    name: str
+    format: str
+    classes: tuple
+    splits: dict
+    train: str
+    test: str
+    prefix: str = ''
+    root: str = ''
+    base: int = 1
+    cfg: dict = field(default_factory=dict)
+    anchors: dict = None
+    max_iters: object = None
+    path: str = ''
+
+    @property
+    def num_classes(self):
+        return len(self.classes)
+
+    @property
+    def train_imdb(self):
+        return f'{self.prefix or self.name}_{self.train}'
+
+    @property
+    def test_imdb(self):
+        return f'{self.prefix or self.name}_{self.test}'
+
+
+class own(xml_imdb):
+    """A split of a described dataset."""
+
+    def __init__(self, description, split):
+        super().__init__(f'{description.name}_{split}', split, description.classes[1:],
+                         LAYOUTS[description.format](description.root, split), description.splits[split],
+                         description.base)
+        self._by_synset = description.format == 'imagenet'
+
+    @property
+    def class_names(self):
+        return tuple(SYNSETS.get(cls, cls) for cls in self.classes) if self._by_synset else self.classes
+
+    def class_index(self, name):
+        """In the imagenet format a class may be listed by WordNet id or by name, whichever the files have."""
+        index = super().class_index(name)
+        if index is None and self._by_synset:
+            other = SYNSETS.get(name) or next((wnid for wnid, word in SYNSETS.items() if word == name), None)
+            index = super().class_index(other)
+        return index
+
+
+def load(path, tolerant=False):
+    """The Description in a YAML file. tolerant: annotations that cannot be read are passed over (for the checker)."""
+    path = os.path.realpath(path)
+    values = _checked(path, _read(path))
+    values['root'] = os.path.normpath(os.path.join(os.path.dirname(path), values['root']))
+    values['splits'] = _splits(path, values)
+    values['train'], values['test'] = _train_and_test(path, values)
+    classes, base = values.get('classes', FROM_ANNOTATIONS), values.get('base')
+    base = LAYOUTS[values['format']].default_base if base is None else base
+    if classes == FROM_ANNOTATIONS or base is None:
+        found = _all_annotations(values, tolerant)
+        base = guess_base(found.boxes) if base is None else base
+        classes = sorted(found.vocabulary.tolist()) if classes == FROM_ANNOTATIONS else classes
+    if not classes:
+        raise ValueError(f'{path}: no classes, neither listed nor in the annotations')
+    return Description(**{**values, 'classes': ('__background__',) + tuple(classes), 'base': base, 'path': path})
+
+
+def _read(path):
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'{path}: no such dataset description')
+    with open(path, encoding='utf-8') as stream:
+        try:
+            values = yaml.safe_load(stream)
+        except yaml.YAMLError as error:
+            raise ValueError(f'{path}: not YAML that can be read: {error}') from None
+    if not isinstance(values, dict):
+        raise ValueError(f'{path}: wanted a mapping with name, format and root, got {type(values).__name__}')
+    return values
+
+
+def _all_annotations(values, tolerant):
+    files = [(LAYOUTS[values['format']](values['root'], split).annotation(image_id), None)
+             for split, ids in values['splits'].items() for image_id in ids]
+    return read_annotations(list(dict.fromkeys(files)),
+                            os.path.join(cfg.DATA_DIR, 'cache', f"{values['name']}_annotations.npz"), tolerant)
+
+
+def _splits(path, values):
+    """{split: image ids}"""
+    layout = LAYOUTS[values['format']](values['root'])
+    if not os.path.isdir(values['root']):
+        raise FileNotFoundError(f"{path}: root: no such folder {values['root']}")
+    given = values.get('splits') or {name: os.path.join(layout.sets_dir, name + '.txt') for name in layout.sets()}
+    if not given:
+        raise ValueError(f'{path}: no splits are listed, and there are no image sets {layout.sets_dir}/*.txt')
+    return {_word(path, 'split', name): _ids(path, name, source) for name, source in given.items()}
+
+
+def _ids(path, name, source):
+    if isinstance(source, str):
+        return read_image_set(os.path.join(os.path.dirname(path), source), f'{path} names it as split {name}')
+    if not isinstance(source, list) or not source:
+        raise ValueError(f'{path}: split {name}: wanted a file or a list of image ids, got {source!r}')
+    return [str(image_id) for image_id in source]
+
+
+def _train_and_test(path, values):
+    splits = values['splits']
+    default = ('trainval', 'test') if {'trainval', 'test'} <= splits.keys() else ('train', 'val')
+    chosen = values.get('train', default[0]), values.get('test', default[1])
+    for key, split in zip(('train', 'test'), chosen):
+        if split not in splits:
+            raise ValueError(f'{path}: {key}: there is no split {split!r}, but {", ".join(splits)}; '
+                             f'say which to {key} on with `{key}: SPLIT`')
+    return chosen
+
+
+def _word(path, what, value):
+    if not isinstance(value, str) or not re.fullmatch(r'[A-Za-z0-9][\w.-]*', value):
+        raise ValueError(f'{path}: {what}: wanted a word of letters, digits, _ . and -, got {value!r}')
+    return value
+
+
+def _checked(path, values):
+    for key in values:
+        if key not in CHECKS:
+            raise ValueError(f'{path}: unknown key {key!r}; the nearest is {nearest(key, CHECKS)!r}')
+    for key in ('name', 'format', 'root'):
+        if key not in values:
+            raise ValueError(f'{path}: {key} is missing')
+    for key, value in values.items():
+        wanted, holds = CHECKS[key]
+        if not holds(value):
+            raise ValueError(f'{path}: {key}: wanted {wanted}, got {value!r}')
+    _word(path, 'name', values['name'])
+    classes = values.get('classes', FROM_ANNOTATIONS)
+    if classes != FROM_ANNOTATIONS:
+        names = [str(name).strip() for name in classes if name != '__background__']
+        values = {**values, 'classes': names}
+        if len(set(names)) < len(names):
+            raise ValueError(f'{path}: classes: {next(n for n in names if names.count(n) > 1)!r} is listed twice')
+    return values
+
+
+def _numbers(value, low=0.0):
+    return isinstance(value, list) and bool(value) and all(type(n) in (int, float) and n > low for n in value)
+
+
+def _is_classes(value):
+    return value == FROM_ANNOTATIONS or (isinstance(value, list) and bool(value)
+                                         and all(type(name) in (str, int) for name in value))
+
+
+def _is_anchors(value):
+    return isinstance(value, dict) and value.keys() <= {'scales', 'ratios'} and all(map(_numbers, value.values()))
+
+
+def _is_iters(value):
+    numbers = value if isinstance(value, list) else [value]
+    return len(numbers) in (1, 4) and all(type(n) is int and n > 0 for n in numbers)
+
+
+# key -> (what is wanted, does a value fit)
+CHECKS = {
+    'name': ('a word', lambda value: isinstance(value, str)),
+    'format': (' or '.join(LAYOUTS), lambda value: value in list(LAYOUTS)),
+    'root': ('a folder', lambda value: isinstance(value, str)),
+    'classes': (f'a list of names (yes, no, on, off in quotes) or `{FROM_ANNOTATIONS}`', _is_classes),
+    'splits': ('a mapping of names to image-set files or lists', lambda value: isinstance(value, dict) and value),
+    'train': ('the name of a split', lambda value: isinstance(value, str)),
+    'test': ('the name of a split', lambda value: isinstance(value, str)),
+    'base': ('0 or 1', lambda value: type(value) is int and value in (0, 1)),
+    'cfg': ('a mapping of settings', lambda value: isinstance(value, dict)),
+    'anchors': ('scales and ratios, lists of numbers above 0', _is_anchors),
+    'max_iters': ('a whole number above 0, or four', _is_iters),
+}

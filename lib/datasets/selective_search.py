@@ -1,0 +1,53 @@
+"""Given proposals in MATLAB files, as selective search's authors publish them.
+
+A file holds two cell arrays of N entries: boxes, each (n, 4) y1 x1 y2 x2 counted from 1, and images, the image ids.
+"""
+import os
+
+import numpy as np
+import scipy.io
+
+from utils.files import atomic_path
+
+
+def load_selective_search(path, image_index):
+    """Boxes (n, 4) float32 x1 y1 x2 y2, 0-based, of each image of image_index, in its order."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'{path}: no such file of selective-search proposals')
+    content = scipy.io.loadmat(path)
+    if not {'boxes', 'images'} <= content.keys():
+        raise ValueError(f"{path}: wanted the variables 'boxes' and 'images', "
+                         f"got {', '.join(key for key in content if not key.startswith('__'))}")
+    by_image = dict(zip(map(_text, content['images'].ravel()), content['boxes'].ravel()))
+    missing = [image_id for image_id in image_index if image_id not in by_image]
+    if missing:
+        raise ValueError(f'{path}: no proposals for {len(missing)} of {len(image_index)} images, first {missing[0]}')
+    return [_boxes(by_image[image_id]) for image_id in image_index]
+
+
+def save_selective_search(path, image_index, boxes):
+    """Write boxes (n, 4) x1 y1 x2 y2, 0-based, of each image as such a file."""
+    cells = np.empty(len(boxes), object)
+    for i, image_boxes in enumerate(boxes):
+        cells[i] = np.asarray(image_boxes, np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]] + 1
+    with atomic_path(path) as temporary:
+        scipy.io.savemat(temporary, {'boxes': cells, 'images': np.array(image_index, object)}, appendmat=False)
+
+
+def unique_boxes(boxes):
+    """Indices, rising, of the first of all boxes (n, 4) that are equal when rounded."""
+    return np.sort(np.unique(np.round(boxes), axis=0, return_index=True)[1])
+
+
+def filter_small_boxes(boxes, min_size):
+    """Indices of the boxes (n, 4) at least min_size pixels wide and high."""
+    return np.where((boxes[:, 2] - boxes[:, 0] + 1 >= min_size) & (boxes[:, 3] - boxes[:, 1] + 1 >= min_size))[0]
+
+
+def _text(cell):
+    return str(np.asarray(cell).ravel()[0])
+
+
+def _boxes(cell):
+    """y1 x1 y2 x2 from 1 -> x1 y1 x2 y2 from 0. In float: the files hold unsigned numbers, which would wrap."""
+    return np.asarray(cell, np.float32).reshape(-1, 4)[:, [1, 0, 3, 2]] - 1

@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""List what is wrong with a dataset's images and annotations.
+
+    tools/check_dataset.py data/datasets/blood.yml      or a registered name, pascal_voc, imagenet, or an imdb's name
+
+Exit status 1 if a problem would stop training (unreadable file, unknown class), 0 otherwise.
+"""
+import argparse
+import logging
+import sys
+
+import _init_paths  # noqa: F401  (puts lib on the path)
+from datasets.check import Survey
+from datasets.factory import imdbs_of
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('dataset', metavar='DATASET', help='a .yml file, a registered name, or an imdb name')
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    try:
+        imdbs = imdbs_of(args.dataset, tolerant=True)
+    except (OSError, ValueError, KeyError) as error:
+        print(error.args[0] if isinstance(error, KeyError) else error)
+        return 1
+    survey = Survey(imdbs)
+    for problem in survey.problems:
+        print(problem)
+    report(imdbs, survey)
+    return 1 if survey.stops else 0
+
+
+def report(imdbs, survey):
+    """Print what the dataset holds, and the number of problems."""
+    classes = imdbs[0].classes[1:]
+    print(', '.join(f'{imdb.name} {imdb.num_images}' for imdb in imdbs) + ' images')
+    print(f'{survey.images} different images with annotations, {survey.empty} of them without objects')
+    print(f'{sum(survey.objects.values())} objects, {survey.difficult} of them difficult; pixels count from '
+          f'{imdbs[0].base}')
+    found = {imdbs[0].class_index(name): count for name, count in survey.objects.items()}
+    print(f'{len(classes)} classes; with objects: '
+          + (', '.join(f'{imdbs[0].class_names[i]} {found[i]}' for i in sorted(found.keys() - {None})) or 'none'))
+    print(f'{len(survey.problems)} problems, {survey.stops} that stop training')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
