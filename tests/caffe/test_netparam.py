@@ -36,8 +36,6 @@ def is_required(field):
 
 
 def default_text(field):
-    if not field.has_default_value and field.cpp_type != field.CPPTYPE_STRING and not field.message_type:
-        return ''
     if field.message_type or is_repeated(field) or not field.has_default_value:
         return ''
     return field.enum_type.values_by_number[field.default_value].name if field.enum_type else repr(field.default_value)

@@ -1,0 +1,140 @@
+"""Nets as pictures, through Graphviz: its program `dot` has to be installed to draw, pydot only for get_pydot_graph."""
+import os
+import re
+import shutil
+import subprocess
+
+from . import netparam
+from .net_spec import param_name_dict
+from .proto import caffe_pb2
+
+LAYER_STYLE_DEFAULT = {'shape': 'record', 'fillcolor': '#6495ED', 'style': 'filled'}
+NEURON_LAYER_STYLE = {'shape': 'record', 'fillcolor': '#90EE90', 'style': 'filled'}
+BLOB_STYLE = {'shape': 'octagon', 'fillcolor': '#E0E0E0', 'style': 'filled'}
+
+
+def get_pooling_types_dict():
+    """Pooling method number -> name."""
+    return {number: name for name, number in caffe_pb2.PoolingParameter.PoolMethod.items()}
+
+
+def get_edge_label(layer):
+    """What an edge from the layer to its top says: how many outputs it makes."""
+    if layer.type == 'Data':
+        return f'Batch {layer.data_param.batch_size}'
+    if layer.type in ('Convolution', 'Deconvolution'):
+        return str(layer.convolution_param.num_output)
+    if layer.type == 'InnerProduct':
+        return str(layer.inner_product_param.num_output)
+    return ''
+
+
+def get_layer_lr_mult(layer):
+    """The learning-rate multipliers of a layer with weights: of its first blob, and '/' of its second where given; else None."""
+    if layer.type not in ('Convolution', 'Deconvolution', 'InnerProduct'):
+        return None
+    return '/'.join(f'{spec.lr_mult:g}' for spec in layer.param[:2]) or '1'
+
+
+def _window(param):
+    """Kernel, stride and pad of a convolution or pooling, as text."""
+    def value(field, plain, default):
+        h, w = (getattr(param, f'{field}_{side}') for side in 'hw')
+        if h or w:
+            return f'{h}x{w}'
+        plain = getattr(param, plain)
+        return 'x'.join(str(v) for v in plain) or default if hasattr(plain, 'extend') else str(plain or default)
+    return [f'kernel size: {value("kernel", "kernel_size", "?")}', f'stride: {value("stride", "stride", "1")}', f'pad: {value("pad", "pad", "0")}']
+
+
+def get_layer_label(layer, rankdir, display_lrm=False):
+    """Name, type and, where it has one, the window of a layer; on one line when the net is drawn top to bottom."""
+    label = [layer.name, f'({layer.type})']
+    message = param_name_dict().get(layer.type)
+    if layer.type in ('Convolution', 'Deconvolution'):
+        label += _window(layer.convolution_param)
+    elif layer.type == 'Pooling':
+        label[1] = f'({get_pooling_types_dict()[layer.pooling_param.pool]} {layer.type})'
+        label += ['global'] if layer.pooling_param.global_pooling else _window(layer.pooling_param)
+    elif message == 'inner_product':
+        label.append(f'outputs: {layer.inner_product_param.num_output}')
+    lr_mult = get_layer_lr_mult(layer) if display_lrm else None
+    if lr_mult is not None:
+        label.append(f'lr mult: {lr_mult}')
+    return (' ' if rankdir in ('TB', 'BT') else '\\n').join(label)
+
+
+def choose_color_by_layertype(layertype):
+    """The fill colour of a layer: convolutions and pooling stand out."""
+    return {'Convolution': '#FF5050', 'Deconvolution': '#FF5050', 'Pooling': '#FF9900', 'InnerProduct': '#CC33FF'}.get(layertype, '#6495ED')
+
+
+def _quote(text):
+    return '"' + text.replace('"', '\\"') + '"'
+
+
+def _node(name, label, style):
+    if style['shape'] == 'record':
+        label = re.sub(r'([{}|<>])', r'\\\1', label)      # they would divide the record
+    attributes = ', '.join(f'{key}={_quote(value)}' for key, value in {'label': label, **style}.items())
+    return f'  {_quote(name)} [{attributes}];'
+
+
+def net_to_dot(caffe_net, rankdir='LR', label_edges=True, phase=None, display_lrm=False):
+    """The net as text in Graphviz's language: layers and blobs are nodes; a layer that works in place is drawn as a neuron layer.
+
+    caffe_net: NetParameter, of any age. phase: only the layers of TRAIN or TEST; None: all.
+    """
+    net = caffe_pb2.NetParameter()
+    net.CopyFrom(caffe_net)
+    netparam.upgrade_net(net)
+    if phase is not None:
+        net = _only_phase(net, phase)
+    lines = [f'digraph {_quote(net.name or "Net")} {{', f'  rankdir={rankdir};']
+    for i, layer in enumerate(net.layer):
+        name = f'{layer.name}_{layer.type}_{i}'
+        in_place = list(layer.bottom[:1]) == list(layer.top)
+        style = NEURON_LAYER_STYLE if in_place else {**LAYER_STYLE_DEFAULT, 'fillcolor': choose_color_by_layertype(layer.type)}
+        lines.append(_node(name, get_layer_label(layer, rankdir, display_lrm), style))
+        for blob in (*layer.bottom, *layer.top):
+            lines.append(_node(f'{blob}_blob', blob, BLOB_STYLE))
+        lines += [f'  {_quote(bottom + "_blob")} -> {_quote(name)};' for bottom in layer.bottom]
+        label = f' [label={_quote(get_edge_label(layer))}]' if label_edges and get_edge_label(layer) else ''
+        lines += [f'  {_quote(name)} -> {_quote(top + "_blob")}{label};' for top in layer.top]
+    return '\n'.join([*dict.fromkeys(lines), '}', ''])
+
+
+def _only_phase(net, phase):
+    """Layers whose include and exclude rules allow the phase, whatever level and stages they ask for."""
+    kept = caffe_pb2.NetParameter(name=net.name)
+    for layer in net.layer:
+        included = not layer.include or any(not r.HasField('phase') or r.phase == phase for r in layer.include)
+        if included and not any(r.HasField('phase') and r.phase == phase for r in layer.exclude):
+            kept.layer.append(layer)
+    return kept
+
+
+def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lrm=False):
+    """The net as a pydot.Dot. ImportError where pydot is not installed."""
+    import pydot
+    return pydot.graph_from_dot_data(net_to_dot(caffe_net, rankdir, label_edges, phase, display_lrm))[0]
+
+
+def draw_net(caffe_net, rankdir, ext='png', phase=None, display_lrm=False):
+    """The picture as bytes, in any format of Graphviz; 'dot' gives its own text, which needs no Graphviz. RuntimeError where it fails."""
+    text = net_to_dot(caffe_net, rankdir, phase=phase, display_lrm=display_lrm).encode()
+    if ext == 'dot':
+        return text
+    if shutil.which('dot') is None:
+        raise RuntimeError(f"to draw a net as {ext!r} Graphviz's program 'dot' has to be on the path; the format 'dot' needs none")
+    done = subprocess.run(['dot', f'-T{ext}'], input=text, capture_output=True)
+    if done.returncode:
+        raise RuntimeError(f'dot -T{ext} failed: {done.stderr.decode().strip()}')
+    return done.stdout
+
+
+def draw_net_to_file(caffe_net, filename, rankdir='LR', phase=None, display_lrm=False):
+    """Write the picture; the suffix of the file name chooses the format."""
+    picture = draw_net(caffe_net, rankdir, os.path.splitext(filename)[1][1:] or 'png', phase, display_lrm)
+    with netparam.atomic_write(filename) as path, open(path, 'wb') as f:
+        f.write(picture)

@@ -1,0 +1,68 @@
+"""Nets as Graphviz text."""
+import os
+import shutil
+
+import pytest
+
+import caffe
+from caffe import draw, netparam
+
+NET = '''
+name: "small"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 } } }
+layer { name: "label" type: "Data" top: "label" data_param { batch_size: 9 } include { phase: TRAIN } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 0.5 } param { lr_mult: 2 }
+  convolution_param { num_output: 20 kernel_size: 3 stride_h: 1 stride_w: 2 pad: 1 } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { pool: AVE kernel_size: 2 stride: 2 } }
+layer { name: "drop{1}" type: "Dropout" bottom: "pool" top: "drop" exclude { phase: TEST } }
+'''
+
+
+def test_layers_and_blobs_are_nodes_joined_by_edges():
+    text = draw.net_to_dot(netparam.parse_net(NET))
+    lines = [line.strip() for line in text.splitlines()]
+    assert lines[0] == 'digraph "small" {' and lines[-1] == '}'
+    assert '"data_blob" -> "conv_Convolution_2";' in lines
+    assert '"conv_Convolution_2" -> "conv_blob" [label="20"];' in lines
+    conv, = [line for line in lines if line.startswith('"conv_Convolution_2" [')]
+    assert r'label="conv\n(Convolution)\nkernel size: 3\nstride: 1x2\npad: 1"' in conv
+    pool, = [line for line in lines if line.startswith('"pool_Pooling_4" [')]
+    assert r'pool\n(AVE Pooling)\nkernel size: 2\nstride: 2\npad: 0' in pool
+    assert sum(line.startswith('"conv_blob" [') for line in lines) == 1
+    assert r'drop\{1\}' in text
+
+
+def test_phase_and_learning_rates():
+    test = draw.net_to_dot(netparam.parse_net(NET), phase=caffe.TEST)
+    assert 'label_blob' not in test and 'drop' not in test and 'pool' in test
+    train = draw.net_to_dot(netparam.parse_net(NET), 'TB', phase=caffe.TRAIN, display_lrm=True)
+    assert 'Batch 9' in train and 'drop' in train and 'lr mult: 0.5/2"' in train and 'conv (Convolution)' in train
+
+
+def test_old_nets_are_drawn_and_left_as_they_are():
+    with open(os.path.join(os.path.dirname(__file__), '..', 'golden', 'upgrade', 'v1_train.prototxt')) as f:
+        param = draw.caffe_pb2.NetParameter()
+        netparam.text_format.Merge(f.read(), param)
+    assert b'(InnerProduct)' in draw.draw_net(param, 'LR', 'dot')
+    assert param.layers and not param.layer
+
+
+def test_pictures_need_graphviz(tmp_path, monkeypatch):
+    net = netparam.parse_net(NET)
+    draw.draw_net_to_file(net, tmp_path / 'net.dot')
+    assert (tmp_path / 'net.dot').read_text() == draw.net_to_dot(net)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    with pytest.raises(RuntimeError, match="Graphviz's program 'dot'"):
+        draw.draw_net(net, 'LR')
+
+
+@pytest.mark.skipif(shutil.which('dot') is None, reason='Graphviz is not installed')
+def test_graphviz_draws_it(tmp_path):
+    draw.draw_net_to_file(netparam.parse_net(NET), str(tmp_path / 'net.png'))
+    assert (tmp_path / 'net.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_pydot_graph():
+    pytest.importorskip('pydot')
+    assert draw.get_pydot_graph(netparam.parse_net(NET), 'LR').get_rankdir() == 'LR'
