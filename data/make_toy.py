@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Writes a small detection dataset of drawn shapes, to try everything on within minutes.
+
+    python data/make_toy.py FOLDER
+
+FOLDER becomes a devkit in the layout of ILSVRC DET (ImageSets, Annotations, Data) with FOLDER/toy.yml to train by, and
+FOLDER/proposals/<imdb>.mat: boxes of a sliding window, which stand in for selective search's. The same seed draws the
+same pictures.
+"""
+import argparse
+import os
+import xml.etree.ElementTree as ElementTree
+
+import cv2
+import numpy as np
+import scipy.io
+
+CLASSES = ('circle', 'square', 'triangle', 'star')
+YAML = '''\
+# Drawn shapes: see data/make_toy.py
+name: toy
+format: imagenet
+root: .
+classes: [circle, square, triangle, star]
+splits: {train: ImageSets/DET/train.txt, val: ImageSets/DET/val.txt}
+train: train
+test: val
+anchors: {scales: [2, 3, 5], ratios: [1]}
+max_iters: [600, 600, 300, 600]
+cfg:
+  TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 128, BG_THRESH_LO: 0.0}
+  TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
+'''
+
+
+def write(folder, train=100, val=30, seed=3):
+    """Writes the devkit: `train` and `val` images, their annotations, lists and proposals, and toy.yml."""
+    rng = np.random.default_rng(seed)
+    for split, count in (('train', train), ('val', val)):
+        names = [f'toy_{split}_{i:04d}' for i in range(count)]
+        sizes = [_write_image(folder, split, name, rng) for name in names]
+        _write_text(os.path.join(folder, 'ImageSets', 'DET', f'{split}.txt'),
+                    ''.join(f'{name} {i}\n' for i, name in enumerate(names, 1)))
+        _write_proposals(os.path.join(folder, 'proposals', f'toy_{split}.mat'), names, sizes)
+    _write_text(os.path.join(folder, 'toy.yml'), YAML)
+
+
+def draw(rng):
+    """One picture: ((H, W, 3) uint8 image, [(class, (x1, y1, x2, y2))]), boxes 0-based and inclusive."""
+    height, width = (int(v) for v in rng.integers(150, 201, 2))
+    image, objects = _background(rng, height, width), []
+    for _ in range(rng.integers(1, 5)):
+        size = int(rng.integers(32, 81))
+        x, y = (int(rng.integers(2, side - size - 2)) for side in (width, height))
+        taken = any(x < b[2] + 4 and b[0] < x + size + 4 and y < b[3] + 4 and b[1] < y + size + 4 for _, b in objects)
+        if not taken:
+            name = CLASSES[rng.integers(len(CLASSES))]
+            objects.append((name, _draw_shape(rng, image, name, x, y, size)))
+    return image, objects
+
+
+def _background(rng, height, width):
+    """Soft patches of colour, some lines and fine grain."""
+    patches = rng.integers(40, 216, (4, 5, 3)).astype(np.float32)
+    image = cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC)
+    for _ in range(rng.integers(2, 6)):
+        ends = [tuple(int(v) for v in rng.integers(0, (width, height))) for _ in range(2)]
+        cv2.line(image, *ends, rng.integers(0, 256, 3).tolist(), int(rng.integers(1, 3)), cv2.LINE_AA)
+    return np.clip(image + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
+
+
+def _draw_shape(rng, image, name, x, y, size):
+    """Draws a shape of about `size` pixels with its corner at (x, y); returns the box of the pixels it covers."""
+    mask = np.zeros(image.shape[:2], np.uint8)
+    cv2.fillPoly(mask, [np.round(_outline(rng, name) * size + (x, y)).astype(np.int32)], 255)
+    ys, xs = np.nonzero(mask)
+    around = image[max(y - 3, 0):y + size + 3, max(x - 3, 0):x + size + 3].reshape(-1, 3).mean(0)
+    colour = (around + rng.choice((-1, 1), 3) * rng.uniform(70, 128, 3)) % 256
+    grain = colour + rng.normal(0, 8, (len(ys), 3))
+    image[ys, xs] = np.clip(grain, 0, 255).astype(np.uint8)
+    return int(xs.min()), int(ys.min()), int(xs.max()), int(ys.max())
+
+
+def _outline(rng, name):
+    """The corners of a shape in the unit square, turned a little."""
+    if name == 'square':
+        angles, radii = np.arange(4) * np.pi / 2 + np.pi / 4, [1]
+    elif name == 'triangle':
+        angles, radii = np.arange(3) * 2 * np.pi / 3 - np.pi / 2, [1]
+    elif name == 'star':
+        angles, radii = np.arange(10) * np.pi / 5 - np.pi / 2, [1, .4]
+    else:
+        angles, radii = np.arange(40) * np.pi / 20, [1]
+    angles = angles + rng.uniform(-.25, .25)
+    corners = np.stack([np.cos(angles), np.sin(angles)], 1) * np.resize(radii, len(angles))[:, None]
+    low, high = corners.min(0), corners.max(0)
+    return (corners - low) / (high - low).max()
+
+
+def _write_image(folder, split, name, rng):
+    image, objects = draw(rng)
+    path = os.path.join(folder, 'Data', 'DET', split, f'{name}.JPEG')
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if not cv2.imwrite(path, image, [cv2.IMWRITE_JPEG_QUALITY, 92]):
+        raise OSError(f'could not write {path}')
+    _write_text(os.path.join(folder, 'Annotations', 'DET', split, f'{name}.xml'),
+                _annotation(split, name, image.shape, objects))
+    return image.shape[:2]
+
+
+def _annotation(split, name, shape, objects):
+    root = ElementTree.Element('annotation')
+    _fill(root, folder=split, filename=name)
+    _fill(ElementTree.SubElement(root, 'size'), width=shape[1], height=shape[0])
+    for label, box in objects:
+        element = ElementTree.SubElement(root, 'object')
+        _fill(element, name=label)
+        _fill(ElementTree.SubElement(element, 'bndbox'), **dict(zip(('xmin', 'ymin', 'xmax', 'ymax'), box)))
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding='unicode') + '\n'
+
+
+def _fill(element, **texts):
+    for tag, text in texts.items():
+        ElementTree.SubElement(element, tag).text = str(text)
+
+
+def _write_proposals(path, names, sizes):
+    """As selective search's files: MATLAB cells `images`, `boxes` with rows y1 x1 y2 x2, 1-based."""
+    boxes, images = np.empty((1, len(names)), object), np.empty((len(names), 1), object)
+    for i, (name, size) in enumerate(zip(names, sizes)):
+        boxes[0, i], images[i, 0] = sliding_windows(*size)[:, [1, 0, 3, 2]] + 1., name
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    scipy.io.savemat(path, {'boxes': boxes, 'images': images}, do_compression=True)
+
+
+def sliding_windows(height, width, sides=(32, 44, 60, 80)):
+    """(n, 4) int x1 y1 x2 y2, 0-based: squares of each side, a quarter of a side apart."""
+    rows = [(x, y, x + side - 1, y + side - 1) for side in sides
+            for y in range(0, height - side + 1, side // 4) for x in range(0, width - side + 1, side // 4)]
+    return np.array(rows)
+
+
+def _write_text(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'w') as f:
+        f.write(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('folder', help='where to write it, e.g. data/toy')
+    parser.add_argument('--train', type=int, default=100, help='training images')
+    parser.add_argument('--val', type=int, default=30, help='test images')
+    parser.add_argument('--seed', type=int, default=3)
+    args = parser.parse_args()
+    write(args.folder, args.train, args.val, args.seed)
+    print(f'{args.train} training and {args.val} test images: {args.folder}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Plot the losses of training runs from the JSON lines beside their snapshots."""
+import argparse
+import json
+import os
+
+import matplotlib
+import numpy as np
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt    # noqa: E402  (after the choice of a backend that needs no screen)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('logs', nargs='+', metavar='JSONL', help='e.g. output/faster_rcnn_alt_opt/toy_train/*_log.jsonl')
+    parser.add_argument('--out', default='losses.png', help='the picture to write (default losses.png)')
+    args = parser.parse_args()
+    plot([(os.path.basename(path), last_run(path)) for path in args.logs], args.out)
+    print(f'Losses: {args.out}')
+
+
+def last_run(path):
+    """The records of the last run in a log to which every run appends: [{iteration, lr, smoothed_loss, ...}]."""
+    with open(path) as f:
+        records = [json.loads(line) for line in f]
+    starts = [i for i, record in enumerate(records) if i and record['iteration'] <= records[i - 1]['iteration']]
+    records = records[starts[-1] if starts else 0:]
+    if not records:
+        raise ValueError(f'{path}: no iteration in it')
+    return records
+
+
+def plot(runs, out):
+    """One panel a run: each loss, averaged over a fiftieth of the run, and the solver's smoothed loss."""
+    figure, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.5), squeeze=False)
+    for axis, (title, records) in zip(axes[0], runs):
+        iterations = [record['iteration'] for record in records]
+        for name in records[0]:
+            if name not in ('iteration', 'lr', 'seconds'):
+                values = np.array([record[name] for record in records], float)
+                smooth = values if name == 'smoothed_loss' else running_mean(values, max(len(values) // 50, 1))
+                axis.plot(iterations, smooth, label=name, linewidth=1)
+        axis.set(title=title, xlabel='iteration', ylim=(0, None))
+        axis.legend()
+    figure.tight_layout()
+    temporary = f'{out}.tmp'
+    figure.savefig(temporary, format=os.path.splitext(out)[1].lstrip('.') or 'png')
+    plt.close(figure)
+    os.replace(temporary, out)
+
+
+def running_mean(values, window):
+    """The mean of the last `window` values (fewer at the start) at each place."""
+    sums = np.cumsum(np.insert(values, 0, 0.0))
+    stop = np.arange(1, len(values) + 1)
+    start = np.maximum(stop - window, 0)
+    return (sums[stop] - sums[start]) / (stop - start)
+
+
+if __name__ == '__main__':
+    main()

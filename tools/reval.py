@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Evaluate detections again that test_net.py wrote."""
+import os
+
+import _command
+
+
+def main():
+    args = parse_args()
+    _command.start_log()
+    _command.load_cfg(args)
+    from datasets.factory import get_imdb
+    from fast_rcnn.config import cfg
+    from fast_rcnn.test import apply_nms
+    from utils.proposals import load_detections
+    data = get_imdb(args.imdb)
+    data.competition_mode(args.comp)
+    found = [name for name in ('detections.npz', 'detections.pkl') if os.path.exists(os.path.join(args.output_dir, name))]
+    dets = load_detections(os.path.join(args.output_dir, *(found or ['detections.npz'])[:1]))
+    if args.nms:
+        dets = apply_nms(dets, cfg.TEST.NMS)
+    data.evaluate_detections(dets, args.output_dir)
+
+
+def parse_args(argv=None):
+    parser = _command.parser(__doc__, 'imdb', 'cfg', required=('imdb',), gpu=[])
+    parser.add_argument('output_dir', help='the folder with detections.npz (or an older tool\'s detections.pkl)')
+    parser.add_argument('--comp', action='store_true', help='competition mode: result files under plain names, kept')
+    parser.add_argument('--nms', action='store_true', help='apply NMS (TEST.NMS) to them first')
+    _command.add(parser, 'set')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Test a detector on an imdb: mean average precision."""
+import _command
+
+
+def main():
+    args = parse_args()
+    _command.start_log()
+    _command.one_gpu(args.gpu, 'test_net.py')
+    cfg = _command.load_cfg(args)
+    from datasets.factory import get_imdb
+    from fast_rcnn.config import get_output_dir
+    from fast_rcnn.test import test_net
+    data = get_imdb(args.imdb)
+    data.competition_mode(args.comp)
+    if args.rpn_file:
+        cfg.TEST.HAS_RPN, cfg.TEST.PROPOSAL_METHOD = False, 'rpn'
+    if not cfg.TEST.HAS_RPN:
+        data.set_proposal_method(cfg.TEST.PROPOSAL_METHOD)
+        if cfg.TEST.PROPOSAL_METHOD == 'rpn':
+            data.config['rpn_file'] = args.rpn_file or _command.newest_proposals(get_output_dir(data))
+    if args.wait:
+        _command.wait_for(args.weights)
+    test_net(_command.load_net(args), data, max_per_image=args.num_dets, vis=args.vis)
+
+
+def parse_args(argv=None):
+    parser = _command.parser(__doc__, 'gpu', 'def', 'net', 'imdb', 'cfg', required=('def', 'net', 'imdb'))
+    parser.add_argument('--wait', action='store_true', help='wait until the weights\' file is there')
+    parser.add_argument('--comp', action='store_true', help='competition mode: result files under plain names, kept')
+    parser.add_argument('--num_dets', type=int, default=100, metavar='N', help='detections per image at most')
+    parser.add_argument('--vis', action='store_true', help='show the detections of each image in a window')
+    parser.add_argument('--rpn_file', metavar='FILE', help='proposals to test on, for a net without an RPN; '
+                        'by default (TEST.PROPOSAL_METHOD rpn) those that rpn_generate.py wrote last')
+    _command.add(parser, 'set')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    main()
