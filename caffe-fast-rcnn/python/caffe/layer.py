@@ -25,6 +25,7 @@ class Layer:
 
     loss = False        # the first top has loss weight 1 unless the prototxt says otherwise
     nondiff = ()        # bottoms that take no gradient
+    strict = True       # asking for theirs raises; otherwise it is zero
 
     def __init__(self, layer_param=None):
         self.layer_param = caffe_pb2.LayerParameter() if layer_param is None else layer_param
@@ -139,7 +140,7 @@ class TorchLayer(Layer):
             raise RuntimeError(f'layer {self.name!r} ({self.type}): backward without a forward before it')
         inputs, weights, outputs = self._tape
         for i in self.nondiff:
-            if i < len(bottom) and propagate_down[i]:
+            if self.strict and i < len(bottom) and propagate_down[i]:
                 raise ValueError(f'layer {self.name!r} ({self.type}) cannot propagate a gradient to its bottom {i}')
         roots = [(y, t.grad) for y, t in zip(outputs, top) if y.requires_grad]
         wanted = [x for x, p in zip(inputs, propagate_down) if p] + [w for w in weights if w.requires_grad]
@@ -201,13 +202,14 @@ _PARAM_OF_TYPE = {f.message_type.name[:-len('Parameter')]: f.name
                   if f.message_type is not None and f.message_type.name.endswith('Parameter') and f.name.endswith('_param')}
 
 
-def layer(type_name, *messages, loss=False, nondiff=()):
+def layer(type_name, *messages, loss=False, nondiff=(), strict=True):
     """Register a layer type.
 
     On a class: the class. On a function: its positional parameters are the bottoms (`*xs`: any number; a default: optional), its keyword-only
     parameters are fields of the type's parameter message, read once at setup (`phase` and `num_tops` are the layer's own).
     messages: the LayerParameter fields to read, where they are not the one that the type's name gives ('ReLU' -> relu_param).
-    loss: the first top has loss weight 1 by default. nondiff: bottoms that take no gradient.
+    loss: the first top has loss weight 1 by default. nondiff: bottoms that take no gradient; to ask for
+    one raises if strict, as in Caffe's losses, and gives zero otherwise.
     """
     messages = messages or tuple(filter(None, [_PARAM_OF_TYPE.get(type_name)]))
 
@@ -215,7 +217,7 @@ def layer(type_name, *messages, loss=False, nondiff=()):
         if type_name in _REGISTRY:
             raise KeyError(f'layer type {type_name!r} is registered twice: {_REGISTRY[type_name]}, {thing}')
         cls = thing if inspect.isclass(thing) else _class_of(thing, type_name)
-        cls.loss, cls.nondiff = loss, tuple(nondiff)
+        cls.loss, cls.nondiff, cls.strict = loss, tuple(nondiff), strict
         if issubclass(cls, TorchLayer):
             cls.messages = messages
         _REGISTRY[type_name] = cls

@@ -14,7 +14,7 @@ except ImportError:         # not built: the torch version serves
     roi_pooling_cpu = None
 
 
-@layer('ROIPooling', nondiff=(1,))
+@layer('ROIPooling', nondiff=(1,), strict=False)
 def roi_pooling(x, rois, *, pooled_h, pooled_w, spatial_scale):
     """x (N, C, H, W) and rois (R, 5: image, x1, y1, x2, y2 in image pixels, ends included) to (R, C, pooled_h, pooled_w). No gradient to rois."""
     if not pooled_h or not pooled_w:
@@ -29,7 +29,7 @@ def roi_pooling(x, rois, *, pooled_h, pooled_w, spatial_scale):
         raise ValueError('a RoI has a coordinate that is not finite')
     rows = bin_edges(rois[:, 2], rois[:, 4], spatial_scale, pooled_h, x.shape[2])
     columns = bin_edges(rois[:, 1], rois[:, 3], spatial_scale, pooled_w, x.shape[3])
-    compiled = x.device.type == 'cpu' and roi_pooling_cpu is not None
+    compiled = roi_pooling_cpu is not None and x.device.type == 'cpu' and x.dtype == torch.float32
     return (_Compiled if compiled else _Torch).apply(x, image, rows, columns)
 
 

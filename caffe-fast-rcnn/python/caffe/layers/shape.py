@@ -20,7 +20,7 @@ def concat(*xs, axis, concat_dim):
     return torch.cat(xs, axis)
 
 
-@layer('Crop', nondiff=(1,))
+@layer('Crop', nondiff=(1,), strict=False)
 def crop(x, like, *, axis, offset):
     """The part of x that has the size of `like` on the axes from `axis` on, starting at offset (none: 0, one for all, or one each)."""
     axis = canonical_axis(axis, x.dim())
