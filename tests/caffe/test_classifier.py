@@ -10,7 +10,8 @@ from caffe.detector import Detector
 # The scores are the means over the input of each channel: what a plain loop over crops finds.
 NET = '''
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 4 dim: 3 dim: 6 dim: 6 } } }
-layer { name: "mean" type: "Pooling" bottom: "data" top: "mean" pooling_param { pool: AVE global_pooling: true } }
+layer { name: "mean" type: "Pooling" bottom: "data" top: "mean"
+  pooling_param { pool: AVE global_pooling: true } }
 layer { name: "weigh" type: "Scale" bottom: "mean" top: "scores" scale_param { filler { value: 1 } } }
 '''
 
@@ -78,7 +79,7 @@ def test_detector_scores_windows(files, picture):
 def test_context_is_image_where_there_is_some_and_mean_outside(files, picture):
     _, image = picture
     net = Detector(*files, **SETTINGS, context_pad=2)
-    # half sides 1 grow threefold (6 / (6 - 4)): rows and columns 2 to 8 of the image, one to one but for the +1 of the box
+    # half sides of 1 grow threefold, 6 / (6 - 4): rows and columns 2 to 8 of the image
     inside = net.crop(image, (4, 4, 5, 5))
     np.testing.assert_allclose(inside, io.resize_image(image[2:8, 2:8], (6, 6)), atol=1e-6)
     corner = net.crop(image, (0, 0, 1, 1))
@@ -90,5 +91,5 @@ def test_context_is_image_where_there_is_some_and_mean_outside(files, picture):
 
 @pytest.mark.parametrize('context_pad', [None, 1])
 def test_a_window_outside_the_image_is_refused(files, picture, context_pad):
-    with pytest.raises(ValueError, match='12 x 14'):
+    with pytest.raises(ValueError, match=r'\(12, 14\)'):
         Detector(*files, context_pad=context_pad).crop(picture[1], (40, 40, 50, 50))

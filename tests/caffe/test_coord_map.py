@@ -5,7 +5,8 @@ import pytest
 import caffe
 from caffe import layers as L
 from caffe import params as P
-from caffe.coord_map import AxisMismatchException, UndefinedMapException, compose, coord_map, coord_map_from_to, crop, inverse
+from caffe.coord_map import (AxisMismatchException, UndefinedMapException, compose, coord_map,
+                             coord_map_from_to, crop, inverse)
 
 
 def spec(kernel=3, stride=1, pad=0, pool=2, dstride=2, dpad=0):
@@ -13,7 +14,8 @@ def spec(kernel=3, stride=1, pad=0, pool=2, dstride=2, dpad=0):
     n.data = L.Input(shape=dict(dim=[2, 1, 100, 100]))
     n.conv = L.Convolution(n.data, num_output=10, kernel_size=kernel, stride=stride, pad=pad)
     n.pool = L.Pooling(n.conv, pool=P.Pooling.MAX, kernel_size=pool, stride=pool)
-    n.deconv = L.Deconvolution(n.pool, convolution_param=dict(num_output=10, kernel_size=dstride, stride=dstride, pad=dpad))
+    param = dict(num_output=10, kernel_size=dstride, stride=dstride, pad=dpad)
+    n.deconv = L.Deconvolution(n.pool, convolution_param=param)
     return n
 
 

@@ -11,8 +11,10 @@ from caffe.proto import caffe_pb2
 
 def small_net():
     n = caffe.NetSpec()
-    n.data, n.label = L.DummyData(shape=[dict(dim=[2, 3, 8, 8]), dict(dim=[2])], data_filler=[dict(type='gaussian'), dict()], ntop=2)
-    n.conv = L.Convolution(n.data, num_output=4, kernel_size=3, pad=[1], weight_filler=dict(type='xavier'), param=[dict(lr_mult=1), dict(lr_mult=2)])
+    n.data, n.label = L.DummyData(shape=[dict(dim=[2, 3, 8, 8]), dict(dim=[2])],
+                                  data_filler=[dict(type='gaussian'), dict()], ntop=2)
+    n.conv = L.Convolution(n.data, num_output=4, kernel_size=3, pad=[1], weight_filler=dict(type='xavier'),
+                           param=[dict(lr_mult=1), dict(lr_mult=2)])
     n.relu = L.ReLU(n.conv, in_place=True)
     n.pool = L.Pooling(n.relu, pool=P.Pooling.AVE, kernel_size=2, stride=2)
     n.ip = L.InnerProduct(L.Dropout(n.pool, dropout_ratio=.25), num_output=5)
@@ -26,10 +28,13 @@ layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 } param { lr_mult: 2 }
   convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
-layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { pool: AVE kernel_size: 2 stride: 2 } }
-layer { name: "Dropout1" type: "Dropout" bottom: "pool" top: "Dropout1" dropout_param { dropout_ratio: 0.25 } }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
+  pooling_param { pool: AVE kernel_size: 2 stride: 2 } }
+layer { name: "Dropout1" type: "Dropout" bottom: "pool" top: "Dropout1"
+  dropout_param { dropout_ratio: 0.25 } }
 layer { name: "ip" type: "InnerProduct" bottom: "Dropout1" top: "ip" inner_product_param { num_output: 5 } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" loss_weight: 2 loss_param { ignore_label: 255 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" loss_weight: 2
+  loss_param { ignore_label: 255 } }
 '''
 
 
@@ -77,7 +82,7 @@ def test_update_changes_the_layer_of_a_top():
     n = small_net()
     n.update('pool', dict(kernel_size=3, name='renamed'))
     layer = n.to_proto().layer[3]
-    assert layer.pooling_param.kernel_size == 3 and layer.pooling_param.stride == 2 and layer.name == 'renamed'
+    assert (layer.pooling_param.kernel_size, layer.pooling_param.stride, layer.name) == (3, 2, 'renamed')
 
 
 def test_a_field_the_layer_lacks_goes_to_the_layer_itself_or_is_an_error():
@@ -100,8 +105,9 @@ def test_a_bottom_must_be_a_top():
 
 def test_parameter_messages_are_found_by_type():
     names = param_name_dict()
-    for kind, name in dict(Convolution='convolution', ReLU='relu', InnerProduct='inner_product', HDF5Data='hdf5_data', LRN='lrn', ROIPooling='roi_pooling',
-                           SmoothL1Loss='smooth_l1_loss', Normalize='norm', MultiBoxLoss='multibox_loss', PSROIPooling='psroi_pooling').items():
+    for kind, name in dict(Convolution='convolution', ReLU='relu', InnerProduct='inner_product', LRN='lrn',
+                           HDF5Data='hdf5_data', ROIPooling='roi_pooling', SmoothL1Loss='smooth_l1_loss',
+                           PSROIPooling='psroi_pooling', Normalize='norm', Permute='permute').items():
         assert names[kind] == name
 
 
@@ -114,6 +120,8 @@ def test_assign_proto_fills_messages_lists_and_values():
     assign_proto(layer, 'param', [dict(name='w'), dict(name='b')])
     assign_proto(layer, 'lrn_param', dict(local_size=3, norm_region=P.LRN.WITHIN_CHANNEL))
     assign_proto(layer, 'relu_param', caffe_pb2.ReLUParameter(negative_slope=.5))
-    wanted = netparam.parse_net('layer { name: "x" bottom: "one" bottom: "two" bottom: "three" param { lr_mult: 0 } param { name: "w" } param { name: "b" } '
-                                'lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL } relu_param { negative_slope: 0.5 } }')
+    wanted = netparam.parse_net('''
+        layer { name: "x" bottom: "one" bottom: "two" bottom: "three"
+          param { lr_mult: 0 } param { name: "w" } param { name: "b" }
+          lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL } relu_param { negative_slope: 0.5 } }''')
     assert layer == wanted.layer[0]

@@ -1,14 +1,15 @@
-"""How coordinates of one blob relate to those of another, through the layers of a NetSpec; and the Crop that aligns them.
+"""How coordinates of blobs of a NetSpec relate to each other through its layers; the Crop that aligns two.
 
-A map (axis, a, b) takes coordinate x of the first blob's spatial axes to a x + b of the second's; axis is the channel axis, the one
-before the first spatial axis (None: any), a and b one number or one per spatial axis.
+A map (axis, a, b) takes coordinate x of the first blob's spatial axes to a x + b of the second's; axis is the
+channel axis, the one before the first spatial axis (None: any), a and b one number or one per spatial axis.
 """
 import numpy as np
 
 from .net_spec import layers as L
 
-PASS_THROUGH_LAYERS = ['AbsVal', 'BatchNorm', 'Bias', 'BNLL', 'Dropout', 'Eltwise', 'ELU', 'Log', 'LRN', 'Exp', 'MVN', 'Power', 'ReLU',
-                       'PReLU', 'Scale', 'Sigmoid', 'Split', 'TanH', 'Threshold']
+PASS_THROUGH_LAYERS = ['AbsVal', 'BatchNorm', 'Bias', 'BNLL', 'Dropout', 'Eltwise', 'ELU', 'Log', 'LRN',
+                       'Exp', 'MVN', 'Power', 'ReLU', 'PReLU', 'Scale', 'Sigmoid', 'Split', 'TanH',
+                       'Threshold']
 _LEGACY = {'pad_h', 'pad_w', 'kernel_h', 'kernel_w', 'stride_h', 'stride_w'}
 
 
@@ -23,7 +24,8 @@ class AxisMismatchException(Exception):
 def conv_params(fn):
     """(axis, stride, size of the dilated kernel, pad) of a layer with convolution-like parameters."""
     params = next((fn.params[p] for p in ('convolution_param', 'pooling_param') if p in fn.params), fn.params)
-    assert not _LEGACY & set(params), f'{fn.type_name}: {", ".join(_LEGACY & set(params))}: only fields that hold for all axes can be mapped'
+    legacy = ', '.join(sorted(_LEGACY & set(params)))
+    assert not legacy, f'{fn.type_name}: {legacy}: only fields that hold for all axes can be mapped'
     stride, kernel, dilation, pad = (np.array(params.get(name, default), ndmin=1) for name, default in
                                      (('stride', 1), ('kernel_size', None), ('dilation', 1), ('pad', 0)))
     return params.get('axis', 1), stride, (kernel - 1) * dilation + 1, pad
@@ -87,19 +89,27 @@ def _maps_back(top):
 
 
 def coord_map_from_to(top_from, top_to):
-    """The map from coordinates of top_from to those of top_to, through a blob that both come from. RuntimeError when there is none."""
+    """The map from coordinates of top_from to those of top_to, through a blob that both come from.
+
+    RuntimeError when there is none.
+    """
     from_maps = _maps_back(top_from)
     for top, to_map in _maps_back(top_to).items():
         if top in from_maps:
             return compose(to_map, inverse(from_maps[top]))
-    raise RuntimeError(f'no map between {top_from.fn.type_name} and {top_to.fn.type_name}: are they joined by spatial layers?')
+    raise RuntimeError(f'no map between {top_from.fn.type_name} and {top_to.fn.type_name}: are they joined '
+                       'by spatial layers?')
 
 
 def crop(top_from, top_to):
-    """A Crop of top_from to the size and place of top_to. AssertionError when their scales differ or the offset is negative or fractional."""
+    """A Crop of top_from to the size and place of top_to.
+
+    AssertionError when their scales differ or the offset is negative or fractional.
+    """
     ax, a, b = coord_map_from_to(top_from, top_to)
     b = np.atleast_1d(b)
     assert np.all(np.equal(a, 1)), f'cannot crop between different scales (a = {a})'
     assert np.all(b <= 0), f'cannot crop at a negative offset (b = {b})'
     assert np.all(np.round(b) == b), f'cannot crop at a fractional offset (b = {b})'
-    return L.Crop(top_from, top_to, crop_param=dict(axis=2 if ax is None else ax + 1, offset=[int(-x) for x in b]))
+    param = dict(axis=2 if ax is None else ax + 1, offset=[int(-x) for x in b])
+    return L.Crop(top_from, top_to, crop_param=param)

@@ -8,15 +8,16 @@ from .net import Net
 
 
 class Detector(Net):
-    """A net that scores windows. context_pad: pixels of surrounding image to take in, counted in the net's (square) input."""
+    """A net that scores windows. context_pad: pixels of surrounding image, in the net's square input."""
 
-    def __init__(self, model_file, pretrained_file, mean=None, input_scale=None, raw_scale=None, channel_swap=None, context_pad=None):
+    def __init__(self, model_file, pretrained_file, mean=None, input_scale=None, raw_scale=None,
+                 channel_swap=None, context_pad=None):
         super().__init__(model_file, TEST, weights=pretrained_file)
         self.transformer = set_image_transform(self, mean, input_scale, raw_scale, channel_swap)
         self.configure_crop(context_pad)
 
     def configure_crop(self, context_pad):
-        """Set context_pad; what lies outside an image is filled with the mean, in the scale and channel order of images."""
+        """Set context_pad; outside of images is the mean, in the scale and channel order of images."""
         name = self.inputs[0]
         channels, height, width = self.blobs[name].shape[1:]
         self.crop_dims = np.array((height, width, channels))
@@ -28,7 +29,10 @@ class Detector(Net):
             self.crop_mean[:] = mean[np.argsort(t.channel_swap.get(name, range(channels)))].transpose(1, 2, 0)
 
     def detect_windows(self, images_windows):
-        """Score windows: [(image file, [(ymin, xmin, ymax, xmax), ...]), ...] gives a list of {'window', 'prediction', 'filename'}."""
+        """Score windows: [(image file, [(ymin, xmin, ymax, xmax), ...]), ...] gives one dict for each window.
+
+        Its keys: 'window', 'prediction' and 'filename'.
+        """
         found, inputs = [], []
         name = self.inputs[0]
         for filename, windows in images_windows:
@@ -42,18 +46,21 @@ class Detector(Net):
         return [{**f, 'prediction': s} for f, s in zip(found, scores)]
 
     def detect_selective_search(self, image_fnames):
-        """detect_windows on selective-search windows, from the module selective_search_ijcv_with_python, which has to be installed."""
+        """detect_windows on windows of module selective_search_ijcv_with_python, where it is installed."""
         import selective_search_ijcv_with_python as selective_search
         names = [str(name) for name in image_fnames]
         return self.detect_windows(zip(names, selective_search.get_windows(names)))
 
     def crop(self, im, window):
-        """The window (ymin, xmin, ymax, xmax) of an image, with its context where context_pad is set. ValueError when nothing of it is inside."""
+        """The window (ymin, xmin, ymax, xmax) of an image, with its context where context_pad is set.
+
+        ValueError when nothing of it is inside.
+        """
         ymin, xmin, ymax, xmax = (int(v) for v in window)
         if not self.context_pad:
             crop = im[max(ymin, 0):ymax, max(xmin, 0):xmax]
             if not crop.size:
-                raise ValueError(f'window {tuple(window)} holds nothing of an image of {im.shape[0]} x {im.shape[1]} pixels')
+                raise ValueError(f'window {tuple(window)} holds nothing of an image of {im.shape[:2]} pixels')
             return crop
         return self._crop_with_context(im, np.array([ymin, xmin, ymax, xmax], float))
 
@@ -68,7 +75,7 @@ class Detector(Net):
         box = np.clip(box, 0, np.tile(im.shape[:2], 2)).astype(int)
         part = im[box[0]:box[2], box[1]:box[3]]
         if not part.size:
-            raise ValueError(f'window around {tuple(centre)} holds nothing of an image of {im.shape[0]} x {im.shape[1]} pixels')
+            raise ValueError(f'window around {tuple(centre)} holds nothing of an image of {im.shape[:2]}')
         dims = np.minimum(np.round((box[2:] - box[:2] + 1) * scale).astype(int), size - pad)
         crop = self.crop_mean.copy()
         crop[pad[0]:pad[0] + dims[0], pad[1]:pad[1] + dims[1]] = io.resize_image(part, dims)

@@ -1,4 +1,4 @@
-"""Nets as pictures, through Graphviz: its program `dot` has to be installed to draw, pydot only for get_pydot_graph."""
+"""Nets as pictures, by Graphviz: its program `dot` has to be installed, pydot only for get_pydot_graph."""
 import os
 import re
 import shutil
@@ -30,7 +30,7 @@ def get_edge_label(layer):
 
 
 def get_layer_lr_mult(layer):
-    """The learning-rate multipliers of a layer with weights: of its first blob, and '/' of its second where given; else None."""
+    """Learning-rate multipliers of a layer with weights: first blob's, and '/' its second's; else None."""
     if layer.type not in ('Convolution', 'Deconvolution', 'InnerProduct'):
         return None
     return '/'.join(f'{spec.lr_mult:g}' for spec in layer.param[:2]) or '1'
@@ -43,12 +43,13 @@ def _window(param):
         if h or w:
             return f'{h}x{w}'
         plain = getattr(param, plain)
-        return 'x'.join(str(v) for v in plain) or default if hasattr(plain, 'extend') else str(plain or default)
-    return [f'kernel size: {value("kernel", "kernel_size", "?")}', f'stride: {value("stride", "stride", "1")}', f'pad: {value("pad", "pad", "0")}']
+        return 'x'.join(map(str, plain)) or default if hasattr(plain, 'extend') else str(plain or default)
+    return [f'kernel size: {value("kernel", "kernel_size", "?")}',
+            f'stride: {value("stride", "stride", "1")}', f'pad: {value("pad", "pad", "0")}']
 
 
 def get_layer_label(layer, rankdir, display_lrm=False):
-    """Name, type and, where it has one, the window of a layer; on one line when the net is drawn top to bottom."""
+    """Name, type and, where it has one, the window of a layer; on one line if drawn top to bottom."""
     label = [layer.name, f'({layer.type})']
     message = param_name_dict().get(layer.type)
     if layer.type in ('Convolution', 'Deconvolution'):
@@ -66,7 +67,9 @@ def get_layer_label(layer, rankdir, display_lrm=False):
 
 def choose_color_by_layertype(layertype):
     """The fill colour of a layer: convolutions and pooling stand out."""
-    return {'Convolution': '#FF5050', 'Deconvolution': '#FF5050', 'Pooling': '#FF9900', 'InnerProduct': '#CC33FF'}.get(layertype, '#6495ED')
+    colors = {'Convolution': '#FF5050', 'Deconvolution': '#FF5050', 'Pooling': '#FF9900',
+              'InnerProduct': '#CC33FF'}
+    return colors.get(layertype, LAYER_STYLE_DEFAULT['fillcolor'])
 
 
 def _quote(text):
@@ -81,7 +84,7 @@ def _node(name, label, style):
 
 
 def net_to_dot(caffe_net, rankdir='LR', label_edges=True, phase=None, display_lrm=False):
-    """The net as text in Graphviz's language: layers and blobs are nodes; a layer that works in place is drawn as a neuron layer.
+    """The net in Graphviz's language: layers and blobs are nodes; layers that work in place look different.
 
     caffe_net: NetParameter, of any age. phase: only the layers of TRAIN or TEST; None: all.
     """
@@ -94,7 +97,8 @@ def net_to_dot(caffe_net, rankdir='LR', label_edges=True, phase=None, display_lr
     for i, layer in enumerate(net.layer):
         name = f'{layer.name}_{layer.type}_{i}'
         in_place = list(layer.bottom[:1]) == list(layer.top)
-        style = NEURON_LAYER_STYLE if in_place else {**LAYER_STYLE_DEFAULT, 'fillcolor': choose_color_by_layertype(layer.type)}
+        own_style = {**LAYER_STYLE_DEFAULT, 'fillcolor': choose_color_by_layertype(layer.type)}
+        style = NEURON_LAYER_STYLE if in_place else own_style
         lines.append(_node(name, get_layer_label(layer, rankdir, display_lrm), style))
         for blob in (*layer.bottom, *layer.top):
             lines.append(_node(f'{blob}_blob', blob, BLOB_STYLE))
@@ -108,7 +112,8 @@ def _only_phase(net, phase):
     """Layers whose include and exclude rules allow the phase, whatever level and stages they ask for."""
     kept = caffe_pb2.NetParameter(name=net.name)
     for layer in net.layer:
-        included = not layer.include or any(not r.HasField('phase') or r.phase == phase for r in layer.include)
+        rules = [not rule.HasField('phase') or rule.phase == phase for rule in layer.include]
+        included = not rules or any(rules)
         if included and not any(r.HasField('phase') and r.phase == phase for r in layer.exclude):
             kept.layer.append(layer)
     return kept
@@ -121,12 +126,16 @@ def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lr
 
 
 def draw_net(caffe_net, rankdir, ext='png', phase=None, display_lrm=False):
-    """The picture as bytes, in any format of Graphviz; 'dot' gives its own text, which needs no Graphviz. RuntimeError where it fails."""
+    """The picture as bytes, in any format of Graphviz; 'dot' gives its own text, which needs no Graphviz.
+
+    RuntimeError where that fails.
+    """
     text = net_to_dot(caffe_net, rankdir, phase=phase, display_lrm=display_lrm).encode()
     if ext == 'dot':
         return text
     if shutil.which('dot') is None:
-        raise RuntimeError(f"to draw a net as {ext!r} Graphviz's program 'dot' has to be on the path; the format 'dot' needs none")
+        raise RuntimeError(f"to draw a net as {ext!r} Graphviz's program 'dot' has to be on the path; the "
+                           "format 'dot' needs none")
     done = subprocess.run(['dot', f'-T{ext}'], input=text, capture_output=True)
     if done.returncode:
         raise RuntimeError(f'dot -T{ext} failed: {done.stderr.decode().strip()}')

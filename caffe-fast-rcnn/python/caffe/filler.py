@@ -53,7 +53,7 @@ def msra(shape, filler):
 
 
 def bilinear(shape, filler):
-    """The kernel of bilinear upsampling by f = ceil(width / 2), for every pair of channels; shape (.., .., k, k)."""
+    """The kernel of bilinear upsampling by f = ceil(width / 2), for all pairs of channels; (.., .., k, k)."""
     if len(shape) != 4 or shape[2] != shape[3]:
         raise ValueError(f"filler 'bilinear' wants a blob of four axes with height = width, got {shape}")
     k = shape[3]
@@ -69,13 +69,14 @@ FILLERS = {f.__name__: f for f in (constant, uniform, gaussian, positive_unitbal
 def fill(shape, filler):
     """A float32 CPU tensor of `shape` filled as the FillerParameter says.
 
-    Raises ValueError for an unknown type, for `sparse` with anything but gaussian, and for a shape the filler cannot fill.
+    Raises ValueError for an unknown type, for `sparse` with anything but gaussian, and for a shape the filler
+    cannot fill.
     """
     shape = tuple(int(d) for d in shape)
     if filler.type not in FILLERS:
         near = difflib.get_close_matches(filler.type, FILLERS, 1)
-        raise ValueError(f'unknown filler type {filler.type!r}' + (f', did you mean {near[0]!r}?' if near else '') +
-                         f' Known: {", ".join(FILLERS)}')
+        raise ValueError(f'unknown filler type {filler.type!r}' +
+                         (f', did you mean {near[0]!r}?' if near else '') + f' Known: {", ".join(FILLERS)}')
     if filler.sparse != -1 and (filler.type != 'gaussian' or filler.sparse < 0):
-        raise ValueError(f'filler {filler.type!r}: sparse {filler.sparse}, but only gaussian knows sparse, from 0 on')
+        raise ValueError(f'filler {filler.type!r}: sparse {filler.sparse}, but only gaussian knows it')
     return FILLERS[filler.type](shape, filler)

@@ -1,6 +1,7 @@
 """Images in and out of nets: pycaffe's io module.
 
-Images are float arrays (H, W, K), RGB in [0, 1], as load_image gives them; a Transformer makes blobs (K, H, W) of them.
+Images are float arrays (H, W, K), RGB in [0, 1], as load_image gives them; a Transformer makes blobs
+(K, H, W) of them.
 """
 import os
 
@@ -8,7 +9,7 @@ import cv2
 import numpy as np
 import scipy.ndimage
 
-from .netparam import array_to_blobproto, blobproto_to_array      # noqa: F401  part of this module's public names
+from .netparam import array_to_blobproto, blobproto_to_array    # noqa: F401  public names of this module too
 from .proto import caffe_pb2
 
 
@@ -40,7 +41,7 @@ def array_to_datum(arr, label=None):
 
 
 def datum_to_array(datum):
-    """The (K, H, W) array of a Datum: uint8 where it holds bytes, else float. An encoded image has to be decoded first: ValueError."""
+    """The (K, H, W) array of a Datum: uint8 where it holds bytes, else float. ValueError if it is encoded."""
     if datum.encoded:
         raise ValueError('the datum holds an encoded image file; decode its data with cv2.imdecode')
     values = np.frombuffer(datum.data, np.uint8).copy() if datum.data else np.array(datum.float_data, float)
@@ -50,9 +51,10 @@ def datum_to_array(datum):
 # ---- images ----
 
 def load_image(filename, color=True):
-    """A float32 image (H, W, 3) in RGB, or (H, W, 1) with color=False, in [0, 1]. Alpha is dropped, orientation tags are not applied.
+    """A float32 image (H, W, 3) in RGB, or (H, W, 1) with color=False, in [0, 1].
 
-    Errors: FileNotFoundError; ValueError for a file that is no image.
+    Alpha is dropped; orientation tags are not applied. Errors: FileNotFoundError; ValueError for a file that
+    is no image.
     """
     if not os.path.isfile(filename):
         raise FileNotFoundError(f'image {filename} does not exist')
@@ -72,8 +74,8 @@ def load_image(filename, color=True):
 def resize_image(im, new_dims, interp_order=1):
     """Resize a (H, W, K) image to new_dims = (height, width) by splines of interp_order (1: linear); float32.
 
-    As the original: one or three channels are scaled about pixel centres without smoothing, where what lies outside the image has its
-    smallest value; any other number of channels corner to corner.
+    As the original: one or three channels are scaled about pixel centres without smoothing, where what lies
+    outside the image has its smallest value; any other number of channels corner to corner.
     """
     shape = (*(int(d) for d in new_dims), im.shape[-1])
     scale = np.divide(shape[:2], im.shape[:2])
@@ -82,7 +84,8 @@ def resize_image(im, new_dims, interp_order=1):
     result = np.empty(shape, np.float32)
     low = im.min()
     for k in range(shape[2]):
-        scipy.ndimage.zoom(im[:, :, k].astype(np.float32), scale, result[:, :, k], interp_order, 'grid-constant', low, grid_mode=True)
+        scipy.ndimage.zoom(im[:, :, k].astype(np.float32), scale, result[:, :, k], interp_order,
+                           'grid-constant', low, grid_mode=True)
     return result
 
 
@@ -104,8 +107,8 @@ def oversample(images, crop_dims):
 class Transformer:
     """Makes network inputs of images, and images of network inputs.
 
-    inputs: {blob name: its shape (N, K, H, W)}. preprocess resizes to (H, W), then transposes, swaps channels, multiplies by the raw
-    scale, subtracts the mean and multiplies by the input scale, each where it was set for that blob.
+    inputs: {blob name: its shape (N, K, H, W)}. preprocess resizes to (H, W), then transposes, swaps
+    channels, multiplies by the raw scale, subtracts the mean, multiplies by the input scale: what was set.
     """
 
     def __init__(self, inputs):
@@ -159,14 +162,14 @@ class Transformer:
         """Order of the image's axes in the blob: (2, 0, 1) makes (K, H, W) of (H, W, K)."""
         self._check_input(in_)
         if len(order) != len(self.inputs[in_]) - 1:
-            raise ValueError(f'{in_}: transpose order {tuple(order)} wants {len(self.inputs[in_]) - 1} axes, as many as one item has')
+            raise ValueError(f'{in_}: transpose order {tuple(order)} wants {len(self.inputs[in_]) - 1} axes')
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_, order):
         """Order of channels: (2, 1, 0) makes BGR of RGB. Needs channels first, so a transpose with images."""
         self._check_input(in_)
         if len(order) != self.inputs[in_][1]:
-            raise ValueError(f'{in_}: channel order {tuple(order)} wants {self.inputs[in_][1]} channels, as many as the blob has')
+            raise ValueError(f'{in_}: channel order {tuple(order)} wants {self.inputs[in_][1]} channels')
         self.channel_swap[in_] = order
 
     def set_raw_scale(self, in_, scale):
@@ -175,14 +178,15 @@ class Transformer:
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_, mean):
-        """Mean to subtract, in the blob's scale and channel order: one number per channel, or an array (H, W) or (K, H, W), which is
-        resized to the blob's height and width where it has others."""
+        """Mean to subtract, in the blob's scale and channel order: one number per channel, or an array (H, W)
+        or (K, H, W), which is resized to the blob's height and width where it has others."""
         self._check_input(in_)
         mean = np.asarray(mean, np.float32)
         channels, *size = self.inputs[in_][1:]
         per_channel = mean.ndim == 1
-        if not (mean.shape == (channels,) or mean.ndim == 2 or (mean.ndim == 3 and mean.shape[0] in (1, channels))):
-            raise ValueError(f'{in_}: a mean of shape {mean.shape} does not fit the blob {tuple(self.inputs[in_])}')
+        fits = mean.ndim == 2 or mean.shape == (channels,) or mean.ndim == 3 and len(mean) in (1, channels)
+        if not fits:
+            raise ValueError(f'{in_}: a mean of shape {mean.shape} does not fit {tuple(self.inputs[in_])}')
         mean = mean[:, None, None] if per_channel else mean.reshape(-1, *mean.shape[-2:])
         if not per_channel and mean.shape[1:] != tuple(size):
             mean = resize_image(mean.transpose(1, 2, 0), size).transpose(2, 0, 1)

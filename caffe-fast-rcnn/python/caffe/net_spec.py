@@ -6,9 +6,10 @@
     n.relu = layers.ReLU(n.conv, in_place=True)
     n.to_proto()
 
-`layers.X(*bottoms, **fields)` gives the Top (a tuple of them with ntop=2, the Function itself with ntop=0). A keyword that ends
-in 'param' is a field of the layer, any other a field of the message of X where it has one (`params.Pooling.MAX` names enum
-values), else of the layer. Tops without a name of their own are named by type and number: Convolution1.
+`layers.X(*bottoms, **fields)` gives the Top (a tuple of them with ntop=2, the Function itself with ntop=0). A
+keyword that ends in 'param' is a field of the layer, any other a field of the message of X where it has one
+(`params.Pooling.MAX` names enum values), else of the layer. Tops without a name of their own are named by
+type and number: Convolution1.
 """
 import collections
 
@@ -16,7 +17,7 @@ from .proto import caffe_pb2
 
 
 def param_name_dict():
-    """Layer type -> name of its parameter field less '_param', from the schema: {'Convolution': 'convolution', ...}."""
+    """Layer type -> name of its parameter field less '_param', from the schema: {'ReLU': 'relu', ...}."""
     return {f.message_type.name.removesuffix('Parameter'): f.name.removesuffix('_param')
             for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields if f.name.endswith('_param')}
 
@@ -37,7 +38,7 @@ def _net_proto(tops, names):
 
 
 def assign_proto(proto, name, val):
-    """Set a field: a dict fills a message, a list a repeated field, and a single value a repeated field of one."""
+    """Set a field: a dict fills a message, a list a repeated field, one value a repeated field of one."""
     field = getattr(proto, name)
     if hasattr(field, 'extend'):
         for item in val if isinstance(val, (list, tuple)) else [val]:
@@ -120,7 +121,7 @@ class Function:
         if own is not None and name not in message.DESCRIPTOR.fields_by_name:
             message = layer
         if name not in message.DESCRIPTOR.fields_by_name:
-            raise AttributeError(f'{self.type_name} has no parameter {name!r}, in its own message or in LayerParameter')
+            raise AttributeError(f'{self.type_name} has no parameter {name!r}, nor has LayerParameter')
         assign_proto(message, name, value)
 
 

@@ -1,7 +1,8 @@
 """Reading and writing of nets, solvers and weights.
 
-Text prototxts of every age become a current NetParameter (upgrade_net) and are cut to a phase, level and stages (filter_net).
-Weights (.caffemodel of any fork, or HDF5) are read and written as plain arrays, through weights.proto.
+Text prototxts of every age become a current NetParameter (upgrade_net) and are cut to a phase, level and
+stages (filter_net). Weights (.caffemodel of any fork, or HDF5) are read and written as plain arrays, through
+weights.proto.
 """
 import collections
 import contextlib
@@ -22,7 +23,7 @@ from .proto import caffe_pb2, weights_pb2
 
 @contextlib.contextmanager
 def atomic_write(path):
-    """Give a temporary name beside `path` (same suffix); what was written there becomes `path` at the end, or goes on an error."""
+    """Give a temporary name beside `path` (same suffix); it is `path` at the end, or goes on an error."""
     path = os.path.realpath(path)
     root, suffix = os.path.splitext(path)
     temporary = f'{root}.{uuid.uuid4().hex[:8]}.tmp{suffix}'
@@ -38,7 +39,8 @@ def atomic_write(path):
 
 def _require_file(path, what):
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'{what} {path} ' + ('is a folder, not a file' if os.path.isdir(path) else 'does not exist'))
+        wrong = 'is a folder, not a file' if os.path.isdir(path) else 'does not exist'
+        raise FileNotFoundError(f'{what} {path} {wrong}')
 
 
 def _read_bytes(path, what):
@@ -56,7 +58,8 @@ def _read_text(path, what):
 def read_net(path):
     """The NetParameter of a text prototxt, upgraded.
 
-    Errors: FileNotFoundError; ValueError with file, line and message, for an unknown field or enum value with the nearest known one.
+    Errors: FileNotFoundError; ValueError with file, line and message, for an unknown field or enum value with
+    the nearest known one.
     """
     return parse_net(_read_text(path, 'net'), str(path))
 
@@ -73,8 +76,8 @@ def parse_net(text, source='<string>'):
 def read_solver(path):
     """The SolverParameter of a text prototxt; `solver_type` becomes `type`.
 
-    As in the original, a missing snapshot_prefix becomes the solver file's path without its suffix, and one that
-    is a folder becomes the file's name in that folder. Errors as read_net.
+    As in the original, a missing snapshot_prefix becomes the solver file's path without its suffix, and one
+    that is a folder becomes the file's name in that folder. Errors as read_net.
     """
     param = _parse(_read_text(path, 'solver'), caffe_pb2.SolverParameter(), str(path))
     try:
@@ -120,9 +123,10 @@ def _nearest(reason):
 def upgrade_net(param):
     """Bring a NetParameter of any age to the current form, in place, and return it.
 
-    V0 and V1 `layers` become `layer`; V0 padding layers go into the convolution or pooling that reads them; transformation fields of V1
-    data layers move to transform_param; `input` with input_shape or input_dim becomes an Input layer; a BatchNorm's three param
-    entries go, since its blobs never learn. ValueError when that cannot be done.
+    V0 and V1 `layers` become `layer`; V0 padding layers go into the convolution or pooling that reads them;
+    transformation fields of V1 data layers move to transform_param; `input` with input_shape or input_dim
+    becomes an Input layer; a BatchNorm's three param entries go, since its blobs never learn. ValueError when
+    that cannot be done.
     """
     if param.layers:
         _upgrade_layers(param)
@@ -145,9 +149,11 @@ def _upgrade_layers(param):
 def _upgrade_input(param):
     dims = list(param.input_dim)
     shapes = [list(s.dim) for s in param.input_shape] or [dims[i:i + 4] for i in range(0, len(dims), 4)]
-    if len(shapes) != len(param.input) or not all(shapes) or (dims and not param.input_shape and len(dims) % 4):
-        raise ValueError(f'{len(param.input)} input names ({", ".join(param.input)}), but {len(param.input_shape)} input_shape '
-                         f'and {len(dims)} input_dim entries; wanted is one shape, or four input_dim, for each')
+    odd = dims and not param.input_shape and len(dims) % 4
+    if len(shapes) != len(param.input) or odd or not all(shapes):
+        raise ValueError(f'{len(param.input)} input names ({", ".join(param.input)}), but '
+                         f'{len(param.input_shape)} input_shape and {len(dims)} input_dim entries; wanted is '
+                         'one shape, or four input_dim, for each')
     layer = caffe_pb2.LayerParameter(name='input', type='Input', top=param.input)
     for shape in shapes:
         layer.input_param.shape.add(dim=shape)
@@ -156,8 +162,9 @@ def _upgrade_input(param):
     param.layer.extend([layer, *rest])
 
 
-_ODD_TYPES = {'ABSVAL': 'AbsVal', 'ARGMAX': 'ArgMax', 'BNLL': 'BNLL', 'HDF5_DATA': 'HDF5Data', 'HDF5_OUTPUT': 'HDF5Output', 'LRN': 'LRN',
-              'MVN': 'MVN', 'NONE': '', 'RELU': 'ReLU', 'SOFTMAX_LOSS': 'SoftmaxWithLoss', 'TANH': 'TanH'}
+_ODD_TYPES = {'ABSVAL': 'AbsVal', 'ARGMAX': 'ArgMax', 'BNLL': 'BNLL', 'HDF5_DATA': 'HDF5Data',
+              'HDF5_OUTPUT': 'HDF5Output', 'LRN': 'LRN', 'MVN': 'MVN', 'NONE': '', 'RELU': 'ReLU',
+              'SOFTMAX_LOSS': 'SoftmaxWithLoss', 'TANH': 'TanH'}
 _TRANSFORM = ('scale', 'mirror', 'crop_size', 'mean_file')
 
 
@@ -182,7 +189,8 @@ def _set(message, name, value):
 
 def _set_params(new, old, names=(), modes=()):
     """ParamSpecs from parallel lists: names, share modes, learning rates and decays."""
-    for field, values in (('name', names), ('share_mode', modes), ('lr_mult', old.blobs_lr), ('decay_mult', old.weight_decay)):
+    lists = dict(name=names, share_mode=modes, lr_mult=old.blobs_lr, decay_mult=old.weight_decay)
+    for field, values in lists.items():
         while len(new.param) < len(values):
             new.param.add()
         for spec, value in zip(new.param, values):
@@ -207,18 +215,24 @@ def _from_v1(old):
 # V0 type -> today's type, and the message where its own fields are now.
 _V0_TYPES = {
     'accuracy': ('Accuracy', None), 'bnll': ('BNLL', None), 'concat': ('Concat', 'concat_param'),
-    'conv': ('Convolution', 'convolution_param'), 'data': ('Data', 'data_param'), 'dropout': ('Dropout', 'dropout_param'),
-    'euclidean_loss': ('EuclideanLoss', None), 'flatten': ('Flatten', None), 'hdf5_data': ('HDF5Data', 'hdf5_data_param'),
+    'conv': ('Convolution', 'convolution_param'), 'data': ('Data', 'data_param'),
+    'dropout': ('Dropout', 'dropout_param'), 'euclidean_loss': ('EuclideanLoss', None),
+    'flatten': ('Flatten', None), 'hdf5_data': ('HDF5Data', 'hdf5_data_param'),
     'hdf5_output': ('HDF5Output', 'hdf5_output_param'), 'im2col': ('Im2col', 'convolution_param'),
     'images': ('ImageData', 'image_data_param'), 'infogain_loss': ('InfogainLoss', 'infogain_loss_param'),
     'innerproduct': ('InnerProduct', 'inner_product_param'), 'lrn': ('LRN', 'lrn_param'),
-    'multinomial_logistic_loss': ('MultinomialLogisticLoss', None), 'pool': ('Pooling', 'pooling_param'), 'relu': ('ReLU', None),
-    'sigmoid': ('Sigmoid', None), 'softmax': ('Softmax', None), 'softmax_loss': ('SoftmaxWithLoss', None), 'split': ('Split', None),
-    'tanh': ('TanH', None), 'window_data': ('WindowData', 'window_data_param'),
+    'multinomial_logistic_loss': ('MultinomialLogisticLoss', None), 'pool': ('Pooling', 'pooling_param'),
+    'relu': ('ReLU', None), 'sigmoid': ('Sigmoid', None), 'softmax': ('Softmax', None),
+    'softmax_loss': ('SoftmaxWithLoss', None), 'split': ('Split', None), 'tanh': ('TanH', None),
+    'window_data': ('WindowData', 'window_data_param'),
 }
-_V0_NAMES = {'biasterm': 'bias_term', 'kernelsize': 'kernel_size', 'batchsize': 'batch_size', 'shuffle_images': 'shuffle',
-             'meanfile': 'mean_file', 'cropsize': 'crop_size', 'det_fg_threshold': 'fg_threshold', 'det_bg_threshold': 'bg_threshold',
-             'det_fg_fraction': 'fg_fraction', 'det_context_pad': 'context_pad', 'det_crop_mode': 'crop_mode'}
+_V0_NAMES = {
+    'biasterm': 'bias_term', 'kernelsize': 'kernel_size', 'batchsize': 'batch_size',
+    'shuffle_images': 'shuffle',
+    'meanfile': 'mean_file', 'cropsize': 'crop_size', 'det_fg_threshold': 'fg_threshold',
+    'det_bg_threshold': 'bg_threshold', 'det_fg_fraction': 'fg_fraction', 'det_context_pad': 'context_pad',
+    'det_crop_mode': 'crop_mode',
+}
 
 
 def _from_v0(old):
@@ -237,31 +251,32 @@ def _from_v0(old):
         elif message and name in getattr(new, message).DESCRIPTOR.fields_by_name:
             _set(getattr(new, message), name, value)
         else:
-            raise ValueError(f'layer {v0.name!r}: an old {v0.type!r} layer has no use for its field {field.name!r}')
+            raise ValueError(f'layer {v0.name!r}: an old {v0.type!r} layer has no field {field.name!r}')
     return new
 
 
 def _known_v0_type(v0):
     if v0.type not in _V0_TYPES:
         near = difflib.get_close_matches(v0.type, _V0_TYPES, 1)
-        raise ValueError(f'layer {v0.name!r}: unknown old layer type {v0.type!r}' + (f', did you mean {near[0]!r}?' if near else ''))
+        raise ValueError(f'layer {v0.name!r}: unknown old layer type {v0.type!r}' +
+                         (f', did you mean {near[0]!r}?' if near else ''))
     return _V0_TYPES[v0.type]
 
 
-def _fold_padding(layers):
-    """V0 nets pad by a layer of its own: give its pad to the layers that read it, which then read its bottom."""
+    """V0 nets pad by a layer of its own: give its pad to its readers, which then read its bottom."""
     padding, kept = {}, []
     for layer in layers:
         for i, bottom in enumerate(layer.bottom):
             if bottom in padding:
                 if layer.layer.type not in ('conv', 'pool'):
-                    raise ValueError(f'layer {layer.layer.name!r} of type {layer.layer.type!r} reads padding layer '
-                                     f'{padding[bottom].layer.name!r}; only conv and pool layers can pad')
+                    raise ValueError(f'layer {layer.layer.name!r} of type {layer.layer.type!r} reads padding '
+                                     f'layer {padding[bottom].layer.name!r}; only conv and pool can pad')
                 layer.layer.pad = padding[bottom].layer.pad
                 layer.bottom[i] = padding[bottom].bottom[0]
         is_padding = layer.layer.type == 'padding'
         if is_padding and (len(layer.bottom), len(layer.top)) != (1, 1):
-            raise ValueError(f'padding layer {layer.layer.name!r} has {len(layer.bottom)} bottoms and {len(layer.top)} tops, wanted one of each')
+            raise ValueError(f'padding layer {layer.layer.name!r} has {len(layer.bottom)} bottoms and '
+                             f'{len(layer.top)} tops, wanted one of each')
         for top in layer.top:
             padding.pop(top, None)
         if is_padding:
@@ -271,14 +286,15 @@ def _fold_padding(layers):
     return kept
 
 
-_SOLVER_TYPES = {'SGD': 'SGD', 'NESTEROV': 'Nesterov', 'ADAGRAD': 'AdaGrad', 'RMSPROP': 'RMSProp', 'ADADELTA': 'AdaDelta', 'ADAM': 'Adam'}
+_SOLVER_TYPES = {'SGD': 'SGD', 'NESTEROV': 'Nesterov', 'ADAGRAD': 'AdaGrad', 'RMSPROP': 'RMSProp',
+                 'ADADELTA': 'AdaDelta', 'ADAM': 'Adam'}
 
 
 def upgrade_solver(param):
     """Turn the old enum `solver_type` into `type`, in place. ValueError when both are given."""
     if param.HasField('solver_type'):
         if param.HasField('type'):
-            raise ValueError(f'solver has both type: {param.type!r} and the older solver_type; wanted is one of them')
+            raise ValueError(f'solver has both type: {param.type!r} and the older solver_type; wanted is one')
         param.type = _SOLVER_TYPES[caffe_pb2.SolverParameter.SolverType.Name(param.solver_type)]
         param.ClearField('solver_type')
     return param
@@ -295,14 +311,16 @@ def upgrade_net_binary(source, target):
     try:
         param.ParseFromString(_read_bytes(source, 'net'))
     except DecodeError as error:
-        raise ValueError(f'{source}: not a binary net of this format, or cut off ({os.path.getsize(source)} bytes): {error}') from None
+        raise ValueError(f'{source} ({os.path.getsize(source)} bytes): not a binary net of this format, or '
+                         f'cut off: {error}') from None
     with atomic_write(target) as path, open(path, 'wb') as f:
         f.write(upgrade_net(param).SerializeToString())
 
 
 def upgrade_solver_text(source, target):
     """Rewrite a solver prototxt of any age in the current form."""
-    _write_text(upgrade_solver(_parse(_read_text(source, 'solver'), caffe_pb2.SolverParameter(), str(source))), target)
+    param = _parse(_read_text(source, 'solver'), caffe_pb2.SolverParameter(), str(source))
+    _write_text(upgrade_solver(param), target)
 
 
 def _write_text(message, target):
@@ -315,7 +333,8 @@ def _write_text(message, target):
 def filter_net(param, state):
     """A new NetParameter with the layers that the NetState lets in.
 
-    A layer with `include` rules is in when one of them holds, a layer with `exclude` rules when none does. ValueError for both in one.
+    A layer with `include` rules is in when one of them holds, a layer with `exclude` rules when none does.
+    ValueError for both in one.
     """
     kept = caffe_pb2.NetParameter()
     kept.CopyFrom(param)
@@ -339,8 +358,9 @@ def _holds(rule, state):
 # ---- blobs ----
 
 def blobproto_to_array(blob, return_diff=False):
-    """The data (or diff) of a BlobProto as a float32 array. ValueError when the values do not fill the shape."""
-    return _blob_values(weights_pb2.Blob.FromString(blob.SerializeToString()), 'diff' if return_diff else 'data').copy()
+    """The data (or diff) of a BlobProto as float32. ValueError when the values do not fill the shape."""
+    slim = weights_pb2.Blob.FromString(blob.SerializeToString())
+    return _blob_values(slim, 'diff' if return_diff else 'data').copy()
 
 
 def array_to_blobproto(arr, diff=None):
@@ -360,7 +380,7 @@ def _blob_values(blob, which='data'):
     legacy = any(blob.HasField(d) for d in ('num', 'channels', 'height', 'width'))
     shape = (blob.num, blob.channels, blob.height, blob.width) if legacy else tuple(blob.shape.dim)
     values = _stored_values(blob, which)
-    if values.size != np.prod(shape, dtype=np.int64):       # perhaps written number by number: the full schema packs them
+    if values.size != np.prod(shape, dtype=np.int64):   # written number by number? the full schema packs
         packed = caffe_pb2.BlobProto.FromString(blob.SerializeToString()).SerializeToString()
         values = _stored_values(weights_pb2.Blob.FromString(packed), which)
     if values.size != np.prod(shape, dtype=np.int64):
@@ -370,15 +390,18 @@ def _blob_values(blob, which='data'):
 
 def _stored_values(blob, which):
     double = getattr(blob, 'double_' + which)
-    return np.frombuffer(double, '<f8').astype(np.float32) if double else np.frombuffer(getattr(blob, which), '<f4')
+    if double:
+        return np.frombuffer(double, '<f8').astype(np.float32)
+    return np.frombuffer(getattr(blob, which), '<f4')
 
 
 # ---- weights ----
 
 def read_weights(path):
-    """[(layer name, type or '', [float32 arrays])] of a .caffemodel of any age and fork, or of an HDF5 file (told by its content).
+    """[(layer name, type or '', [float32 arrays])] of a .caffemodel of any age and fork, or of an HDF5 file.
 
-    The arrays may be read-only. An HDF5 file may leave out blobs that another layer owns: None stands for those before its last one.
+    The content tells which it is. The arrays may be read-only. An HDF5 file may leave out blobs that another
+    layer owns: None stands for those before its last one.
     Errors: FileNotFoundError; ValueError with the file, its size and what is wrong with it.
     """
     path = str(path)
@@ -386,7 +409,8 @@ def read_weights(path):
     try:
         return _read_hdf5(path) if h5py.is_hdf5(path) else _read_binary(_read_bytes(path, 'weights'))
     except (DecodeError, OSError, ValueError) as error:
-        raise ValueError(f'weights {path} ({os.path.getsize(path)} bytes) cannot be read, not a caffemodel or cut off: {error}') from None
+        raise ValueError(f'weights {path} ({os.path.getsize(path)} bytes) cannot be read, not a caffemodel '
+                         f'or cut off: {error}') from None
 
 
 def _read_binary(data):
@@ -394,7 +418,7 @@ def _read_binary(data):
     layers = list(net.layer) + [_slim_from_old(o) for o in net.layers]
     if not layers:
         raise ValueError('it holds no layers')
-    return [(layer.name, layer.type, [_layer_blob(layer, i) for i in range(len(layer.blobs))]) for layer in layers]
+    return [(x.name, x.type, [_layer_blob(x, i) for i in range(len(x.blobs))]) for x in layers]
 
 
 def _slim_from_old(old):
@@ -429,19 +453,19 @@ def _read_hdf5(path):
 
 
 def write_weights(path, layers, net_name=''):
-    """Write [(name, type, [arrays], bottoms, tops[, [diffs]])] as a .caffemodel, or as HDF5 when the path ends in .h5. Atomic."""
+    """Write [(name, type, [arrays], bottoms, tops[, [diffs]])] as a .caffemodel, or HDF5 by suffix .h5."""
     if str(path).endswith('.h5'):
         return write_weights_hdf5(path, layers)
     with atomic_write(path) as temporary, open(temporary, 'wb') as f:
         f.write(weights_pb2.Net(name=net_name).SerializeToString())
-        for name, kind, arrays, bottoms, tops, *diffs in layers:        # layer by layer: a message may be written in parts
+        for name, kind, arrays, bottoms, tops, *diffs in layers:    # a message may be written in parts
             blobs = [_blob(a, d) for a, d in zip(arrays, diffs[0] if diffs else [None] * len(arrays))]
             layer = weights_pb2.Layer(name=name, type=kind, bottom=bottoms, top=tops, blobs=blobs)
             f.write(weights_pb2.Net(layer=[layer]).SerializeToString())
 
 
 def write_weights_hdf5(path, layers):
-    """Write the rows of write_weights as HDF5: /data/<layer>/<index>, and /diff likewise where diffs are given. Atomic."""
+    """Write the rows of write_weights as HDF5: /data/<layer>/<index>, and /diff likewise where given."""
     with atomic_write(path) as temporary, h5py.File(temporary, 'w') as f:
         for name, _, arrays, _, _, *diffs in layers:
             for kind, values in (('data', arrays), ('diff', diffs[0] if diffs else [])):
