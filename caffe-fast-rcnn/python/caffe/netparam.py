@@ -263,6 +263,7 @@ def _known_v0_type(v0):
     return _V0_TYPES[v0.type]
 
 
+def _fold_padding(layers):
     """V0 nets pad by a layer of its own: give its pad to its readers, which then read its bottom."""
     padding, kept = {}, []
     for layer in layers:
