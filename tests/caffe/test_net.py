@@ -229,6 +229,13 @@ class Twice(caffe.Layer):
         bottom[0].diff[...] = self.factor * top[0].diff
 
 
+class Silent(Twice):
+    """Writes no diff."""
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
 class Counts(caffe.Layer):
     """Writes its phase and a parameter."""
 
@@ -250,7 +257,7 @@ class Counts(caffe.Layer):
 @pytest.fixture
 def user_module():
     module = types.ModuleType('user_layers')
-    module.Twice, module.Counts = Twice, Counts
+    module.Twice, module.Silent, module.Counts = Twice, Silent, Counts
     sys.modules['user_layers'] = module
     yield module
     del sys.modules['user_layers']
@@ -271,6 +278,16 @@ def test_python_layers(tmp_path, user_module):
     assert net.layers[1].phase == 0 and str(net.layers[1].phase) == 'TRAIN' and f'{caffe.TEST}' == 'TEST'
     net.backward()
     assert net.blobs['a'].diff.tolist() == [7, 7]
+
+
+def test_python_layer_that_writes_no_diff_has_none(tmp_path, user_module):
+    text = 'force_backward: true\n' + data('a', 2) + python('b', 'a', 'Twice', '2') + python('c', 'a', 'Silent', '5') + \
+        layer('s', 'Eltwise', 'b c', more='loss_weight: 1')
+    net = net_from(tmp_path, text, caffe.TRAIN)
+    for _ in range(2):
+        net.forward()
+        net.backward()
+        assert net.blobs['a'].diff.tolist() == [2, 2]
 
 
 def test_python_layer_errors(tmp_path, user_module):

@@ -14,7 +14,7 @@ import torch
 from . import netparam, plan
 from .blob import Blob
 from .common import Phase, logger
-from .layer import layer_class
+from .layer import TorchLayer, layer_class
 from .proto import caffe_pb2
 
 
@@ -268,6 +268,10 @@ class Net:
                 hook(k)
         before = {b: b.grad.clone() for b, v, p in zip(node.bottoms, node.bottom_versions, node.propagate_down)
                   if p and v in touched}
+        if not isinstance(layer, TorchLayer):           # a user's backward that writes no diff means zero, not what was there
+            for blob, p in zip(node.bottoms, node.propagate_down):
+                if p and blob not in node.tops:
+                    blob.clear_grad()
         layer.backward(node.tops, node.propagate_down, node.bottoms)
         for blob, grad in before.items():
             blob.grad = blob.grad + grad

@@ -21,7 +21,8 @@ def one_per_top(name, given, top, at_least=1):
 
 @layer('Input')
 class Input(Layer):
-    """Tops that the program fills; `shape` for each, or one for all. They keep the shape that the program gives them later."""
+    """Tops that the program fills; `shape` for each, or one for all. They keep the shape that the program
+    gives them later."""
     fields = ('shape',)
 
     def setup(self, bottom, top):
@@ -52,7 +53,8 @@ class Parameter(Layer):
 
 @layer('DummyData')
 class DummyData(Layer):
-    """Tops of the given shapes filled by data_filler (constant 0 when none is given): once if constant, otherwise anew in every pass."""
+    """Tops of the given shapes filled by data_filler (constant 0 when none is given): once if constant,
+    otherwise anew in every pass."""
     fields = ('data_filler', 'shape', 'num', 'channels', 'height', 'width')
 
     def setup(self, bottom, top):
@@ -64,8 +66,10 @@ class DummyData(Layer):
         fillers = one_per_top('data_filler', param.data_filler or [caffe_pb2.FillerParameter()], top)
         self.fresh = []
         for blob, shape, how in zip(top, shapes, fillers):
-            blob.fill(filler.fill(shape, how))
-            if how.type != 'constant':
+            if how.type == 'constant':
+                blob.fill(filler.fill(shape, how))
+            else:                                   # no draw before the first pass, as in Caffe
+                blob.reshape(*shape)
                 self.fresh.append((blob, how))
 
     def forward(self, bottom, top):
@@ -77,9 +81,9 @@ class DummyData(Layer):
 class HDF5Data(Layer):
     """Batches of rows from HDF5 files; each top takes its rows from the dataset of its name.
 
-    source: a text file that names the HDF5 files, one a line. Rows come in the files' order and begin again after the last; batches run across
-    files. shuffle: the files in a new order each round, and the rows within each. In training with several solvers each takes
-    every solver_count-th row.
+    source: a text file that names the HDF5 files, one a line. Rows come in the files' order and begin again
+    after the last; batches run across files. shuffle: the files in a new order each round, and the rows
+    within each. In training with several solvers each takes every solver_count-th row.
     """
     fields = ('source', 'batch_size', 'shuffle')
 
