@@ -296,6 +296,22 @@ def test_binary_weights_are_a_net_of_the_full_schema(tmp_path, rows):
     np.testing.assert_array_equal(netparam.blobproto_to_array(net.layer[0].blobs[0], True), rows[0][2][0] + 1)
 
 
+def test_opencv_reads_binary_weights(tmp_path):
+    cv2 = pytest.importorskip('cv2')
+    prototxt = tmp_path / 'net.prototxt'
+    prototxt.write_text('''
+        input: "data" input_shape { dim: 1 dim: 2 dim: 4 dim: 5 }
+        layer { name: "a/1x1" type: "Convolution" bottom: "data" top: "a"
+          convolution_param { num_output: 3 kernel_size: 1 } }''')
+    kernel, bias, image = (np.random.default_rng(i).normal(size=s).astype('f')
+                           for i, s in enumerate([(3, 2, 1, 1), (3,), (1, 2, 4, 5)]))
+    netparam.write_weights(tmp_path / 'w', [('a/1x1', 'Convolution', [kernel, bias], ['data'], ['a'])], 'n')
+    net = cv2.dnn.readNetFromCaffe(str(prototxt), str(tmp_path / 'w'))
+    net.setInput(image)
+    wanted = np.einsum('oi,nihw->nohw', kernel[:, :, 0, 0], image) + bias[:, None, None]
+    np.testing.assert_allclose(net.forward(), wanted, atol=1e-5)
+
+
 def test_hdf5_has_the_original_layout(tmp_path, rows):
     path = tmp_path / 'w.h5'
     netparam.write_weights(path, [(*row, [a * 2 for a in row[2]]) for row in rows])
