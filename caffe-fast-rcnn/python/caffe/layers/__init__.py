@@ -13,7 +13,8 @@
 | roi        | ROIPooling |
 | shape      | BatchReindex Concat Crop Filter Flatten Reshape Silence Slice Split Tile |
 
-A new type is one function under @layer('Type') in its family's module: positional parameters are bottoms, keyword-only ones are fields of
-the type's parameter message. A type with blobs is a class with setup() and compute(). tests/caffe/test_layers.py needs one line for it.
+A new type is one function under @layer('Type') in its family's module: positional parameters are bottoms,
+keyword-only ones are fields of the type's parameter message. A type with blobs is a class with setup() and
+compute(). tests/caffe/test_layers.py needs one line for it.
 """
 from . import activation, conv, data, loss, norm, pooling, recurrent, reduction, roi, shape

@@ -1,4 +1,5 @@
-"""Layers that map each element by itself, and Softmax. Bottom and top have the same shape; all run in place as well."""
+"""Layers that map each element by itself, and Softmax. Bottom and top have the same shape; all run in place
+as well."""
 import math
 
 import torch
@@ -28,8 +29,8 @@ def clip(x, *, min, max):
 
 @layer('Dropout')
 def dropout(x, *, dropout_ratio, scale_train, phase):
-    """Zeros with probability dropout_ratio in training. The rest is scaled by 1 / (1 - dropout_ratio); with scale_train false it is not,
-    and at test everything is scaled by 1 - dropout_ratio instead."""
+    """Zeros with probability dropout_ratio in training. The rest is scaled by 1 / (1 - dropout_ratio); with
+    scale_train false it is not, and at test everything is scaled by 1 - dropout_ratio instead."""
     if not 0 <= dropout_ratio < 1:
         raise ValueError(f'dropout_ratio {dropout_ratio} is not in [0, 1)')
     keep = 1 - dropout_ratio
@@ -75,7 +76,8 @@ def power(x, *, power, scale, shift):
 
 @layer('PReLU')
 class PReLU(TorchLayer):
-    """max(x, 0) + slope min(x, 0) with a learned slope per channel, or one for all (channel_shared); 0.25 at first. He et al., 2015."""
+    """max(x, 0) + slope min(x, 0) with a learned slope per channel, or one for all (channel_shared); 0.25 at
+    first. He et al., 2015."""
     fields = ('filler', 'channel_shared')
 
     def setup(self, bottom, top):

@@ -1,6 +1,8 @@
-"""Layers that multiply by a learned matrix: Convolution, Deconvolution, InnerProduct, Embed; and Im2col, the bare rearrangement.
+"""Layers that multiply by a learned matrix: Convolution, Deconvolution, InnerProduct, Embed; and Im2col, the
+bare rearrangement.
 
-Shapes: N batch, C channels of the bottom, O num_output, G group, k kernel_size; spatial axes of any number follow the channel axis.
+Shapes: N batch, C channels of the bottom, O num_output, G group, k kernel_size; spatial axes of any number
+follow the channel axis.
 """
 import math
 
@@ -10,11 +12,13 @@ import torch.nn.functional as F
 from ..layer import TorchLayer, layer
 from .helpers import as_index, canonical_axis, per_axis
 
-GEOMETRY = ('kernel_size', 'kernel_h', 'kernel_w', 'stride', 'stride_h', 'stride_w', 'pad', 'pad_h', 'pad_w', 'dilation')
+GEOMETRY = ('kernel_size', 'kernel_h', 'kernel_w', 'stride', 'stride_h', 'stride_w', 'pad', 'pad_h', 'pad_w',
+            'dilation')
 
 
 def geometry(field, n):
-    """(kernel, stride, pad, dilation), each with a number for each of n spatial axes. field(name) reads a ConvolutionParameter."""
+    """(kernel, stride, pad, dilation), each with a number for each of n spatial axes. field(name) reads a
+    ConvolutionParameter."""
     pair = lambda name: (field(name + '_h'), field(name + '_w'))
     return (per_axis('kernel_size', field('kernel_size'), pair('kernel'), n),
             per_axis('stride', field('stride'), pair('stride'), n, 1),
@@ -33,7 +37,8 @@ class _Filters(TorchLayer):
         if not outputs:
             raise ValueError('num_output must be given and positive')
         if not self.group or channels % self.group or outputs % self.group:
-            raise ValueError(f'group {self.group} does not divide both the {channels} channels and num_output {outputs}')
+            raise ValueError(f'group {self.group} does not divide both the {channels} channels and '
+                             f'num_output {outputs}')
         kernel, self.stride, self.pad, self.dilation = geometry(self.field, len(shape) - self.axis - 1)
         self.add_blob(self.filter_shape(channels, outputs) + kernel, self.field('weight_filler'))
         if self.field('bias_term'):
@@ -43,8 +48,8 @@ class _Filters(TorchLayer):
         weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
         tops = []
         for x in xs:
-            lead = x.shape[:self.axis]
-            y = self.apply(x if self.axis == 1 else x.reshape(math.prod(lead), *x.shape[self.axis:]), weight, bias)
+            lead, rest = x.shape[:self.axis], x.shape[self.axis:]
+            y = self.apply(x if self.axis == 1 else x.reshape(math.prod(lead), *rest), weight, bias)
             tops.append(y if self.axis == 1 else y.reshape(lead + y.shape[1:]))
         return tuple(tops)
 
@@ -62,7 +67,8 @@ class Convolution(_Filters):
 
 @layer('Deconvolution', 'convolution_param')
 class Deconvolution(_Filters):
-    """The transpose of Convolution: bottom (N, C, ...) to top (N, O, stride (size - 1) + extent - 2 pad); filters (C, O / G, k...), bias (O,)."""
+    """The transpose of Convolution: bottom (N, C, ...) to top (N, O, stride (size - 1) + extent - 2 pad);
+    filters (C, O / G, k...), bias (O,)."""
 
     def filter_shape(self, channels, outputs):
         return channels, outputs // self.group
@@ -79,12 +85,14 @@ def convolve(x, weight, bias, stride, pad, dilation, group):
     columns = im2col(x, weight.shape[2:], stride, pad, dilation)
     out = columns.shape[2:]
     columns = columns.reshape(len(x), group, -1, math.prod(out))
-    y = torch.einsum('gok,ngkl->ngol', weight.reshape(group, -1, columns.shape[2]), columns).reshape(len(x), -1, *out)
+    y = torch.einsum('gok,ngkl->ngol', weight.reshape(group, -1, columns.shape[2]), columns)
+    y = y.reshape(len(x), -1, *out)
     return y if bias is None else y + bias.reshape(-1, *[1] * n)
 
 
 def deconvolve(x, weight, bias, stride, pad, dilation, group):
-    """The transpose of convolve: torch's own for 1 to 3 spatial axes; otherwise a convolution of x, spread out by stride, with mirrored filters."""
+    """The transpose of convolve: torch's own for 1 to 3 spatial axes; otherwise a convolution of x, spread
+    out by stride, with mirrored filters."""
     n, kernel = weight.dim() - 2, weight.shape[2:]
     if 1 <= n <= 3:
         transposed = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[n - 1]
@@ -93,18 +101,21 @@ def deconvolve(x, weight, bias, stride, pad, dilation, group):
     spread[(..., *[slice(None, None, s) for s in stride])] = x
     rims = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, pad)]
     spread = F.pad(spread, [r for rim in reversed(rims) for r in (rim, rim)])
-    mirrored = weight.reshape(group, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1).flip(tuple(range(2, n + 2)))
+    mirrored = weight.reshape(group, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
+    mirrored = mirrored.flip(tuple(range(2, n + 2)))
     return convolve(spread, mirrored, bias, (1,) * n, (0,) * n, dilation, group)
 
 
 def im2col(x, kernel, stride, pad, dilation):
-    """(N, C, size...) -> (N, C k..., out...): under each output position the patch that a convolution would weigh, channel by channel."""
+    """(N, C, size...) -> (N, C k..., out...): under each output position the patch that a convolution would
+    weigh, channel by channel."""
     n = len(kernel)
     x = F.pad(x, [p for p in reversed(pad) for _ in range(2)])
     for i in range(n):
         extent = dilation[i] * (kernel[i] - 1) + 1
         if extent > x.shape[2 + i]:
-            raise ValueError(f'kernel of extent {extent} is larger than the padded bottom, {x.shape[2 + i]}, on spatial axis {i}')
+            raise ValueError(f'kernel of extent {extent} is larger than the padded bottom, {x.shape[2 + i]}, '
+                             f'on spatial axis {i}')
         x = x.unfold(2 + i, extent, stride[i])[..., ::dilation[i]]
     x = x.permute(0, 1, *range(2 + n, 2 + 2 * n), *range(2, 2 + n))
     return x.reshape(x.shape[0], math.prod(x.shape[1:2 + n]), *x.shape[2 + n:])
@@ -112,7 +123,8 @@ def im2col(x, kernel, stride, pad, dilation):
 
 @layer('Im2col', 'convolution_param')
 class Im2col(TorchLayer):
-    """Bottom (N, C, ...) to top (N, C k..., out...), the columns of Convolution. All axes after `axis` are spatial."""
+    """Bottom (N, C, ...) to top (N, C k..., out...), the columns of Convolution. All axes after `axis` are
+    spatial."""
     fields = GEOMETRY + ('axis',)
 
     def compute(self, x):
@@ -124,7 +136,8 @@ class Im2col(TorchLayer):
 
 @layer('InnerProduct')
 class InnerProduct(TorchLayer):
-    """Flattens the axes from `axis` on to K and gives (..., O) = bottom weight^T + bias; weight (O, K), or (K, O) with transpose."""
+    """Flattens the axes from `axis` on to K and gives (..., O) = bottom weight^T + bias; weight (O, K), or
+    (K, O) with transpose."""
     fields = ('num_output', 'bias_term', 'weight_filler', 'bias_filler', 'axis', 'transpose')
 
     def setup(self, bottom, top):
@@ -134,7 +147,8 @@ class InnerProduct(TorchLayer):
         shape = bottom[0].shape
         self.axis = canonical_axis(self.field('axis'), len(shape))
         inputs = math.prod(shape[self.axis:])
-        self.add_blob((inputs, outputs) if self.field('transpose') else (outputs, inputs), self.field('weight_filler'))
+        shape = (inputs, outputs) if self.field('transpose') else (outputs, inputs)
+        self.add_blob(shape, self.field('weight_filler'))
         if self.field('bias_term'):
             self.add_blob((outputs,), self.field('bias_filler'))
 
@@ -145,13 +159,15 @@ class InnerProduct(TorchLayer):
 
 @layer('Embed', nondiff=(0,))
 class Embed(TorchLayer):
-    """Row weight[i] (+ bias) for each whole number i of the bottom: (...) -> (..., O); weight (input_dim, O). No gradient to the bottom."""
+    """Row weight[i] (+ bias) for each whole number i of the bottom: (...) -> (..., O); weight (input_dim, O).
+    No gradient to the bottom."""
     fields = ('num_output', 'input_dim', 'bias_term', 'weight_filler', 'bias_filler')
 
     def setup(self, bottom, top):
         outputs, inputs = self.field('num_output'), self.field('input_dim')
         if not outputs or not inputs:
-            raise ValueError(f'num_output and input_dim must be given and positive; got {outputs} and {inputs}')
+            raise ValueError('num_output and input_dim must be given and positive; '
+                             f'got {outputs} and {inputs}')
         self.add_blob((inputs, outputs), self.field('weight_filler'))
         if self.field('bias_term'):
             self.add_blob((outputs,), self.field('bias_filler'))

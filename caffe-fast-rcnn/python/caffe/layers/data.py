@@ -62,7 +62,8 @@ class DummyData(Layer):
         if param.shape:
             shapes = [tuple(s.dim) for s in one_per_top('shape', param.shape, top)]
         else:
-            shapes = list(zip(*(one_per_top(n, getattr(param, n), top) for n in ('num', 'channels', 'height', 'width'))))
+            dims = ('num', 'channels', 'height', 'width')
+            shapes = list(zip(*(one_per_top(n, getattr(param, n), top) for n in dims)))
         fillers = one_per_top('data_filler', param.data_filler or [caffe_pb2.FillerParameter()], top)
         self.fresh = []
         for blob, shape, how in zip(top, shapes, fillers):
@@ -90,7 +91,8 @@ class HDF5Data(Layer):
     def setup(self, bottom, top):
         param = self.layer_param.hdf5_data_param
         if self.layer_param.HasField('transform_param'):
-            raise ValueError(f'layer {self.name!r}: HDF5Data has no transform_param; store the rows as they shall be used')
+            raise ValueError(f'layer {self.name!r}: HDF5Data has no transform_param; store the rows as they '
+                             'shall be used')
         if not param.batch_size:
             raise ValueError(f'layer {self.name!r}: batch_size must be given and positive')
         self.source, self.shuffle, self.names = param.source, param.shuffle, list(self.layer_param.top)
@@ -98,7 +100,8 @@ class HDF5Data(Layer):
         self.loaded = None, None
         for blob, array in zip(top, self.load(self.files[0])):
             blob.reshape(param.batch_size, *array.shape[1:])
-        first, step = (common.solver_rank(), common.solver_count()) if self.phase == caffe_pb2.TRAIN else (0, 1)
+        training = self.phase == caffe_pb2.TRAIN
+        first, step = (common.solver_rank(), common.solver_count()) if training else (0, 1)
         self.rows = itertools.islice(self.all_rows(), first, None, step)
 
     def forward(self, bottom, top):
@@ -121,17 +124,21 @@ class HDF5Data(Layer):
         if self.loaded[0] == path:
             return self.loaded[1]
         if not os.path.isfile(path):
-            raise FileNotFoundError(f'layer {self.name!r}: no HDF5 file {path!r}, which {self.source!r} names')
+            raise FileNotFoundError(f'layer {self.name!r}: no HDF5 file {path!r}, which {self.source!r} '
+                                    'names')
         with h5py.File(path, 'r') as f:
             missing = [name for name in self.names if name not in f]
             if missing:
-                raise KeyError(f'layer {self.name!r}: {path} has no dataset {missing[0]!r}; it has {", ".join(f)}')
+                raise KeyError(f'layer {self.name!r}: {path} has no dataset {missing[0]!r}; '
+                               f'it has {", ".join(f)}')
             arrays = [np.asarray(f[name], np.float32) for name in self.names]
         counts = {name: a.shape[0] if a.ndim else 0 for name, a in zip(self.names, arrays)}
         if len(set(counts.values())) > 1 or 0 in counts.values():
-            raise ValueError(f'layer {self.name!r}: the datasets of {path} must have as many rows, and at least one; got {counts}')
+            raise ValueError(f'layer {self.name!r}: the datasets of {path} must have as many rows, and at '
+                             f'least one; got {counts}')
         if self.loaded[1] and any(a.shape[1:] != b.shape[1:] for a, b in zip(arrays, self.loaded[1])):
-            raise ValueError(f'layer {self.name!r}: rows of {path} have the shapes {[a.shape[1:] for a in arrays]}, '
+            raise ValueError(f'layer {self.name!r}: rows of {path} have the shapes '
+                             f'{[a.shape[1:] for a in arrays]}, '
                              f'those of {self.loaded[0]} {[b.shape[1:] for b in self.loaded[1]]}')
         self.loaded = path, arrays
         return arrays

@@ -1,4 +1,5 @@
-"""What several layer families share: axes, per-axis sizes, labels, and values whose gradient Caffe defines by hand."""
+"""What several layer families share: axes, per-axis sizes, labels, and values whose gradient Caffe defines by
+hand."""
 import torch
 
 
@@ -10,10 +11,14 @@ def canonical_axis(axis, ndim, what='axis'):
 
 
 def per_axis(name, values, pair, n, default=None):
-    """One number for each of n spatial axes, from `values` (none, one for all, or n) or, for n = 2, from the pair name_h, name_w."""
+    """One number for each of n spatial axes, from `values` (none, one for all, or n) or, for n = 2, from the
+    pair name_h, name_w."""
+    if n == 0:
+        return ()
     if any(pair):
         if values or n != 2:
-            raise ValueError(f'{name}_h and {name}_w are for 2 spatial axes and exclude {name}; '
+            stem = name.removesuffix('_size')
+            raise ValueError(f'{stem}_h and {stem}_w are for 2 spatial axes and exclude {name}; '
                              f'there are {n} axes, {name} is {values or "not given"}')
         values = pair
     values = tuple(values) or (default,)
@@ -25,7 +30,8 @@ def per_axis(name, values, pair, n, default=None):
 
 
 def as_index(values, count, what, ignore=None):
-    """`values` as int64, each in 0..count-1 or equal to `ignore`. ValueError names the first that is neither."""
+    """`values` as int64, each in 0..count-1 or equal to `ignore`. ValueError names the first that is
+    neither."""
     index = values.long()
     if not index.is_meta:
         wrong = (index < 0) | (index >= count)

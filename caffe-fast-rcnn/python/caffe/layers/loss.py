@@ -1,7 +1,9 @@
-"""Losses, and Accuracy. The first bottom is a prediction, the second a label or target; the top is a scalar (shape ()).
+"""Losses, and Accuracy. The first bottom is a prediction, the second a label or target; the top is a scalar
+(shape ()).
 
-Labels stand for whole numbers; class scores lie along one axis, the axes before it are `outer`, those behind it `inner`, and there is one
-label for each of outer x inner places. The gradient is scaled by the top's diff, which holds the loss weight.
+Labels stand for whole numbers; class scores lie along one axis, the axes before it are `outer`, those behind
+it `inner`, and there is one label for each of outer x inner places. The gradient is scaled by the top's diff,
+which holds the loss weight.
 """
 import math
 
@@ -24,7 +26,8 @@ class _NormalizedLoss(TorchLayer):
     default_normalization = 'VALID'
 
     def normalization(self):
-        """FULL (all places), VALID (those with a label that counts), BATCH_SIZE (outer) or NONE. The old `normalize` means VALID or BATCH_SIZE."""
+        """FULL (all places), VALID (those with a label that counts), BATCH_SIZE (outer), PRE_FIXED
+        (pre_fixed_normalizer) or NONE. The old `normalize` means VALID or BATCH_SIZE."""
         param = self.layer_param.loss_param
         if param.HasField('normalization'):
             return self.field('normalization')
@@ -37,7 +40,8 @@ class _NormalizedLoss(TorchLayer):
         mode = self.normalization()
         if mode == 'VALID' and valid is not None:
             return valid.sum().clamp(min=1)
-        return max(1, {'FULL': outer * inner, 'VALID': outer * inner, 'BATCH_SIZE': outer, 'NONE': 1}[mode])
+        return max(1, {'FULL': outer * inner, 'VALID': outer * inner, 'BATCH_SIZE': outer, 'NONE': 1,
+                       'PRE_FIXED': self.field('pre_fixed_normalizer')}[mode])
 
     def valid(self, label):
         """Whether each label counts: True but for ignore_label; None when there is no ignore_label."""
@@ -50,7 +54,8 @@ def places(x, label, axis):
     axis = canonical_axis(axis, x.dim())
     outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1:])
     if label.numel() != outer * inner:
-        raise ValueError(f'scores of shape {tuple(x.shape)} along axis {axis} want {outer * inner} labels; got {label.numel()}')
+        raise ValueError(f'scores of shape {tuple(x.shape)} along axis {axis} want {outer * inner} labels; '
+                         f'got {label.numel()}')
     return axis, outer, inner
 
 
@@ -62,9 +67,9 @@ def class_index(label, valid, classes, ignore):
 
 @layer('SoftmaxWithLoss', 'softmax_param', 'loss_param', loss=True, nondiff=(1,))
 class SoftmaxWithLoss(_NormalizedLoss):
-    """- log softmax(x)[label], summed over the places whose label is not ignore_label, over the normalizer. No term exceeds -log of the
-    smallest float. A second top receives the softmax."""
-    fields = ('axis', 'ignore_label', 'normalization', 'normalize')
+    """- log softmax(x)[label], summed over the places whose label is not ignore_label, over the normalizer.
+    No term exceeds -log of the smallest float. A second top receives the softmax."""
+    fields = ('axis', 'ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer')
 
     def compute(self, x, label):
         axis, outer, inner = places(x, label, self.field('axis'))
@@ -81,9 +86,9 @@ class SoftmaxWithLoss(_NormalizedLoss):
 
 @layer('InfogainLoss', 'infogain_loss_param', 'loss_param', loss=True, nondiff=(1, 2))
 class InfogainLoss(_NormalizedLoss):
-    """- sum over classes k of H[label, k] log softmax(x)[k], over the normalizer; H (K x K values) is the third bottom or read from
-    `source`, a binary BlobProto. A second top receives the softmax."""
-    fields = ('source', 'axis', 'ignore_label', 'normalization', 'normalize')
+    """- sum over classes k of H[label, k] log softmax(x)[k], over the normalizer; H (K x K values) is the
+    third bottom or read from `source`, a binary BlobProto. A second top receives the softmax."""
+    fields = ('source', 'axis', 'ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer')
 
     def setup(self, bottom, top):
         if len(bottom) > 2:
@@ -105,8 +110,9 @@ class InfogainLoss(_NormalizedLoss):
         label = label.reshape(-1)
         valid = self.valid(label)
         scores = F.log_softmax(x, axis)
-        rows = matrix.reshape(classes, classes)[class_index(label, valid, classes, self.field('ignore_label'))]
-        terms = -rows * floor_value(scores, math.log(SMALLEST_PROBABILITY)).movedim(axis, -1).reshape(-1, classes)
+        index = class_index(label, valid, classes, self.field('ignore_label'))
+        logs = floor_value(scores, math.log(SMALLEST_PROBABILITY)).movedim(axis, -1).reshape(-1, classes)
+        terms = -matrix.reshape(classes, classes)[index] * logs
         if valid is not None:
             terms = torch.where(valid[:, None], terms, 0.0)
         loss = terms.sum() / self.normalizer(outer, inner, valid)
@@ -115,8 +121,9 @@ class InfogainLoss(_NormalizedLoss):
 
 @layer('SigmoidCrossEntropyLoss', 'loss_param', loss=True, nondiff=(1,))
 class SigmoidCrossEntropyLoss(_NormalizedLoss):
-    """- t log s - (1 - t) log(1 - s) with s = sigmoid(x), summed where t is not ignore_label, over the normalizer (default BATCH_SIZE)."""
-    fields = ('ignore_label', 'normalization', 'normalize')
+    """- t log s - (1 - t) log(1 - s) with s = sigmoid(x), summed where t is not ignore_label, over the
+    normalizer (default BATCH_SIZE)."""
+    fields = ('ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer')
     default_normalization = 'BATCH_SIZE'
 
     def compute(self, x, target):
@@ -132,7 +139,8 @@ class SigmoidCrossEntropyLoss(_NormalizedLoss):
 
 def same_count(x, target):
     if x.numel() != target.numel():
-        raise ValueError(f'prediction and target must have as many elements; got shapes {tuple(x.shape)} and {tuple(target.shape)}')
+        raise ValueError('prediction and target must have as many elements; '
+                         f'got the shapes {tuple(x.shape)} and {tuple(target.shape)}')
 
 
 @layer('EuclideanLoss', loss=True)
@@ -142,24 +150,26 @@ def euclidean_loss(x, target):
     return (x - target.reshape(x.shape)).square().sum() / (2 * len(x))
 
 
-@layer('SmoothL1Loss', loss=True, nondiff=(2, 3))
+@layer('SmoothL1Loss', loss=True, nondiff=(2, 3), strict=False)
 def smooth_l1_loss(x, target, inside=None, outside=None, *, sigma):
-    """Sum of outside f(inside (x - target)) over N, f(d) = (sigma d)^2 / 2 where |d| < 1 / sigma^2, else |d| - 1 / (2 sigma^2).
-    Both weights or none. Gradient to x and target. Girshick, 2015, section 2.3."""
+    """Sum of outside f(inside (x - target)) over N, f(d) = (sigma d)^2 / 2 where |d| < 1 / sigma^2, else |d|
+    - 1 / (2 sigma^2). Both weights or none. No gradient to the weights. Girshick, 2015, section 2.3."""
     if inside is not None and outside is None:
         raise ValueError('SmoothL1Loss wants 2 or 4 bottoms; got inside weights without outside weights')
     for other in (target, inside, outside):
         if other is not None and other.shape != x.shape:
-            raise ValueError(f'all bottoms must have the shape of the first, {tuple(x.shape)}; got {tuple(other.shape)}')
-    d = x - target if inside is None else inside * (x - target)
+            raise ValueError(f'all bottoms must have the shape of the first, {tuple(x.shape)}; '
+                             f'got {tuple(other.shape)}')
+    d = x - target if inside is None else inside.detach() * (x - target)
     terms = F.smooth_l1_loss(d, torch.zeros_like(d), reduction='none', beta=1 / sigma ** 2)
-    return (terms if outside is None else outside * terms).sum() / len(x)
+    return (terms if outside is None else outside.detach() * terms).sum() / len(x)
 
 
 @layer('HingeLoss', loss=True, nondiff=(1,))
 def hinge_loss(x, label, *, norm):
-    """Sum over classes of max(0, 1 - s x), s = 1 for the label's class and -1 for others, to the power 1 (L1) or 2 (L2), over N."""
-    _, count, classes = len(x), len(x), math.prod(x.shape[1:])
+    """Sum over classes of max(0, 1 - s x), s = 1 for the label's class and -1 for others, to the power 1 (L1)
+    or 2 (L2), over N."""
+    count, classes = len(x), math.prod(x.shape[1:])
     if label.numel() != count:
         raise ValueError(f'{count} samples want as many labels; got {label.numel()}')
     index = as_index(label.reshape(-1, 1), classes, 'label')
@@ -178,10 +188,10 @@ def multinomial_logistic_loss(p, label):
     return -floor_value(chosen, SMALLEST_PROBABILITY).log().sum() / len(p)
 
 
-@layer('ContrastiveLoss', loss=True, nondiff=(2,))
+@layer('ContrastiveLoss', loss=True, nondiff=(2,), strict=False)
 def contrastive_loss(a, b, similar, *, margin, legacy_version):
-    """d^2 for similar pairs (label not 0), max(0, margin - d)^2 for others (legacy_version: max(0, margin - d^2)), summed over 2 N;
-    d is the distance of the rows of a and b. Hadsell et al., 2006."""
+    """d^2 for similar pairs (label not 0), max(0, margin - d)^2 for others (legacy_version: max(0, margin -
+    d^2)), summed over 2 N; d is the distance of the rows of a and b. Hadsell et al., 2006."""
     if a.shape != b.shape or similar.numel() != len(a):
         raise ValueError('ContrastiveLoss wants two bottoms of one shape (N, C) and N labels')
     squared = (a - b).flatten(1).square().sum(1)
@@ -192,8 +202,9 @@ def contrastive_loss(a, b, similar, *, margin, legacy_version):
 
 @layer('Accuracy', nondiff=(0, 1))
 def accuracy(x, label, *, top_k, axis, ignore_label, num_tops):
-    """The share of places where fewer than top_k other classes score at least as high as the label's; a second top receives it for each
-    class. Labels equal to ignore_label do not count; nothing to count gives 0."""
+    """The share of places where fewer than top_k other classes score at least as high as the label's; a
+    second top receives it for each class. Labels equal to ignore_label do not count; nothing to count gives
+    0."""
     axis, _, _ = places(x, label, axis)
     classes = x.shape[axis]
     if not 1 <= top_k <= classes:

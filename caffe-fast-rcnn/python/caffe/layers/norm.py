@@ -1,4 +1,5 @@
-"""Normalisation and the affine layers beside it: BatchNorm, LRN, MVN, Scale, Bias. Bottom and top have the same shape."""
+"""Normalisation and the affine layers beside it: BatchNorm, LRN, MVN, Scale, Bias. Bottom and top have the
+same shape."""
 import torch
 import torch.nn.functional as F
 
@@ -11,9 +12,10 @@ from .helpers import canonical_axis, sqrt_by_hand
 class BatchNorm(TorchLayer):
     """(x - mean) / sqrt(var + eps) per channel (axis 1). Ioffe and Szegedy, 2015.
 
-    Blobs: sum of means (C,), sum of unbiased variances (C,), weight of the sums (1,). Statistics are those of the batch, which also go
-    into the sums, each multiplied by moving_average_fraction before; with use_global_stats (default: at TEST) they are the sums over their
-    weight. The blobs are no learned parameters: their lr_mult is 0, and a prototxt that says otherwise is an error.
+    Blobs: sum of means (C,), sum of unbiased variances (C,), weight of the sums (1,). Statistics are those of
+    the batch, which also go into the sums, each multiplied by moving_average_fraction before; with
+    use_global_stats (default: at TEST) they are the sums over their weight. The blobs are no learned
+    parameters: their lr_mult is 0, and a prototxt that says otherwise is an error.
     """
     fields = ('use_global_stats', 'moving_average_fraction', 'eps')
 
@@ -25,7 +27,8 @@ class BatchNorm(TorchLayer):
         for i in range(3):
             spec = specs[i] if i < len(specs) else specs.add()
             if spec.HasField('lr_mult') and spec.lr_mult != 0:
-                raise ValueError(f'the statistics of BatchNorm are not learned: param {i} must have lr_mult 0, not {spec.lr_mult}')
+                raise ValueError(f'the statistics of BatchNorm are not learned: param {i} must have '
+                                 f'lr_mult 0, not {spec.lr_mult}')
             spec.lr_mult = 0
         given = self.field('use_global_stats')
         self.use_global_stats = self.phase == caffe_pb2.TEST if given is None else given
@@ -35,12 +38,21 @@ class BatchNorm(TorchLayer):
         if self.use_global_stats:
             mean, var = self.global_stats()
             return F.batch_norm(flat, mean, var, eps=self.field('eps')).reshape(x.shape)
-        channels = flat.shape[1]
-        mean, var = x.new_zeros(channels), x.new_zeros(channels)        # torch's running statistics with momentum 1: the batch's
-        y = torch.batch_norm(flat, None, None, mean, var, True, 1.0, self.field('eps'), torch.backends.cudnn.enabled)
+        y, mean, var = self.by_batch(flat)
         if not x.is_meta:
-            self.add_to_average(mean, var if flat.numel() > channels else torch.zeros_like(var))
+            self.add_to_average(mean, var)
         return y.reshape(x.shape)
+
+    def by_batch(self, x):
+        """x normalised by its own statistics, and its means and unbiased variances."""
+        channels = x.shape[1]
+        if x.numel() == channels:
+            return x - x, x.detach().reshape(-1), x.new_zeros(channels)
+        mean, var = x.new_zeros(channels), x.new_zeros(channels)
+        momentum = 1.0          # the running statistics become the batch's
+        y = torch.batch_norm(x, None, None, mean, var, True, momentum, self.field('eps'),
+                             torch.backends.cudnn.enabled)
+        return y, mean, var
 
     def global_stats(self):
         mean, var, weight = (w.detach() for w in self.weights)
@@ -55,8 +67,9 @@ class BatchNorm(TorchLayer):
 
 @layer('LRN')
 def lrn(x, *, local_size, alpha, beta, norm_region, k):
-    """x / (k + alpha / n sum x^2)^beta over n = local_size neighbouring channels (ACROSS_CHANNELS; Krizhevsky et al., 2012, section 3.3), or
-    x / (1 + alpha / n^2 sum x^2)^beta over an n x n window of the same channel (WITHIN_CHANNEL, where k has no effect)."""
+    """x / (k + alpha / n sum x^2)^beta over n = local_size neighbouring channels (ACROSS_CHANNELS; Krizhevsky
+    et al., 2012, section 3.3), or x / (1 + alpha / n^2 sum x^2)^beta over an n x n window of the same channel
+    (WITHIN_CHANNEL, where k has no effect)."""
     if local_size % 2 == 0:
         raise ValueError(f'local_size must be odd, not {local_size}')
     if norm_region == 'ACROSS_CHANNELS':
@@ -66,7 +79,8 @@ def lrn(x, *, local_size, alpha, beta, norm_region, k):
 
 @layer('MVN')
 def mvn(x, *, normalize_variance, across_channels, eps):
-    """x less its mean over each map, or each sample (across_channels); then, with normalize_variance, over its deviation + eps."""
+    """x less its mean over each map, or each sample (across_channels); then, with normalize_variance, over
+    its deviation + eps."""
     flat = x.flatten(1 if across_channels else 2)
     centred = flat - flat.mean(-1, keepdim=True)
     if normalize_variance:
@@ -79,30 +93,34 @@ def along(param, x, axis):
     axis = canonical_axis(axis, x.dim()) if x.dim() else 0
     wanted = x.shape[axis:axis + param.dim()]
     if param.shape != wanted:
-        raise ValueError(f'the factor or bias has the shape {tuple(param.shape)}, the bottom from axis {axis} on {tuple(wanted)}')
+        raise ValueError(f'the factor or bias has the shape {tuple(param.shape)}, '
+                         f'the bottom from axis {axis} on {tuple(wanted)}')
     return param.reshape(param.shape + (1,) * (x.dim() - axis - param.dim()))
 
 
 class _Affine(TorchLayer):
-    """What Scale and Bias share: a blob shaped like num_axes axes of the first bottom from `axis` on (-1: all of them)."""
+    """What Scale and Bias share: a blob shaped like num_axes axes of the first bottom from `axis` on (-1: all
+    of them)."""
 
     def param_shape(self, shape):
         axis, num_axes = canonical_axis(self.field('axis'), len(shape)), self.field('num_axes')
         if num_axes < -1 or axis + num_axes > len(shape):
-            raise ValueError(f'num_axes {num_axes} from axis {axis} on does not fit the bottom of shape {shape}')
+            raise ValueError(f'num_axes {num_axes} from axis {axis} on does not fit the bottom of shape '
+                             f'{shape}')
         return shape[axis:] if num_axes == -1 else shape[axis:axis + num_axes]
 
 
 @layer('Scale')
 class Scale(_Affine):
-    """x times a learned blob (1 at first), or times the second bottom, broadcast from `axis` on; plus a learned bias with bias_term."""
+    """x times a learned blob (1 at first), or times the second bottom, broadcast from `axis` on; plus a
+    learned bias with bias_term."""
     fields = ('axis', 'num_axes', 'filler', 'bias_term', 'bias_filler')
 
     def setup(self, bottom, top):
         shape = bottom[1].shape if len(bottom) > 1 else self.param_shape(bottom[0].shape)
         if len(bottom) == 1:
-            given = self.param.HasField('filler')
-            self.add_blob(shape, self.param.filler if given else caffe_pb2.FillerParameter(type='constant', value=1))
+            one = caffe_pb2.FillerParameter(type='constant', value=1)
+            self.add_blob(shape, self.param.filler if self.param.HasField('filler') else one)
         if self.field('bias_term'):
             self.add_blob(shape, self.field('bias_filler'))
 

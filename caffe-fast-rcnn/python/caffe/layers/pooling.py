@@ -1,8 +1,9 @@
 """Pooling and SPP, with Caffe's windows.
 
-The number of windows per axis is rounded up, and a last window that would start beyond the image and its near padding is dropped only if there is padding.
-Windows are clipped to the image; the divisor of AVE counts the padding but not what lies beyond it. Torch's own pooling does the
-same in the common cases; elsewhere the bottom is extended to whole windows first.
+The number of windows per axis is rounded up, and a last window that would start beyond the image and its near
+padding is dropped only if there is padding. Windows are clipped to the image; the divisor of AVE counts the
+padding but not what lies beyond it. Torch's own pooling does the same in the common cases; elsewhere the
+bottom is extended to whole windows first.
 """
 import numpy as np
 import torch
@@ -17,13 +18,15 @@ LOWEST = float(np.finfo(np.float32).min)
 
 @layer('Pooling')
 class Pooling(TorchLayer):
-    """Bottom (N, C, H, W) to top (N, C, windows down, windows across) by MAX, AVE or STOCHASTIC (Zeiler and Fergus, 2013).
+    """Bottom (N, C, H, W) to top (N, C, windows down, windows across) by MAX, AVE or STOCHASTIC (Zeiler and
+    Fergus, 2013).
 
-    A second top of MAX receives the position y W + x of each maximum (the first of equal ones; -1 for a window with no pixel, whose
-    maximum is the lowest float). round_mode: FLOOR and ceil_mode: false round the number of windows down.
+    A second top of MAX receives the position y W + x of each maximum (the first of equal ones; -1 for a
+    window with no pixel, whose maximum is the lowest float). round_mode: FLOOR and ceil_mode: false round the
+    number of windows down.
     """
-    fields = ('pool', 'pad', 'pad_h', 'pad_w', 'kernel_size', 'kernel_h', 'kernel_w', 'stride', 'stride_h', 'stride_w',
-              'global_pooling', 'round_mode', 'ceil_mode')
+    fields = ('pool', 'pad', 'pad_h', 'pad_w', 'kernel_size', 'kernel_h', 'kernel_w', 'stride', 'stride_h',
+              'stride_w', 'global_pooling', 'round_mode', 'ceil_mode')
 
     def setup(self, bottom, top):
         self.round_up = self.field('round_mode') == 'CEIL' and self.field('ceil_mode')
@@ -43,14 +46,16 @@ class Pooling(TorchLayer):
 
     def windows(self, size):
         """(kernel, stride, pad), each (vertical, horizontal)."""
-        given = {n: (getattr(self.param, n),) if self.param.HasField(n) else () for n in ('kernel_size', 'stride', 'pad')}
+        given = {n: (getattr(self.param, n),) if self.param.HasField(n) else ()
+                 for n in ('kernel_size', 'stride', 'pad')}
         pair = lambda name: (self.field(name + '_h'), self.field(name + '_w'))
         stride = per_axis('stride', given['stride'], pair('stride'), 2, 1)
         pad = per_axis('pad', given['pad'], pair('pad'), 2, 0)
         if not self.field('global_pooling'):
             return per_axis('kernel_size', given['kernel_size'], pair('kernel'), 2), stride, pad
         if given['kernel_size'] or any(pair('kernel')) or stride != (1, 1) or pad != (0, 0):
-            raise ValueError('global_pooling excludes kernel_size, a stride other than 1 and a pad other than 0')
+            raise ValueError('global_pooling excludes kernel_size, a stride other than 1 and a pad other '
+                             'than 0')
         return tuple(size), stride, pad
 
 
@@ -70,8 +75,10 @@ def window_counts(size, kernel, stride, pad, round_up):
 
 
 def as_torch_does(size, counts, kernel, stride, pad):
-    """Whether torch's pooling lays the same windows: pad at most half a kernel, and no window that starts outside."""
-    return all(2 * p <= k <= n + 2 * p and (c - 1) * s < n + p for n, c, k, s, p in zip(size, counts, kernel, stride, pad))
+    """Whether torch's pooling lays the same windows: pad at most half a kernel, and no window that starts
+    outside."""
+    return all(2 * p <= k <= n + 2 * p and (c - 1) * s < n + p
+               for n, c, k, s, p in zip(size, counts, kernel, stride, pad))
 
 
 def extend(x, counts, kernel, stride, pad, value):
@@ -108,7 +115,8 @@ def average_pool(x, kernel, stride, pad, round_up):
 
 
 def stochastic_pool(x, kernel, stride, pad, round_up, draw):
-    """Draws one pixel of each window with a probability in proportion to its value (none may be negative), or gives the expected value."""
+    """Draws one pixel of each window with a probability in proportion to its value (none may be negative), or
+    gives the expected value."""
     if any(pad):
         raise ValueError('stochastic pooling has no padding')
     counts = window_counts(x.shape[2:], kernel, stride, pad, round_up)
@@ -125,8 +133,8 @@ def stochastic_pool(x, kernel, stride, pad, round_up, draw):
 
 @layer('SPP')
 def spp(x, *, pyramid_height, pool, phase):
-    """Pools to 1 x 1, 2 x 2, 4 x 4, ... bins and joins them: (N, C, H, W) -> (N, C (1 + 4 + 16 + ...)); one level stays (N, C, 1, 1).
-    He et al., 2014."""
+    """Pools to 1 x 1, 2 x 2, 4 x 4, ... bins and joins them: (N, C, H, W) -> (N, C (1 + 4 + 16 + ...)); one
+    level stays (N, C, 1, 1). He et al., 2014."""
     if not pyramid_height:
         raise ValueError('pyramid_height must be given and positive')
     levels = []

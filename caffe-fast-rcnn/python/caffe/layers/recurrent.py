@@ -1,8 +1,9 @@
 """RNN, LSTM and LSTMUnit. Shapes: T time steps, N streams, D inputs, H num_output.
 
-Bottoms of RNN and LSTM: x (T, N, D...), cont (T, N), where 0 starts a sequence anew; then, optionally, a constant input (N, S...); then with
-expose_hidden the states (1, N, H) to begin with. Tops: output (T, N, H); with expose_hidden the states at the end, (1, N, H).
-Without expose_hidden the state at the end of one forward pass begins the next.
+Bottoms of RNN and LSTM: x (T, N, D...), cont (T, N), where 0 starts a sequence anew; then, optionally, a
+constant input (N, S...); then with expose_hidden the states (1, N, H) to begin with. Tops: output (T, N, H);
+with expose_hidden the states at the end, (1, N, H). Without expose_hidden the state at the end of one forward
+pass begins the next.
 """
 import math
 
@@ -24,11 +25,12 @@ class _Recurrent(TorchLayer):
         if not size:
             raise ValueError('num_output must be given and positive')
         if len(bottom[0].shape) < 2 or tuple(bottom[1].shape) != bottom[0].shape[:2]:
-            raise ValueError(f'x wants (T, N, ...) and cont (T, N); got {bottom[0].shape} and {bottom[1].shape}')
+            raise ValueError('x wants (T, N, ...) and cont (T, N); '
+                             f'got {bottom[0].shape} and {bottom[1].shape}')
         self.has_static = len(bottom) == 3 + self.exposed
         if not self.has_static and len(bottom) != 2 + self.exposed or len(top) != 1 + self.exposed:
-            raise ValueError(f'{2 + self.exposed} bottoms (one more with a constant input) and {1 + self.exposed} tops wanted; '
-                             f'got {len(bottom)} and {len(top)}')
+            raise ValueError(f'{2 + self.exposed} bottoms (one more with a constant input) and '
+                             f'{1 + self.exposed} tops wanted; got {len(bottom)} and {len(top)}')
         weights, bias, rows = self.field('weight_filler'), self.field('bias_filler'), self.gates * size
         self.add_blob((rows, math.prod(bottom[0].shape[2:])), weights)
         self.add_blob((rows,), bias)
@@ -66,7 +68,8 @@ class _Recurrent(TorchLayer):
 
 @layer('RNN', 'recurrent_param', nondiff=(1,))
 class RNN(_Recurrent):
-    """h = tanh(W_hh (cont h) + W_xh x + b_h); output tanh(W_ho h + b_o). Blobs W_xh, b_h, (W_xh of the constant input,) W_hh, W_ho, b_o."""
+    """h = tanh(W_hh (cont h) + W_xh x + b_h); output tanh(W_ho h + b_o). Blobs W_xh, b_h, (W_xh of the
+    constant input,) W_hh, W_ho, b_o."""
     has_output = True
 
     def step(self, state, total, keep):
@@ -75,7 +78,8 @@ class RNN(_Recurrent):
 
 @layer('LSTM', 'recurrent_param', nondiff=(1,))
 class LSTM(_Recurrent):
-    """Output h of lstm_unit, gates W_hc (cont h) + W_xc x + b_c. Blobs W_xc, b_c, (W_xc of the constant input,) W_hc; states h, c. Donahue et al., 2015."""
+    """Output h of lstm_unit, gates W_hc (cont h) + W_xc x + b_c. Blobs W_xc, b_c, (W_xc of the constant
+    input,) W_hc; states h, c. Donahue et al., 2015."""
     states = 2
     gates = 4
 
@@ -84,7 +88,8 @@ class LSTM(_Recurrent):
 
 
 def lstm_unit(cell, gates, keep):
-    """(c, h): c = keep f c_prev + i g, h = o tanh(c); gates (..., 4 H) hold i, f, o (before sigmoid) and g (before tanh)."""
+    """(c, h): c = keep f c_prev + i g, h = o tanh(c); gates (..., 4 H) hold i, f, o (before sigmoid) and g
+    (before tanh)."""
     i, f, o, g = gates.chunk(4, -1)
     cell = keep * torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
     return cell, torch.sigmoid(o) * torch.tanh(cell)
@@ -94,5 +99,6 @@ def lstm_unit(cell, gates, keep):
 def lstm_unit_layer(cell, gates, cont):
     """One step of LSTM: c_prev (1, N, H), gates (1, N, 4 H), cont (1, N) -> c, h, both (1, N, H)."""
     if gates.shape[-1] != 4 * cell.shape[-1]:
-        raise ValueError(f'gates must be four times as wide as the cell, {cell.shape[-1]}; got {gates.shape[-1]}')
+        raise ValueError(f'gates must be four times as wide as the cell, {cell.shape[-1]}; '
+                         f'got {gates.shape[-1]}')
     return lstm_unit(cell, gates, cont.reshape(cell.shape[:-1] + (1,)))

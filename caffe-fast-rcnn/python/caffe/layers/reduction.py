@@ -7,12 +7,13 @@ from .helpers import canonical_axis
 
 @layer('Eltwise')
 def eltwise(*xs, operation, coeff):
-    """SUM (weighted by coeff), PROD or MAX of bottoms of one shape. Where the first two tie for MAX the second gets the gradient;
-    a later one gets it only where it is larger."""
+    """SUM (weighted by coeff), PROD or MAX of bottoms of one shape. Where the first two tie for MAX the
+    second gets the gradient; a later one gets it only where it is larger."""
     if any(x.shape != xs[0].shape for x in xs):
         raise ValueError(f'the bottoms of {operation} must have one shape')
     if coeff and (operation != 'SUM' or len(coeff) != len(xs)):
-        raise ValueError(f'coeff is for SUM, one for each of {len(xs)} bottoms; got {len(coeff)} for {operation}')
+        raise ValueError(f'coeff is for SUM, one for each of {len(xs)} bottoms; '
+                         f'got {len(coeff)} for {operation}')
     first, *rest = xs
     if operation == 'SUM':
         coeff = coeff or (1,) * len(xs)
@@ -31,7 +32,8 @@ def eltwise(*xs, operation, coeff):
 
 @layer('Reduction')
 def reduction(x, *, operation, axis, coeff):
-    """coeff times the SUM, ASUM (of absolute values), SUMSQ (of squares) or MEAN over all axes from `axis` on."""
+    """coeff times the SUM, ASUM (of absolute values), SUMSQ (of squares) or MEAN over all axes from `axis`
+    on."""
     flat = x.reshape(1, -1) if x.dim() == 0 else x.flatten(canonical_axis(axis, x.dim()))
     lead = x.shape[:canonical_axis(axis, x.dim())] if x.dim() else ()
     reduced = {'SUM': lambda t: t.sum(-1), 'ASUM': lambda t: t.abs().sum(-1),
@@ -43,8 +45,8 @@ def reduction(x, *, operation, axis, coeff):
 def arg_max(x, *, out_max_val, top_k, axis):
     """Positions of the top_k largest, the largest first, of equal ones the last first.
 
-    With axis: along it, and with out_max_val the values instead. Without: of each sample as a whole, (N, 1, top_k), and with out_max_val
-    (N, 2, top_k), positions and values.
+    With axis: along it, and with out_max_val the values instead. Without: of each sample as a whole, (N, 1,
+    top_k), and with out_max_val (N, 2, top_k), positions and values.
     """
     flat = x.flatten(1) if axis is None else x
     along = 1 if axis is None else canonical_axis(axis, x.dim())

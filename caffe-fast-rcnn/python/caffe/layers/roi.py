@@ -1,7 +1,7 @@
 """ROIPooling: a grid of maxima from each region of a feature map. Girshick, Fast R-CNN, 2015, section 2.1.
 
-Shapes: N images, C channels, (H, W) feature map, R regions, (p, q) grid.
-bin_edges holds all the rounding; the compiled CPU version and the plain torch version start from its bins and agree exactly.
+Shapes: N images, C channels, (H, W) feature map, R regions, (p, q) grid. bin_edges holds all the rounding;
+the compiled CPU version and the plain torch version start from its bins and agree exactly.
 """
 import torch
 
@@ -16,7 +16,8 @@ except ImportError:         # not built: the torch version serves
 
 @layer('ROIPooling', nondiff=(1,), strict=False)
 def roi_pooling(x, rois, *, pooled_h, pooled_w, spatial_scale):
-    """x (N, C, H, W) and rois (R, 5: image, x1, y1, x2, y2 in image pixels, ends included) to (R, C, pooled_h, pooled_w). No gradient to rois."""
+    """x (N, C, H, W) and rois (R, 5: image, x1, y1, x2, y2 in image pixels, ends included) to (R, C,
+    pooled_h, pooled_w). No gradient to rois."""
     if not pooled_h or not pooled_w:
         raise ValueError(f'pooled_h and pooled_w must be positive; got {pooled_h} and {pooled_w}')
     if rois.shape[1:].numel() != 5:
@@ -34,10 +35,11 @@ def roi_pooling(x, rois, *, pooled_h, pooled_w, spatial_scale):
 
 
 def bin_edges(start, end, scale, bins, size):
-    """First cell of each bin and the first behind it, (R, bins, 2) int32, clipped to 0..size; equal where a bin is empty.
+    """First cell of each bin and the first behind it, (R, bins, 2) int32, clipped to 0..size; equal where a
+    bin is empty.
 
-    start, end (R,) are multiplied by scale and rounded, halves away from zero; a region is at least 1 long; bin b covers
-    floor(b step) to ceil((b + 1) step) of it with step = length / bins, all in float32.
+    start, end (R,) are multiplied by scale and rounded, halves away from zero; a region is at least 1 long;
+    bin b covers floor(b step) to ceil((b + 1) step) of it with step = length / bins, all in float32.
     """
     first, last = (round_half_away(v * scale) for v in (start, end))
     step = ((last - first + 1).clamp(min=1) / bins)[:, None]
@@ -54,7 +56,8 @@ def round_half_away(x):
 
 
 class _Torch(torch.autograd.Function):
-    """On any device: all bins look at their first cell at once, then at their second, and so on; a strictly larger one wins."""
+    """On any device: all bins look at their first cell at once, then at their second, and so on; a strictly
+    larger one wins."""
 
     @staticmethod
     def forward(ctx, x, image, rows, columns):
@@ -62,8 +65,9 @@ class _Torch(torch.autograd.Function):
         cells = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])               # (N H W, C)
         top, left = rows[:, :, None, 0], columns[:, None, :, 0]             # (R, p, 1), (R, 1, q)
         tall, wide = rows[:, :, None, 1] - top, columns[:, None, :, 1] - left
-        best = x.new_full((*torch.broadcast_shapes(top.shape, left.shape), x.shape[1]), torch.finfo(x.dtype).min)
-        where = torch.full(best.shape, -1, dtype=torch.int64, device=x.device)
+        shape = *torch.broadcast_shapes(top.shape, left.shape), x.shape[1]  # (R, p, q, C)
+        best = x.new_full(shape, torch.finfo(x.dtype).min)
+        where = torch.full(shape, -1, dtype=torch.int64, device=x.device)
         corner = (image[:, None, None] * height + top) * width + left
         for i in range(int(tall.max()) if tall.numel() else 0):
             for j in range(int(wide.max())):
@@ -97,12 +101,13 @@ class _Compiled(torch.autograd.Function):
         ctx.shape, ctx.image = x.shape, image.int()
         top = x.new_empty(len(image), x.shape[1], rows.shape[1], columns.shape[1])
         ctx.where = torch.empty(top.shape, dtype=torch.int32)
-        roi_pooling_cpu.forward(*(t.detach().contiguous().numpy() for t in (x, ctx.image, rows, columns, top, ctx.where)),
-                                torch.get_num_threads())
+        arrays = x, ctx.image, rows, columns, top, ctx.where
+        roi_pooling_cpu.forward(*(t.contiguous().numpy() for t in arrays), torch.get_num_threads())
         return top
 
     @staticmethod
     def backward(ctx, grad):
         bottom = grad.new_zeros(ctx.shape)
-        roi_pooling_cpu.backward(*(t.contiguous().numpy() for t in (grad, ctx.image, ctx.where, bottom)), torch.get_num_threads())
+        arrays = grad, ctx.image, ctx.where, bottom
+        roi_pooling_cpu.backward(*(t.contiguous().numpy() for t in arrays), torch.get_num_threads())
         return bottom, None, None, None

@@ -22,28 +22,33 @@ def concat(*xs, axis, concat_dim):
 
 @layer('Crop', nondiff=(1,), strict=False)
 def crop(x, like, *, axis, offset):
-    """The part of x that has the size of `like` on the axes from `axis` on, starting at offset (none: 0, one for all, or one each)."""
+    """The part of x that has the size of `like` on the axes from `axis` on, starting at offset (none: 0, one
+    for all, or one each)."""
     axis = canonical_axis(axis, x.dim())
     count = x.dim() - axis
     if like.dim() != x.dim() or len(offset) not in (0, 1, count):
-        raise ValueError(f'crop wants a second bottom of {x.dim()} axes and no, one or {count} offsets; got {like.dim()} axes, offsets {offset}')
+        raise ValueError(f'crop wants a second bottom of {x.dim()} axes and no, one or {count} offsets; '
+                         f'got {like.dim()} axes, offsets {offset}')
     offset = offset * count if len(offset) == 1 else offset or (0,) * count
     for i, start in enumerate(offset, axis):
         if start + like.shape[i] > x.shape[i]:
-            raise ValueError(f'crop of axis {i} from {start} to {start + like.shape[i]} leaves the bottom, which has {x.shape[i]}')
+            raise ValueError(f'crop of axis {i} from {start} to {start + like.shape[i]} leaves the bottom, '
+                             f'which has {x.shape[i]}')
         x = x.narrow(i, start, like.shape[i])
     return x
 
 
 @layer('Filter')
 class Filter(TorchLayer):
-    """The samples of each bottom but the last for which the last, the selector (N,), is not zero. No gradient to the selector."""
+    """The samples of each bottom but the last for which the last, the selector (N,), is not zero. No gradient
+    to the selector."""
 
     def setup(self, bottom, top):
         self.nondiff = (len(bottom) - 1,)
         self.seen = False           # before the first reshape the selector has no values yet
         if len(top) != len(bottom) - 1:
-            raise ValueError(f'{len(bottom)} bottoms, the last the selector, want {len(bottom) - 1} tops; got {len(top)}')
+            raise ValueError(f'{len(bottom)} bottoms, the last the selector, want {len(bottom) - 1} tops; '
+                             f'got {len(top)}')
 
     def reshape(self, bottom, top):
         for b, t in zip(bottom, top):
@@ -53,7 +58,8 @@ class Filter(TorchLayer):
     def compute(self, *xs):
         *xs, selector = xs
         if any(len(x) != selector.numel() for x in xs):
-            raise ValueError(f'the selector has {selector.numel()} elements, the bottoms {[len(x) for x in xs]} samples')
+            raise ValueError(f'the selector has {selector.numel()} elements, the bottoms '
+                             f'{[len(x) for x in xs]} samples')
         chosen = selector.reshape(-1) != 0
         return tuple(x[chosen] for x in xs)
 
@@ -66,16 +72,17 @@ def flatten(x, *, axis, end_axis):
 
 @layer('Reshape')
 def reshape(x, *, shape, axis, num_axes):
-    """num_axes axes (-1: all) from `axis` on become shape: 0 copies the bottom's axis at that place, one -1 is inferred.
-    A negative axis counts from behind the last one: -1 adds axes at the end."""
+    """num_axes axes (-1: all) from `axis` on become shape: 0 copies the bottom's axis at that place, one -1
+    is inferred. A negative axis counts from behind the last one: -1 adds axes at the end."""
     start = axis if axis >= 0 else x.dim() + axis + 1
     end = x.dim() if num_axes == -1 else start + num_axes
     if not 0 <= start <= end <= x.dim():
         raise ValueError(f'axis {axis} and num_axes {num_axes} do not fit a bottom of {x.dim()} axes')
     dims = list(shape.dim)
     for i, d in enumerate(dims):
-        if d == 0 and start + i >= x.dim() or d < -1:
-            raise ValueError(f'dim {d} at place {i} of {dims}: there is no axis {start + i} to copy' if d == 0 else f'dim {d} of {dims}')
+        if d < -1 or d == 0 and start + i >= x.dim():
+            why = f'there is no axis {start + i} to copy' if d == 0 else 'wanted -1, 0 or a size'
+            raise ValueError(f'dim {d} at place {i} of {list(shape.dim)}: {why}')
         dims[i] = x.shape[start + i] if d == 0 else d
     known = math.prod(d for d in dims if d != -1) * math.prod(x.shape[:start] + x.shape[end:])
     if dims.count(-1) == 1:
@@ -83,7 +90,8 @@ def reshape(x, *, shape, axis, num_axes):
             raise ValueError(f'{x.numel()} elements cannot be spread over {list(shape.dim)}')
         dims[dims.index(-1)] = x.numel() // known
     elif known != x.numel() or -1 in dims:
-        raise ValueError(f'{x.numel()} elements do not fit the shape {list(shape.dim)} in place of {tuple(x.shape[start:end])}')
+        raise ValueError(f'{x.numel()} elements do not fit the shape {list(shape.dim)} in place of '
+                         f'{tuple(x.shape[start:end])}')
     return x.reshape(x.shape[:start] + tuple(dims) + x.shape[end:])
 
 
@@ -104,7 +112,8 @@ def slice(x, *, axis, slice_dim, slice_point, num_tops):
         return x.split(size // num_tops, axis)
     edges = (0, *slice_point, size)
     if len(slice_point) != num_tops - 1 or any(a >= b for a, b in zip(edges, edges[1:])):
-        raise ValueError(f'{num_tops} tops want {num_tops - 1} rising slice_points inside 0..{size}; got {slice_point}')
+        raise ValueError(f'{num_tops} tops want {num_tops - 1} rising slice_points inside 0..{size}; '
+                         f'got {slice_point}')
     return x.split([b - a for a, b in zip(edges, edges[1:])], axis)
 
 
