@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """List what is wrong with a dataset's images and annotations.
 
-    tools/check_dataset.py data/datasets/blood.yml      or a registered name, pascal_voc, imagenet, or an imdb's name
+    tools/check_dataset.py data/datasets/blood.yml      or a registered name, pascal_voc, imagenet, or an
+    imdb's name
 
 Exit status 1 if a problem would stop training (unreadable file, unknown class), 0 otherwise.
 """
@@ -15,8 +16,9 @@ from datasets.factory import imdbs_of
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('dataset', metavar='DATASET', help='a .yml file, a registered name, or an imdb name')
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser.add_argument('dataset', metavar='DATASET',
+                        help='a .yml file, a registered name, pascal_voc, imagenet, or the name of an imdb')
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
@@ -39,9 +41,9 @@ def report(imdbs, survey):
     print(f'{sum(survey.objects.values())} objects, {survey.difficult} of them difficult; pixels count from '
           f'{imdbs[0].base}')
     found = {imdbs[0].class_index(name): count for name, count in survey.objects.items()}
-    print(f'{len(classes)} classes; with objects: '
-          + (', '.join(f'{imdbs[0].class_names[i]} {found[i]}' for i in sorted(found.keys() - {None})) or 'none'))
-    print(f'{len(survey.problems)} problems, {survey.stops} that stop training')
+    counts = [f'{imdbs[0].class_names[i]} {found[i]}' for i in sorted(found.keys() - {None})]
+    print(f'{len(classes)} classes; with objects: {", ".join(counts) or "none"}')
+    print(f'problems: {len(survey.problems)}, of them stop training: {survey.stops}')
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from fast_rcnn.config import cfg
 from utils.files import load_npz, save_npz
 from utils.progress import progress
 
@@ -25,7 +26,7 @@ CACHE_FROM = 4000
 
 
 class Annotation(NamedTuple):
-    """One file: n names, boxes (n, 4) float32 xmin ymin xmax ymax, difficult (n,) bool, size (width, height) or None."""
+    """One file: n names, boxes (n, 4) float32 xmin ymin xmax ymax, difficult (n,), size (w, h) or None."""
     names: list
     boxes: np.ndarray
     difficult: np.ndarray
@@ -36,8 +37,8 @@ NO_OBJECTS = Annotation([], np.zeros((0, 4), np.float32), np.zeros(0, bool), Non
 
 
 class Annotations(NamedTuple):
-    """N files: counts (N,) objects of each, sizes (N, 2) width and height of the images themselves (0: not asked for),
-    boxes (B, 4) float32, difficult (B,) bool, names (B,) indices into vocabulary (V,)."""
+    """N files: counts (N,) objects of each, sizes (N, 2) width and height of the images themselves (0: not
+    asked for), boxes (B, 4) float32, difficult (B,) bool, names (B,) indices into vocabulary (V,)."""
     counts: np.ndarray
     sizes: np.ndarray
     boxes: np.ndarray
@@ -51,12 +52,13 @@ def clean_boxes(boxes, width, height, base):
 
     1. base (0 or 1), the number of the first pixel in the file, is subtracted.
     2. A box whose corners are swapped (inverted) is swapped back.
-    3. A box beyond the image is dropped (outside), one partly beyond is cut at 0 and width - 1, height - 1 (clipped).
+    3. A box beyond the image is dropped (outside), one partly beyond is cut at 0 and width - 1 or height - 1
+       (clipped).
     4. A box that then has x1 == x2 or y1 == y2 is dropped (zero area).
 
     boxes (n, 4) as written; width, height: numbers, or one per box.
-    Returns boxes (n, 4) float32 x1 y1 x2 y2, inclusive, and the faults: {'inverted', 'clipped', 'outside', 'zero area'}
-    -> (n,) bool. Boxes that are outside or of zero area are the caller's to leave out.
+    Returns boxes (n, 4) float32 x1 y1 x2 y2, inclusive, and the faults: {'inverted', 'clipped', 'outside',
+    'zero area'} -> (n,) bool. Boxes that are outside or of zero area are the caller's to leave out.
     """
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4) - base
     last = np.stack(np.broadcast_arrays(width, height), -1).astype(np.float32) - 1
@@ -71,7 +73,7 @@ def clean_boxes(boxes, width, height, base):
 
 
 def guess_base(boxes):
-    """0 if some coordinate lies in [0, 1), else 1: in a set that counts pixels from 1 no such coordinate occurs."""
+    """0 if some coordinate lies in [0, 1), which is no pixel where they count from 1; else 1."""
     return 0 if np.any((boxes >= 0) & (boxes < 1)) else 1
 
 
@@ -88,7 +90,8 @@ def read_xml(path):
     names = [_name(path, i, item) for i, item in enumerate(objects, 1)]
     boxes = [_box(path, i, item) for i, item in enumerate(objects, 1)]
     difficult = [(item.findtext('difficult') or '').strip() == '1' for item in objects]
-    return Annotation(names, np.array(boxes, np.float32).reshape(-1, 4), np.array(difficult, bool), _size(root))
+    return Annotation(names, np.array(boxes, np.float32).reshape(-1, 4), np.array(difficult, bool),
+                      _size(root))
 
 
 def _name(path, number, item):
@@ -107,8 +110,8 @@ def _box(path, number, item):
         box = [np.nan]
     if not np.isfinite(box).all():
         got = ', '.join(f'{corner} {word}' for corner, word in zip(CORNERS, words))
-        raise ValueError(f'{path}: object {number} ({_name(path, number, item)}): wanted a <bndbox> of four numbers, '
-                         f'got {got}')
+        raise ValueError(f'{path}: object {number} ({_name(path, number, item)}): wanted a <bndbox> of four '
+                         f'numbers, got {got}')
     return box
 
 
@@ -131,15 +134,16 @@ def image_size(path):
         raise OSError(f'{path}: not an image that can be read') from None
 
 
-def read_annotations(files, cache_file, tolerant=False):
+def read_annotations(files, name, tolerant=False):
     """Annotations of N (annotation path or None for no objects, image path or None to leave its size 0).
 
-    From CACHE_FROM files on they are kept in cache_file (.npz), whose key changes with every path, modification time,
-    size, and with this module. tolerant: files that cannot be read count as without objects, and nothing is kept.
+    From CACHE_FROM files on they are kept in data/cache/<name>_annotations.npz, whose key changes with every
+    path, modification time, size, and with this module. tolerant: files that cannot be read count as without
+    objects, and nothing is kept.
     """
     if tolerant or len(files) < CACHE_FROM:
-        return _collect(files, cache_file, tolerant)
-    key = _key(files)
+        return _collect(files, name, tolerant)
+    key, cache_file = _key(files), os.path.join(cfg.DATA_DIR, 'cache', f'{name}_annotations.npz')
     if os.path.exists(cache_file):
         try:
             arrays = load_npz(cache_file)
@@ -149,7 +153,7 @@ def read_annotations(files, cache_file, tolerant=False):
             if str(arrays.pop('key', '')) == key:
                 log.info('annotations of %d images: from %s', len(files), cache_file)
                 return Annotations(**arrays)
-    annotations = _collect(files, cache_file, tolerant)
+    annotations = _collect(files, name, tolerant)
     save_npz(cache_file, key=np.array(key), **annotations._asdict())
     return annotations
 
@@ -164,12 +168,11 @@ def _key(files):
     return digest.hexdigest()
 
 
-def _collect(files, cache_file, tolerant):
-    desc = 'reading annotations for ' + os.path.basename(cache_file).rsplit('.', 1)[0]
-    quiet = len(files) < CACHE_FROM
-    found = [_read(*pair, tolerant) for pair in (files if quiet else progress(files, desc))]
+def _collect(files, name, tolerant):
+    shown = files if len(files) < CACHE_FROM else progress(files, f'annotations of {name}')
+    found = [_read(*pair, tolerant) for pair in shown]
     index = {}
-    names = [index.setdefault(name, len(index)) for annotation, _ in found for name in annotation.names]
+    names = [index.setdefault(word, len(index)) for annotation, _ in found for word in annotation.names]
     parts = [annotation for annotation, _ in found] + [NO_OBJECTS]
     return Annotations(counts=np.array([len(annotation.names) for annotation, _ in found], np.int64),
                        sizes=np.array([size for _, size in found], np.int64).reshape(-1, 2),

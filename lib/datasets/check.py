@@ -4,13 +4,13 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from datasets.annotations import clean_boxes, image_size, nearest, read_xml, NO_OBJECTS
+from datasets.annotations import NO_OBJECTS, clean_boxes, image_size, nearest, read_xml
 from utils.blob import read_image
 from utils.progress import progress
 
 # What becomes of a box that breaks a rule of annotations.clean_boxes
 TREATMENT = {'inverted': 'corners are swapped back', 'clipped': "is cut at the image's edge",
-             'outside': 'lies outside the image, is dropped', 'zero area': 'is dropped'}
+             'outside': 'is dropped', 'zero area': 'is dropped'}
 EXIF_ORIENTATION = 0x0112
 
 
@@ -25,13 +25,14 @@ class Problem(NamedTuple):
 
 
 class Survey:
-    """Problems (list) and counts of a list of xml_imdbs; an image that several of them hold is looked at once."""
+    """Problems (list) and counts of some xml_imdbs; an image that several of them hold is looked at once."""
 
     def __init__(self, imdbs):
         self.problems = []
         self.objects = Counter()
         self.images = self.empty = self.difficult = 0
-        unique = {(imdb.layout.root, imdb.image_index[i]): (imdb, i) for imdb in imdbs for i in range(imdb.num_images)}
+        unique = {(imdb.layout.root, image_id): (imdb, i)
+                  for imdb in imdbs for i, image_id in enumerate(imdb.image_index)}
         for imdb, i in progress(list(unique.values()), 'checking'):
             self._survey_image(imdb, i)
 
@@ -69,7 +70,7 @@ class Survey:
         try:
             with Image.open(path) as image:
                 if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-                    self._add(path, 'is turned by its EXIF tag; boxes are taken to be those of the pixels as stored')
+                    self._add(path, 'is turned by its EXIF tag; boxes are taken as of the pixels stored')
                 image.load()
         except (OSError, SyntaxError, ValueError) as error:
             self._add(path, f'damaged image ({error})')
@@ -87,16 +88,18 @@ class Survey:
             for rule, mask in faults.items():
                 if mask[number - 1]:
                     corners = 'xmin {:g} ymin {:g} xmax {:g} ymax {:g}'.format(*box)
-                    self._add(path, f'object {number} ({name}): {rule}: {corners} of {size[0]}x{size[1]} pixels '
-                                    f'counted from {imdb.base}; {TREATMENT[rule]}')
+                    self._add(path, f'object {number} ({name}): {rule}: {corners} of {size[0]}x{size[1]} '
+                                    f'pixels counted from {imdb.base}; {TREATMENT[rule]}')
 
     def _add(self, path, text, stops=False):
         self.problems.append(Problem(path, text, stops))
 
 
 def _from_error(error, imdb, i):
-    """A file that cannot be read. The message of our own readers begins with its path, the system's does not."""
+    """A file that cannot be read. Messages of our own begin with its path, the system's do not."""
     if getattr(error, 'filename', None):
         return Problem(error.filename, error.strerror, True)
     path, _, text = str(error).partition(': ')
-    return Problem(path, text, True) if text else Problem(f'{imdb.name}, image {imdb.image_index[i]}', path, True)
+    if not text:
+        return Problem(f'{imdb.name}, image {imdb.image_index[i]}', path, True)
+    return Problem(path, text, True)

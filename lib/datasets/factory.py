@@ -1,7 +1,7 @@
 """Datasets by name: get_imdb for tools, describe and register for the scripts.
 
-Built in: voc_<year>_<split>, imagenet_2015_<split>. Own datasets are registered as data/datasets/NAME.yml (the file, or
-a link to it) and give imdbs NAME_<split>.
+Built in: voc_<year>_<split>, imagenet_2015_<split>. Own datasets are registered as data/datasets/NAME.yml
+(the file, or a link to it) and give imdbs NAME_<split>.
 """
 import glob
 import os
@@ -42,19 +42,20 @@ def list_imdbs():
 
 def registered():
     """Names of the own datasets in data/datasets."""
-    return sorted(os.path.basename(path)[:-len('.yml')] for path in glob.glob(_registry_path('*')))
+    folder = os.path.dirname(_registry_path(''))
+    return sorted(name[:-len('.yml')] for name in glob.glob('*.yml', root_dir=folder))
 
 
 def register(path):
-    """Check a dataset's YAML file and make it known by its name -> Description. Raises if the name is another's."""
+    """Check a dataset's YAML file and make it known by its name, if no other has it. -> Description"""
     description = own.load(path)
     name, link = description.name, _registry_path(description.name)
     if name in BUILT_IN or re.match(r'(voc_\d{4}|imagenet_2015)(_|$)', name + '_'):
         raise ValueError(f'{path}: name: {name!r} is a built-in dataset\'s')
     if os.path.exists(link):
         if os.path.realpath(link) != description.path:
-            raise ValueError(f'{description.path}: name: {name!r} is registered for {os.path.realpath(link)}; '
-                             f'choose another name, or remove {link}')
+            raise ValueError(f'{description.path}: name: {name!r} is registered for '
+                             f'{os.path.realpath(link)}; choose another name, or remove {link}')
         return description
     os.makedirs(os.path.dirname(link), exist_ok=True)
     temporary = f'{link}.{os.getpid()}'
@@ -67,17 +68,17 @@ def describe(dataset):
     """The Description of `pascal_voc`, `imagenet`, a registered name, or a YAML file."""
     if dataset == 'pascal_voc':
         return own.Description('pascal_voc', 'voc', ('__background__',) + pascal_voc.CLASSES,
-                               dict.fromkeys(pascal_voc.SPLITS), 'trainval', 'test', prefix='voc_2007', base=1)
+                               dict.fromkeys(pascal_voc.SPLITS), 'trainval', 'test', prefix='voc_2007')
     if dataset == 'imagenet':
         return own.Description('imagenet', 'imagenet', ('__background__',) + tuple(imagenet.SYNSETS),
-                               dict.fromkeys(imagenet.SPLITS), 'trainval1_woextra', 'val2', prefix='imagenet_2015',
-                               base=0)
+                               dict.fromkeys(imagenet.SPLITS), 'trainval1_woextra', 'val2',
+                               prefix='imagenet_2015', base=0)
     return own.load(dataset) if is_path(dataset) else _load_registered(dataset)
 
 
 def imdbs_of(dataset, **how):
-    """The imdbs a DATASET stands for: of built-in ones those of training and test, of own ones all; or the one imdb of
-    that name. how: passed on to own.load."""
+    """The imdbs a DATASET stands for: of built-in ones those of training and test, of own ones all; or the
+    one imdb of that name. how: passed on to own.load."""
     if dataset in BUILT_IN:
         description = describe(dataset)
         return [get_imdb(description.train_imdb), get_imdb(description.test_imdb)]
@@ -95,11 +96,12 @@ def is_path(dataset):
 def _load_registered(name, **how):
     if name not in registered():
         known = list(BUILT_IN) + registered()
-        raise KeyError(f'unknown dataset {name}; the nearest is {nearest(name, known)}, known: {", ".join(known)} '
-                       f'(or the path of a .yml file)')
+        raise KeyError(f'unknown dataset {name}; the nearest is {nearest(name, known)}, known: '
+                       f'{", ".join(known)} (or the path of a .yml file)')
     description = own.load(_registry_path(name), **how)
     if description.name != name:
-        raise ValueError(f'{_registry_path(name)}: name: wanted {name}, as the file is called, got {description.name}')
+        raise ValueError(f'{_registry_path(name)}: name: wanted {name}, as the file is called, '
+                         f'got {description.name}')
     return description
 
 
@@ -110,5 +112,5 @@ def _registry_path(name):
 def _unknown_imdb(name, owners):
     known = list(_makers) + [f'{dataset}_{split}' for dataset in owners
                              for split in _load_registered(dataset).splits]
-    return (f'unknown imdb {name}; the nearest is {nearest(name, known)}. Known: {", ".join(known)}; registered '
-            f'datasets (imdb NAME_SPLIT): {", ".join(registered()) or "none"}')
+    return (f'unknown imdb {name}; the nearest is {nearest(name, known)}. Known: {", ".join(known)}; '
+            f'registered datasets (imdb NAME_SPLIT): {", ".join(registered()) or "none"}')

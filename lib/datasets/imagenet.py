@@ -2,9 +2,9 @@
 
 The devkit holds ImageSets/DET, Annotations/DET and Data/DET. Classes are the 200 WordNet ids of
 imagenet_det_synsets.tsv, in the order of ILSVRC's class index.
-Two habits of the recipe this follows are kept, so that its figures compare: boxes in the XML files are not shifted,
-only cut at width - 1 and height - 1; detections are written, and scored against the XML, with 1 added.
-AP is the area under the curve at IoU > 0.5, of the classes that occur.
+Two habits of the recipe this follows are kept, so that its figures compare: boxes in the XML files are not
+shifted, only cut at width - 1 and height - 1; detections are written, and scored against the XML, with 1
+added. AP is the area under the curve at IoU > 0.5, of the classes that occur.
 """
 import glob
 import logging
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 SPLITS = ('train', 'val', 'val1', 'val2', 'trainval1_woextra')
 
-VAL_HINT = ('val1 and val2 are the halves of val published with R-CNN (its data/splits/ilsvrc13: val1 has 9,887 lines '
-            '"id index", val2 has 9,917); copy the lists there')
+VAL_HINT = ('val1 and val2 are the halves of val published with R-CNN (its data/splits/ilsvrc13: val1 has '
+            '9,887 lines "id index", val2 has 9,917); copy the lists there')
 
 
 def _synsets():
@@ -35,7 +35,7 @@ SYNSETS = _synsets()
 
 
 class imagenet(xml_imdb):
-    """image_set: one of SPLITS, or another file of ImageSets/DET; devkit_path: the folder that holds ImageSets."""
+    """image_set: one of SPLITS, or another file of ImageSets/DET; devkit_path: the folder of ImageSets."""
 
     def __init__(self, image_set, year='2015', devkit_path=None):
         layout = ImagenetLayout(devkit_path or os.path.join(cfg.DATA_DIR, f'ImageNet{year}'), image_set)
@@ -71,8 +71,9 @@ def image_set_ids(layout, image_set):
 
 
 def _train_ids(layout, path):
-    lists = glob.glob(os.path.join(layout.sets_dir, 'train_*.txt'))
-    numbered = sorted((int(found[1]), name) for name in lists if (found := re.search(r'train_(\d+)\.txt$', name)))
+    lists = glob.glob('train_*.txt', root_dir=layout.sets_dir)
+    numbered = sorted((int(found[1]), os.path.join(layout.sets_dir, name)) for name in lists
+                      if (found := re.fullmatch(r'train_(\d+)\.txt', name)))
     if not numbered:
         raise FileNotFoundError(f'{path}: no such image set, nor are there train_1.txt ... train_200.txt. '
                                 f'{_devkit_hint(layout)}')

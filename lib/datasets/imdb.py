@@ -1,7 +1,7 @@
 """imdb: what every dataset offers to training and testing.
 
-A dataset is a class that sets _classes and _image_index and defines image_path_at and gt_roidb. Its roidb has one
-entry per image, R boxes each, K classes with '__background__' first:
+A dataset is a class that sets _classes and _image_index and defines image_path_at and gt_roidb. Its roidb has
+one entry per image, R boxes each, K classes with '__background__' first:
     boxes (R, 4) float32 x1 y1 x2 y2, 0-based, inclusive     gt_classes (R,) int32, 0 for proposals
     gt_overlaps (R, K) sparse: IoU with the best object, in its class's column
     seg_areas (R,) float32: pixels of objects, 0 for proposals        flipped: mirror the image left to right
@@ -17,14 +17,15 @@ from utils.cython_bbox import bbox_overlaps
 from utils.proposals import load_proposals
 
 # Ranges of an object's area in pixels, for evaluate_recall
-AREAS = {'all': (0, 1e5 ** 2), 'small': (0, 32 ** 2), 'medium': (32 ** 2, 96 ** 2), 'large': (96 ** 2, 1e5 ** 2),
+AREAS = {'all': (0, 1e5 ** 2),
+         'small': (0, 32 ** 2), 'medium': (32 ** 2, 96 ** 2), 'large': (96 ** 2, 1e5 ** 2),
          '96-128': (96 ** 2, 128 ** 2), '128-256': (128 ** 2, 256 ** 2), '256-512': (256 ** 2, 512 ** 2),
          '512-inf': (512 ** 2, 1e5 ** 2)}
 
 
 class imdb:
-    """An image database. config: 'rpn_file' (proposals for rpn_roidb), 'competition' (see competition_mode), and what
-    a dataset adds."""
+    """An image database. config: 'rpn_file' (proposals for rpn_roidb), 'competition' (see competition_mode),
+    and what a dataset adds."""
 
     def __init__(self, name):
         self._name = name
@@ -85,7 +86,7 @@ class imdb:
         return self._roidb
 
     def set_proposal_method(self, method):
-        """Where the roidb's boxes come from: 'gt', 'rpn', 'selective_search', or any method named <method>_roidb."""
+        """Where the roidb's boxes come from: 'gt', 'rpn' ..., any that has a method <method>_roidb."""
         known = [name[:-len('_roidb')] for name in dir(self) if name.endswith('_roidb') and name[0] != '_']
         if method not in known:
             raise ValueError(f'{self.name}: unknown proposal method {method!r}, known: {", ".join(known)}')
@@ -106,11 +107,11 @@ class imdb:
         return image_size(self.image_path_at(i))
 
     def evaluate_detections(self, all_boxes, output_dir=None):
-        """Mean AP of all_boxes[class][image] = (n, 5) x1 y1 x2 y2 score; results are written to output_dir."""
+        """Mean AP of all_boxes[class][image] = (n, 5) x1 y1 x2 y2 score; writes results to output_dir."""
         raise NotImplementedError(f'{type(self).__name__} has no evaluate_detections')
 
     def competition_mode(self, on):
-        """On: detections are written as a competition's server wants them, and not scored: no annotations needed."""
+        """On: detections are only written, for a competition's server to score; annotations may lack."""
         self.config['competition'] = bool(on)
 
     def rpn_roidb(self):
@@ -123,14 +124,15 @@ class imdb:
     def _roidb_of(self, box_list, source):
         """Objects (where there are annotations) and given boxes."""
         if len(box_list) != self.num_images:
-            raise ValueError(f'{source}: proposals of {len(box_list)} images, but {self.name} has {self.num_images}')
+            raise ValueError(f'{source}: proposals of {len(box_list)} images, '
+                             f'but {self.name} has {self.num_images}')
         if self.config['competition']:
             return self.create_roidb_from_box_list(box_list, None)
         gt_roidb = self.gt_roidb()
         return self.merge_roidbs(gt_roidb, self.create_roidb_from_box_list(box_list, gt_roidb))
 
     def create_roidb_from_box_list(self, box_list, gt_roidb):
-        """Entries for boxes (n, 4 or more columns) of each image, overlaps taken with gt_roidb's (None: no objects)."""
+        """Entries for boxes (n, >= 4) of each image; overlaps with gt_roidb's objects, if that is not None."""
         if len(box_list) != self.num_images:
             raise ValueError(f'{self.name}: boxes of {len(box_list)} images, wanted {self.num_images}')
         objects = gt_roidb if gt_roidb is not None else [None] * len(box_list)
@@ -145,8 +147,8 @@ class imdb:
             best, rows = iou.max(1), np.arange(len(boxes))
             overlaps[rows, entry['gt_classes'][iou.argmax(1)]] = best
         return {'boxes': boxes, 'gt_classes': np.zeros(len(boxes), np.int32),
-                'gt_overlaps': scipy.sparse.csr_matrix(overlaps), 'seg_areas': np.zeros(len(boxes), np.float32),
-                'flipped': False}
+                'gt_overlaps': scipy.sparse.csr_matrix(overlaps),
+                'seg_areas': np.zeros(len(boxes), np.float32), 'flipped': False}
 
     @staticmethod
     def merge_roidbs(a, b):
@@ -178,11 +180,11 @@ class imdb:
     def evaluate_recall(self, candidate_boxes=None, thresholds=None, area='all', limit=None):
         """How many objects the proposals cover. The roidb must hold the objects.
 
-        candidate_boxes: (n, 4) per image, best first; None: the roidb's boxes that are no objects. limit: use only so
-        many per image. thresholds: IoUs, default .5 .55 ... .95. area: a key of AREAS.
+        candidate_boxes: (n, 4) per image, best first; None: the roidb's boxes that are no objects. limit: use
+        only so many per image. thresholds: IoUs, default .5 .55 ... .95. area: a key of AREAS.
         Objects and boxes are matched one to one: again and again the pair of the highest IoU that is left.
-        Returns {'recalls' (T,), 'ar': their mean, 'thresholds' (T,), 'gt_overlaps': the matches' IoUs, rising}; without
-        objects in that range recalls are nan.
+        Returns {'recalls' (T,), 'ar': their mean, 'thresholds' (T,), 'gt_overlaps': the matches' IoUs,
+        rising}; without objects in that range recalls are nan.
         """
         if area not in AREAS:
             raise ValueError(f'unknown area {area!r}, known: {", ".join(AREAS)}')
@@ -190,7 +192,8 @@ class imdb:
         matched, total = [np.zeros(0)], 0
         for i, entry in enumerate(self.roidb):
             objects = self._objects_in_range(entry, *AREAS[area])
-            boxes = entry['boxes'][entry['gt_classes'] == 0] if candidate_boxes is None else candidate_boxes[i]
+            own_boxes = entry['boxes'][entry['gt_classes'] == 0]
+            boxes = own_boxes if candidate_boxes is None else candidate_boxes[i]
             total += len(objects)
             matched.append(match_one_to_one(boxes[:limit], objects))
         overlaps = np.sort(np.concatenate(matched))
@@ -205,7 +208,7 @@ class imdb:
 
 
 def match_one_to_one(boxes, objects):
-    """IoUs (G,) of objects (G, 4) with the boxes (n, 4) they are given, greedily; 0 for an object left without."""
+    """IoUs (G,) of objects (G, 4) with the boxes (n, 4) given to them, greedily; 0 where there is none."""
     result = np.zeros(len(objects))
     if not len(boxes) or not len(objects):
         return result

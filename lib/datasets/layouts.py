@@ -1,7 +1,7 @@
 """Where a dataset's images, annotations and image sets lie under its root: the VOC and the ILSVRC DET layout.
 
-A layout has sets_dir, sets() (names of the image sets found there), image(id), annotation(id). Both raise or name a
-path that does not exist when a file is missing; nothing is skipped.
+A layout has sets_dir, sets() (names of the image sets found there), image(id), annotation(id). Both raise or
+name a path that does not exist when a file is missing; nothing is skipped.
 """
 import glob
 import os
@@ -35,10 +35,12 @@ class VocLayout:
 
 
 class ImagenetLayout:
-    """Data/DET/FOLDER/ID.JPEG (or another of EXTENSIONS), Annotations/DET/FOLDER/ID.xml, ImageSets/DET/SET.txt
+    """Data/DET/FOLDER/ID.JPEG (or another of EXTENSIONS), Annotations/DET/FOLDER/ID.xml,
+    ImageSets/DET/SET.txt
 
-    FOLDER is train, val or test. ILSVRC's own ids say which (ILSVRC2012_val_..., ILSVRC2014_train_0000/...). Others lie
-    in the folder that their image set is named after (val1: val), or else in the only one that has the id.
+    FOLDER is train, val or test. ILSVRC's own ids say which (ILSVRC2012_val_..., ILSVRC2014_train_0000/...).
+    Others lie in the folder that their image set is named after (val1: val), or else in the only one that has
+    the id.
     """
 
     default_base = 0
@@ -70,10 +72,11 @@ class ImagenetLayout:
         if self._own_folder in held:
             return self._own_folder
         if not held:
-            return self._own_folder if os.path.isdir(os.path.join(self.root, 'Data', 'DET', self._own_folder)) else ''
+            exists = os.path.isdir(os.path.join(self.root, 'Data', 'DET', self._own_folder))
+            return self._own_folder if exists else ''
         if len(held) > 1:
-            raise ValueError(f'{self.root}: image {image_id} lies in more than one of the folders {", ".join(held)} '
-                             f'of Annotations/DET; write it as FOLDER/{image_id} in the image set')
+            raise ValueError(f'{self.root}: image {image_id} lies in more than one of the folders '
+                             f'{", ".join(held)} of Annotations/DET; list it as FOLDER/{image_id}')
         return held[0]
 
     def _holds(self, folder, image_id):
@@ -92,7 +95,7 @@ def find_image(stem, extensions=EXTENSIONS):
 
 
 def read_image_set(path, hint=''):
-    """Image ids of a text file: one a line, a number after it (index or flag) ignored. Empty or missing: an error."""
+    """Image ids of a text file: one a line, a number after it (index or flag) ignored. At least one."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no such image set.{" " * bool(hint)}{hint}')
     with open(path, encoding='utf-8-sig') as stream:
@@ -103,4 +106,4 @@ def read_image_set(path, hint=''):
 
 
 def _stems(folder):
-    return sorted(os.path.splitext(os.path.basename(path))[0] for path in glob.glob(os.path.join(folder, '*.txt')))
+    return sorted(name[:-len('.txt')] for name in glob.glob('*.txt', root_dir=folder))

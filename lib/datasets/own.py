@@ -5,11 +5,11 @@
     root: ../BCCD                   the folder that holds Annotations, ImageSets ...
 The rest may be left out:
     classes: [RBC, WBC]             default `from annotations`: the names that occur, sorted
-    splits: {train: sets/a.txt}     image sets: a file of ids, or a list of them; default: the layout's own sets
-    train: trainval                 what the scripts train and test on; default trainval and test, else train and val
-    test: test
-    base: 0                         the number of the first pixel, 0 or 1. Default: voc 0 if a coordinate of the whole
-                                    dataset lies in [0, 1), else 1; imagenet 0
+    splits: {train: sets/a.txt}     name: a file of image ids, or a list; default: the layout's image sets
+    train: trainval                 what the scripts train and test on; default: trainval and test where both
+    test: test                      exist, else train and val
+    base: 0                         the number of the first pixel, 0 or 1; default: imagenet 0; voc 0 if a
+                                    coordinate of the whole dataset lies in [0, 1), else 1
     cfg: {TRAIN: {SCALES: [480]}}   settings, as in experiments/cfgs
     anchors: {scales: [8, 16], ratios: [0.5, 1, 2]}
     max_iters: 4000                 or four numbers: one per training stage
@@ -26,15 +26,15 @@ from datasets.annotations import guess_base, nearest, read_annotations
 from datasets.imagenet import SYNSETS
 from datasets.layouts import LAYOUTS, read_image_set
 from datasets.xml_imdb import xml_imdb
-from fast_rcnn.config import cfg
 
 FROM_ANNOTATIONS = 'from annotations'
 
 
 @dataclass
 class Description:
-    """What the scripts need to know of a dataset. classes begin with '__background__'; train and test are split names,
-    train_imdb and test_imdb the imdbs'; splits: name -> image ids; anchors, max_iters: None where not given."""
+    """What the scripts need to know of a dataset. classes begin with '__background__'; train and test are
+    split names, train_imdb and test_imdb the imdbs'; splits: name -> image ids; anchors, max_iters: None
+    where not given."""
     name: str
     format: str
     classes: tuple
@@ -85,7 +85,7 @@ class own(xml_imdb):
 
 
 def load(path, tolerant=False):
-    """The Description in a YAML file. tolerant: annotations that cannot be read are passed over (for the checker)."""
+    """The Description in a YAML file. tolerant: annotations that cannot be read are passed over."""
     path = os.path.realpath(path)
     values = _checked(path, _read(path))
     values['root'] = os.path.normpath(os.path.join(os.path.dirname(path), values['root']))
@@ -96,10 +96,11 @@ def load(path, tolerant=False):
     if classes == FROM_ANNOTATIONS or base is None:
         found = _all_annotations(values, tolerant)
         base = guess_base(found.boxes) if base is None else base
-        classes = sorted(found.vocabulary.tolist()) if classes == FROM_ANNOTATIONS else classes
+        classes = _occurring(found) if classes == FROM_ANNOTATIONS else classes
     if not classes:
         raise ValueError(f'{path}: no classes, neither listed nor in the annotations')
-    return Description(**{**values, 'classes': ('__background__',) + tuple(classes), 'base': base, 'path': path})
+    classes = ('__background__',) + tuple(classes)
+    return Description(**{**values, 'classes': classes, 'base': base, 'path': path})
 
 
 def _read(path):
@@ -118,8 +119,11 @@ def _read(path):
 def _all_annotations(values, tolerant):
     files = [(LAYOUTS[values['format']](values['root'], split).annotation(image_id), None)
              for split, ids in values['splits'].items() for image_id in ids]
-    return read_annotations(list(dict.fromkeys(files)),
-                            os.path.join(cfg.DATA_DIR, 'cache', f"{values['name']}_annotations.npz"), tolerant)
+    return read_annotations(list(dict.fromkeys(files)), values['name'], tolerant)
+
+
+def _occurring(annotations):
+    return sorted(name for name in annotations.vocabulary.tolist() if name != '__background__')
 
 
 def _splits(path, values):
@@ -127,7 +131,8 @@ def _splits(path, values):
     layout = LAYOUTS[values['format']](values['root'])
     if not os.path.isdir(values['root']):
         raise FileNotFoundError(f"{path}: root: no such folder {values['root']}")
-    given = values.get('splits') or {name: os.path.join(layout.sets_dir, name + '.txt') for name in layout.sets()}
+    given = values.get('splits') or {name: os.path.join(layout.sets_dir, name + '.txt')
+                                     for name in layout.sets()}
     if not given:
         raise ValueError(f'{path}: no splits are listed, and there are no image sets {layout.sets_dir}/*.txt')
     return {_word(path, 'split', name): _ids(path, name, source) for name, source in given.items()}
@@ -174,13 +179,14 @@ def _checked(path, values):
     if classes != FROM_ANNOTATIONS:
         names = [str(name).strip() for name in classes if name != '__background__']
         values = {**values, 'classes': names}
-        if len(set(names)) < len(names):
-            raise ValueError(f'{path}: classes: {next(n for n in names if names.count(n) > 1)!r} is listed twice')
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f'{path}: classes: {twice[0]!r} is listed twice')
     return values
 
 
-def _numbers(value, low=0.0):
-    return isinstance(value, list) and bool(value) and all(type(n) in (int, float) and n > low for n in value)
+def _numbers(value):
+    return isinstance(value, list) and bool(value) and all(type(n) in (int, float) and n > 0 for n in value)
 
 
 def _is_classes(value):
@@ -189,7 +195,8 @@ def _is_classes(value):
 
 
 def _is_anchors(value):
-    return isinstance(value, dict) and value.keys() <= {'scales', 'ratios'} and all(map(_numbers, value.values()))
+    return (isinstance(value, dict) and value.keys() <= {'scales', 'ratios'}
+            and all(map(_numbers, value.values())))
 
 
 def _is_iters(value):
@@ -203,7 +210,7 @@ CHECKS = {
     'format': (' or '.join(LAYOUTS), lambda value: value in list(LAYOUTS)),
     'root': ('a folder', lambda value: isinstance(value, str)),
     'classes': (f'a list of names (yes, no, on, off in quotes) or `{FROM_ANNOTATIONS}`', _is_classes),
-    'splits': ('a mapping of names to image-set files or lists', lambda value: isinstance(value, dict) and value),
+    'splits': ('names: image-set files or lists of ids', lambda value: isinstance(value, dict) and value),
     'train': ('the name of a split', lambda value: isinstance(value, str)),
     'test': ('the name of a split', lambda value: isinstance(value, str)),
     'base': ('0 or 1', lambda value: type(value) is int and value in (0, 1)),

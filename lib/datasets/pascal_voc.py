@@ -1,6 +1,7 @@
 """PASCAL VOC 2007 and 2012, imdb names voc_<year>_<split>, in data/VOCdevkit<year>/VOC<year>.
 
-Objects marked difficult are not trained on, and neither right nor wrong in a test. Pixels count from 1 in the files.
+Objects marked difficult are not trained on, and neither right nor wrong in a test. Pixels count from 1 in the
+files.
 """
 import os
 
@@ -8,8 +9,9 @@ from datasets.layouts import VocLayout, read_image_set
 from datasets.xml_imdb import xml_imdb
 from fast_rcnn.config import cfg
 
-CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog',
-           'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
+CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
+           'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train',
+           'tvmonitor')
 YEARS = ('2007', '2012')
 SPLITS = ('train', 'val', 'trainval', 'test')
 

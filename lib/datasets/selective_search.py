@@ -1,6 +1,7 @@
 """Given proposals in MATLAB files, as selective search's authors publish them.
 
-A file holds two cell arrays of N entries: boxes, each (n, 4) y1 x1 y2 x2 counted from 1, and images, the image ids.
+A file holds two cell arrays of N entries: boxes, each (n, 4) y1 x1 y2 x2 counted from 1, and images, the
+image ids.
 """
 import os
 
@@ -21,7 +22,8 @@ def load_selective_search(path, image_index):
     by_image = dict(zip(map(_text, content['images'].ravel()), content['boxes'].ravel()))
     missing = [image_id for image_id in image_index if image_id not in by_image]
     if missing:
-        raise ValueError(f'{path}: no proposals for {len(missing)} of {len(image_index)} images, first {missing[0]}')
+        raise ValueError(f'{path}: no proposals for {len(missing)} of {len(image_index)} images, '
+                         f'first {missing[0]}')
     return [_boxes(by_image[image_id]) for image_id in image_index]
 
 
@@ -31,7 +33,8 @@ def save_selective_search(path, image_index, boxes):
     for i, image_boxes in enumerate(boxes):
         cells[i] = np.asarray(image_boxes, np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]] + 1
     with atomic_path(path) as temporary:
-        scipy.io.savemat(temporary, {'boxes': cells, 'images': np.array(image_index, object)}, appendmat=False)
+        content = {'boxes': cells, 'images': np.array(image_index, object)}
+        scipy.io.savemat(temporary, content, appendmat=False)
 
 
 def unique_boxes(boxes):
@@ -41,7 +44,7 @@ def unique_boxes(boxes):
 
 def filter_small_boxes(boxes, min_size):
     """Indices of the boxes (n, 4) at least min_size pixels wide and high."""
-    return np.where((boxes[:, 2] - boxes[:, 0] + 1 >= min_size) & (boxes[:, 3] - boxes[:, 1] + 1 >= min_size))[0]
+    return np.where((boxes[:, 2:4] - boxes[:, 0:2] + 1 >= min_size).all(1))[0]
 
 
 def _text(cell):
@@ -49,5 +52,5 @@ def _text(cell):
 
 
 def _boxes(cell):
-    """y1 x1 y2 x2 from 1 -> x1 y1 x2 y2 from 0. In float: the files hold unsigned numbers, which would wrap."""
+    """y1 x1 y2 x2 from 1 -> x1 y1 x2 y2 from 0, in float: the files' unsigned numbers would wrap."""
     return np.asarray(cell, np.float32).reshape(-1, 4)[:, [1, 0, 3, 2]] - 1

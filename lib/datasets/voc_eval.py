@@ -1,7 +1,8 @@
 """Average precision of one class as PASCAL VOC defines it.
 
 D detections and G ground-truth boxes of all images together. Boxes are x1 y1 x2 y2, inclusive pixels.
-Everingham et al., "The PASCAL Visual Object Classes Challenge", section 4.2 (11 points), devkit of 2010 (area).
+Everingham et al., "The PASCAL Visual Object Classes Challenge", section 4.2 (11 points), devkit of 2010
+(area).
 """
 import numpy as np
 
@@ -20,12 +21,14 @@ def voc_ap(rec, prec, use_07_metric=False):
     return float(np.sum(np.diff(rec, prepend=0.0) * envelope))
 
 
-def voc_eval(det_images, det_boxes, scores, gt_images, gt_boxes, gt_difficult, ovthresh=0.5, use_07_metric=False):
+def voc_eval(det_images, det_boxes, scores, gt_images, gt_boxes, gt_difficult, ovthresh=0.5,
+             use_07_metric=False):
     """Recall (D,), precision (D,) and AP of one class. No object that is not difficult: AP is nan.
 
     det_images (D,), gt_images (G,): which image each box is of; gt_difficult (G,) bool.
-    By falling score (equal scores in the order given), a detection looks at the object of its image it overlaps most:
-    IoU > ovthresh: difficult - neither right nor wrong; not yet found - right; found before - wrong. Else wrong.
+    By falling score (equal scores in the order given), a detection looks at the object of its image it
+    overlaps most: IoU > ovthresh: difficult - neither right nor wrong; not yet found - right; found before -
+    wrong. Else wrong.
     """
     gt_difficult = np.asarray(gt_difficult, bool)
     order = np.argsort(-np.asarray(scores, float), kind='stable')
@@ -47,7 +50,7 @@ def voc_eval(det_images, det_boxes, scores, gt_images, gt_boxes, gt_difficult, o
 
 
 def _best_objects(det_images, det_boxes, gt_images, gt_boxes):
-    """For each detection the highest IoU (D,) with an object of its image (-1: there is none), and which (D,)."""
+    """For each detection the highest IoU (D,) with an object of its image (-1: none), and which (D,)."""
     det_images, gt_images = np.asarray(det_images, int), np.asarray(gt_images, int)
     overlap, match = np.full(len(det_images), -1.0), np.zeros(len(det_images), int)
     objects, detections = _by_image(gt_images), _by_image(det_images)

@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class xml_imdb(imdb):
-    """split (a word in result files' names), classes (without background), layout and image_index say what the dataset
-    is; base is the number of the first pixel in its files. config adds 'use_diff' (train on difficult objects too) and 'min_size' (smallest given
-    proposal, pixels)."""
+    """split (a word in result files' names), classes (without background), layout and image_index say what
+    the dataset is; base is the number of the first pixel in its files. config adds 'use_diff' (train on
+    difficult objects too) and 'min_size' (smallest given proposal, pixels)."""
 
     use_07_metric = False
 
@@ -55,13 +55,14 @@ class xml_imdb(imdb):
 
     @cached_property
     def _annotations(self):
-        files = [(self.layout.annotation(image_id), self.layout.image(image_id)) for image_id in self._originals]
-        return read_annotations(files, os.path.join(self.cache_path, f'{self.name}_annotations.npz'))
+        files = [(self.layout.annotation(image_id), self.layout.image(image_id))
+                 for image_id in self._originals]
+        return read_annotations(files, self.name)
 
     @cached_property
     def _objects(self):
-        """images (B,), classes (B,), boxes (B, 4) by clean_boxes, difficult (B,), of the objects that are kept, and
-        written (B, 4), their boxes as in the files."""
+        """images (B,), classes (B,), boxes (B, 4) by clean_boxes, difficult (B,), of the objects that are
+        kept, and written (B, 4), their boxes as in the files."""
         data = self._annotations
         images = np.repeat(np.arange(len(data.counts)), data.counts)
         classes = self._class_indices(data, images)
@@ -75,7 +76,7 @@ class xml_imdb(imdb):
         known = [self.class_index(name) for name in data.vocabulary.tolist()]
         if None in known:
             number = known.index(None)
-            name = data.vocabulary[number]
+            name = str(data.vocabulary[number])
             path = self.annotation_path_at(images[np.argmax(data.names == number)])
             raise ValueError(f'{path}: unknown class {name!r}; the nearest class of {self.name} is '
                              f'{nearest(name, self.classes[1:])!r}')
@@ -86,8 +87,8 @@ class xml_imdb(imdb):
         dropped = count['outside'] + count['zero area']
         if any(count.values()):
             log.warning('%s: %d boxes clipped, %d inverted, %d dropped (%d zero area, %d outside the image): '
-                        'tools/check_dataset.py lists them', self.name, count['clipped'], count['inverted'], dropped,
-                        count['zero area'], count['outside'])
+                        'tools/check_dataset.py lists them', self.name, count['clipped'], count['inverted'],
+                        dropped, count['zero area'], count['outside'])
 
     def gt_roidb(self):
         objects = self._objects
@@ -95,12 +96,15 @@ class xml_imdb(imdb):
         boxes, classes = objects['boxes'][chosen], objects['classes'][chosen]
         areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
         cuts = np.searchsorted(objects['images'][chosen], np.arange(1, len(self._originals)))
-        return [self._gt_entry(*parts) for parts in zip(*(np.split(a, cuts) for a in (boxes, classes, areas)))]
+        parts = [np.split(array, cuts) for array in (boxes, classes, areas)]
+        return [self._gt_entry(*image_parts) for image_parts in zip(*parts)]
 
     def _gt_entry(self, boxes, classes, areas):
-        overlaps = scipy.sparse.csr_matrix((np.ones(len(classes), np.float32), classes, np.arange(len(classes) + 1)),
-                                           shape=(len(classes), self.num_classes))
-        return {'boxes': boxes, 'gt_classes': classes, 'gt_overlaps': overlaps, 'seg_areas': areas, 'flipped': False}
+        n = len(classes)
+        overlaps = scipy.sparse.csr_matrix((np.ones(n, np.float32), classes, np.arange(n + 1)),
+                                           shape=(n, self.num_classes))
+        return {'boxes': boxes, 'gt_classes': classes, 'gt_overlaps': overlaps, 'seg_areas': areas,
+                'flipped': False}
 
     def selective_search_roidb(self):
         """Objects and the proposals in data/selective_search_data/<imdb name>.mat."""
@@ -116,8 +120,8 @@ class xml_imdb(imdb):
         return boxes[filter_small_boxes(boxes, self.config['min_size'])]
 
     def evaluate_detections(self, all_boxes, output_dir=None):
-        """Write result files to output_dir (None: nowhere), print the AP of each class that has ground truth, and
-        return their mean; in competition mode write only, and return nan."""
+        """Write result files to output_dir (None: nowhere), print the AP of each class that has ground truth,
+        and return their mean; in competition mode write only, and return nan."""
         self._check_shape(all_boxes)
         if output_dir is not None:
             print(f'Results are written to {self.write_results(all_boxes, output_dir)}')
@@ -142,8 +146,8 @@ class xml_imdb(imdb):
             mine = classes == k
             if k and np.any(mine & ~difficult):
                 det_images, rows = _rows(all_boxes[k])
-                aps[cls] = voc_eval(det_images, self.scored_boxes(rows[:, :4]), rows[:, 4], images[mine], truth[mine],
-                                    difficult[mine], use_07_metric=self.use_07_metric)[2]
+                aps[cls] = voc_eval(det_images, self.scored_boxes(rows[:, :4]), rows[:, 4], images[mine],
+                                    truth[mine], difficult[mine], use_07_metric=self.use_07_metric)[2]
         return aps
 
     def truth_boxes(self):
@@ -158,7 +162,7 @@ class xml_imdb(imdb):
         return os.path.join(output_dir, 'results')
 
     def write_results(self, all_boxes, output_dir):
-        """One file per class, lines 'image score x1 y1 x2 y2', pixels counted as the annotations do. -> the folder."""
+        """One file per class, lines 'image score x1 y1 x2 y2', pixels from result_base on. -> the folder"""
         folder = self.results_dir(output_dir)
         for k, cls in enumerate(self.classes[1:], 1):
             name = re.sub(r'[/\\:%]', lambda match: f'%{ord(match[0]):02X}', cls)
@@ -178,8 +182,9 @@ class xml_imdb(imdb):
         lengths = [len(images) for images in all_boxes]
         wanted = len(self._originals)
         if len(lengths) != self.num_classes or any(length != wanted for length in lengths[1:]):
-            raise ValueError(f'{self.name}: wanted detections of {self.num_classes} classes (background first) in '
-                             f'{wanted} images, got {len(lengths)} classes, images by class: {sorted(set(lengths[1:]))}')
+            raise ValueError(f'{self.name}: wanted detections of {self.num_classes} classes (background '
+                             f'first) in {wanted} images, got {len(lengths)} classes, images by class: '
+                             f'{sorted(set(lengths[1:]))}')
 
 
 def _rows(boxes_by_image):

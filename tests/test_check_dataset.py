@@ -1,0 +1,123 @@
+"""tools/check_dataset.py: each problem by file, object and rule, and the exit status."""
+import os
+
+import cv2
+import pytest
+from PIL import Image
+
+import check_dataset
+from devkits import obj, write, write_image, write_voc, write_xml
+from fast_rcnn.config import cfg
+
+
+@pytest.fixture
+def kit(tmp_path, monkeypatch):
+    """A dataset without problems; -> its folder."""
+    monkeypatch.setattr(cfg, 'DATA_DIR', str(tmp_path / 'data'))
+    images = {'a': [obj('cat', 1, 2, 30, 20), obj('dog', 31, 5, 60, 40)], 'b': [obj('cat', 2, 2, 9, 9)],
+              'c': []}
+    write_voc(tmp_path, images, {'train': ['a', 'b'], 'val': ['a', 'c']})
+    write(tmp_path / 'pets.yml', 'name: pets\nformat: voc\nroot: .\nclasses: [cat, dog]\n')
+    return tmp_path
+
+
+def run(kit, capsys):
+    """Exit status and lines printed."""
+    status = check_dataset.main([str(kit / 'pets.yml')])
+    return status, capsys.readouterr().out.splitlines()
+
+
+def test_nothing_wrong(kit, capsys):
+    status, lines = run(kit, capsys)
+    assert status == 0
+    assert lines == ['pets_train 2, pets_val 2 images',
+                     '3 different images with annotations, 1 of them without objects',
+                     '3 objects, 0 of them difficult; pixels count from 1',
+                     '2 classes; with objects: cat 2, dog 1',
+                     'problems: 0, of them stop training: 0']
+
+
+def test_boxes_are_listed_by_file_object_and_rule(kit, capsys):
+    path = write_xml(kit / 'Annotations' / 'b.xml', [
+        obj('cat', 2, 2, 9, 9), obj('dog', 40, 5, 70, 20), obj('cat', 7, 8, 7, 20),
+        obj('dog', 30, 20, 10, 10), obj('cat', 61, 1, 70, 20)])
+    status, lines = run(kit, capsys)
+    assert status == 0
+    of = 'of 60x40 pixels counted from 1'
+    assert lines[:4] == [
+        f"{path}: object 2 (dog): clipped: xmin 40 ymin 5 xmax 70 ymax 20 {of}; is cut at the image's edge",
+        f'{path}: object 3 (cat): zero area: xmin 7 ymin 8 xmax 7 ymax 20 {of}; is dropped',
+        f'{path}: object 4 (dog): inverted: xmin 30 ymin 20 xmax 10 ymax 10 {of}; corners are swapped back',
+        f'{path}: object 5 (cat): outside: xmin 61 ymin 1 xmax 70 ymax 20 {of}; is dropped']
+    assert lines[-1] == 'problems: 4, of them stop training: 0'
+
+
+def test_an_unknown_class_stops(kit, capsys):
+    path = write_xml(kit / 'Annotations' / 'b.xml', [obj('cat', 2, 2, 9, 9), obj('Cats', 2, 2, 9, 9)])
+    status, lines = run(kit, capsys)
+    assert status == 1
+    assert lines[0] == f"{path}: object 2 (Cats): unknown class; the nearest is 'cat' [stops training]"
+
+
+def test_files_that_cannot_be_read_stop(kit, capsys):
+    os.remove(kit / 'JPEGImages' / 'a.jpg')
+    (kit / 'JPEGImages' / 'b.jpg').write_text('no image')
+    os.remove(kit / 'Annotations' / 'b.xml')
+    write(kit / 'Annotations' / 'c.xml', '<annotation>')
+    status, lines = run(kit, capsys)
+    assert status == 1 and lines[-1] == 'problems: 4, of them stop training: 4'
+    assert lines[0].startswith(f'{kit}/JPEGImages/a: no such image')
+    assert lines[1] == f'{kit}/JPEGImages/b.jpg: not an image that can be read [stops training]'
+    assert lines[2].startswith(f'{kit}/Annotations/b.xml: no such annotation file')
+    assert lines[3].startswith(f'{kit}/Annotations/c.xml: not well-formed XML')
+
+
+def test_classes_from_annotations_of_which_one_cannot_be_read(kit, capsys):
+    write(kit / 'pets.yml', 'name: pets\nformat: voc\nroot: .\n')
+    write(kit / 'Annotations' / 'c.xml', '<annotation>')
+    status, lines = run(kit, capsys)
+    assert status == 1 and lines[-2:] == ['2 classes; with objects: cat 2, dog 1',
+                                          'problems: 1, of them stop training: 1']
+
+
+def test_another_size_than_the_images(kit, capsys):
+    path = write_xml(kit / 'Annotations' / 'b.xml', [], width=640)
+    status, lines = run(kit, capsys)
+    assert status == 0 and lines[0] == f'{path}: size is 640x40, but the image has 60x40 pixels'
+
+
+def test_a_truncated_image(kit, capsys):
+    path = kit / 'JPEGImages' / 'b.jpg'
+    path.write_bytes(path.read_bytes()[:-200])
+    status, lines = run(kit, capsys)
+    assert lines[0].startswith(f'{path}: damaged image (') and status == 0
+    assert cv2.imread(str(path)) is not None
+
+
+def test_an_image_turned_by_exif(kit, capsys):
+    path = write_image(kit / 'JPEGImages' / 'b.jpg')
+    image = Image.open(path)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+    status, lines = run(kit, capsys)
+    assert status == 0 and lines[0].startswith(f'{path}: is turned by its EXIF tag')
+
+
+def test_a_wrong_description(kit, capsys):
+    write(kit / 'pets.yml', 'name: pets\nformat: voc\nroot: .\nclases: [cat]\n')
+    status, lines = run(kit, capsys)
+    assert status == 1 and lines == [f"{kit}/pets.yml: unknown key 'clases'; the nearest is 'classes'"]
+
+
+def test_by_name(kit, capsys):
+    os.makedirs(kit / 'data' / 'datasets')
+    os.symlink(kit / 'pets.yml', kit / 'data' / 'datasets' / 'pets.yml')
+    assert check_dataset.main(['pets']) == 0
+    assert capsys.readouterr().out.startswith('pets_train 2, pets_val 2 images')
+    assert check_dataset.main(['pets_val']) == 0
+    assert capsys.readouterr().out.startswith('pets_val 2 images')
+    assert check_dataset.main(['cats']) == 1
+    assert 'unknown imdb cats' in capsys.readouterr().out
+    assert check_dataset.main(['pascal_voc']) == 1
+    assert 'no such image set' in capsys.readouterr().out
