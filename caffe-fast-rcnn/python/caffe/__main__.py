@@ -177,6 +177,8 @@ def device_query(args):
 
 
 COMMANDS = {'train': train, 'test': test, 'time': time_model, 'device_query': device_query}
+UPGRADES = {'upgrade_net_text': netparam.upgrade_net_text, 'upgrade_net_binary': netparam.upgrade_net_binary,
+            'upgrade_solver_proto_text': netparam.upgrade_solver_text}
 
 
 def parser():
@@ -186,6 +188,10 @@ def parser():
         sub = commands.add_parser(name, allow_abbrev=False, help=function.__doc__)
         for flag, options in FLAGS.items():
             sub.add_argument(f'-{flag}', f'--{flag}', **options)
+    for name, function in UPGRADES.items():
+        sub = commands.add_parser(name, help='rewrite an old file in the present form: SOURCE TARGET')
+        sub.add_argument('source')
+        sub.add_argument('target')
     return top
 
 
@@ -195,7 +201,10 @@ def main(argv=None):
     if flags_first and argv[0] != flags_first[0]:
         argv = [flags_first[0]] + [a for i, a in enumerate(argv) if i != argv.index(flags_first[0])]
     args = parser().parse_args(argv)
-    COMMANDS[args.command](args)
+    if args.command in UPGRADES:
+        UPGRADES[args.command](args.source, args.target)
+    else:
+        COMMANDS[args.command](args)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import sys
+import time
 
 import torch
 
@@ -83,6 +84,10 @@ def set_solver_rank(rank):
     _State.solver_rank = int(rank)
 
 
+def is_multiprocess():
+    return _State.multiprocess
+
+
 def set_multiprocess(on):
     _State.multiprocess = bool(on)
 
@@ -111,3 +116,22 @@ def init_log(level=None):
 
 def log(message):
     logger.info(message)
+
+
+class Timer:
+    """A stopwatch: Start(), Stop(), then `ms`. On the GPU it waits for the work given so far."""
+
+    def __init__(self):
+        self.ms = 0.0
+
+    def Start(self):
+        self._begin = self._now()
+
+    def Stop(self):
+        self.ms = 1000 * (self._now() - self._begin)
+
+    @staticmethod
+    def _now():
+        if _State.gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter()

@@ -72,6 +72,7 @@ class Net:
         self._versions = {}                     # blob name -> its latest version, while connecting
         self._version_count = 0
         self._param_owners = {}                 # parameter name -> (blob, layer name, index in learnable_params)
+        self._shared = set()                    # (layer name, index) of parameters that another layer owns
         self._version_needs = set()             # versions that a gradient must reach
         self._blob_loss_weights = collections.OrderedDict()
         for layer_param in param.layer:
@@ -174,6 +175,7 @@ class Net:
             raise ValueError(f'layer {layer.name!r}: parameter {spec.name!r} has the shape {own.shape}, but layer {owner_name!r}, '
                              f'which shares it, made it {blob.shape}')
         own.share(blob)
+        self._shared.add((layer.name, i))
         for what, values in (('lr_mult', self.params_lr), ('decay_mult', self.params_weight_decay)):
             if spec.HasField(what):
                 if getattr(spec, what) != values[index] and values[index] != 1:
@@ -393,9 +395,12 @@ class Net:
                 ignored.append(name)
                 continue
             blobs = self.params[name]
+            arrays = self._with_shared(name, arrays)
             if len(arrays) != len(blobs):
                 raise ValueError(f'{path}: layer {name!r} has {len(arrays)} parameter blobs, the net {self.name!r} wants {len(blobs)}')
             for i, (blob, array) in enumerate(zip(blobs, arrays)):
+                if array is None:
+                    continue
                 if _without_leading_ones(array.shape) != _without_leading_ones(blob.shape):
                     raise ValueError(f'{path}: cannot copy parameter {i} of layer {name!r}: shape mismatch, the file has '
                                      f'{tuple(array.shape)}, the net wants {blob.shape}. To learn this layer from scratch rather '
@@ -403,6 +408,13 @@ class Net:
                 blob.data[...] = array.reshape(blob.shape)
         if ignored:
             logger.info('%s: %d layers that net %r does not have: %s', path, len(ignored), self.name, ', '.join(ignored))
+
+    def _with_shared(self, name, arrays):
+        """A layer's arrays of a file; None where the file leaves a parameter to the layer that owns it, as HDF5 files do."""
+        missing = [i for i in range(len(self.params[name])) if i >= len(arrays) or arrays[i] is None]
+        if missing and all((name, i) in self._shared for i in missing):
+            return [None if i in missing else arrays[i] for i in range(len(self.params[name]))]
+        return [a for a in arrays if a is not None]
 
     load_weights = copy_from
 
