@@ -71,7 +71,7 @@ def perfect(db):
     return all_boxes
 
 
-# ------------------------------------------------------------------------------------------------- roidb
+# -------------------------------------------------------------------------------- roidb
 def test_voc_roidb(voc):
     assert voc.num_classes == 21 and voc.num_images == 2
     first, second = voc.roidb
@@ -173,7 +173,7 @@ def test_missing_image_sets_say_where_they_come_from(det, data):
         factory.get_imdb('imagenet_2015_train')
 
 
-# ------------------------------------------------------------------------------------------------- proposals
+# -------------------------------------------------------------------------------- proposals
 def test_rpn_roidb_has_objects_first_then_proposals(voc, tmp_path):
     path = str(tmp_path / 'proposals.npz')
     save_proposals(path, [np.zeros((0, 4)), [[10, 10, 49, 39], [0, 0, 3, 3], [4, 5, 24, 20]]])
@@ -272,7 +272,7 @@ def test_one_box_serves_one_object():
     assert match_one_to_one(np.zeros((0, 4)), [[0, 0, 9, 9]]).tolist() == [0]
 
 
-# ------------------------------------------------------------------------------------------------- evaluation
+# -------------------------------------------------------------------------------- evaluation
 def test_perfect_detections_have_an_ap_of_one(voc, tmp_path, capsys):
     assert voc.evaluate_detections(perfect(voc), str(tmp_path)) == 1
     out = capsys.readouterr().out
@@ -327,8 +327,24 @@ def test_imagenet_scores_detections_as_written(det, tmp_path):
         'ILSVRC2012_val_00000001 0.900000 10.0 10.0 11.0 11.0\n')
 
 
-# ------------------------------------------------------------------------------------------------- own
-# datasets
+@pytest.mark.parametrize('run', ['ap', 'ap_two_nets'])
+def test_imagenet_ap_as_recorded(tmp_path, run):
+    """Detections of the original on 12 images, and the AP it gave them, class by class."""
+    golden = np.load(os.path.join(os.path.dirname(__file__), 'golden', 'imagenet_ap.npz'))
+    ids = golden['ids'].tolist()
+    for i, (image_id, size) in enumerate(zip(ids, golden['sizes'])):
+        mine = golden['gt_images'] == i
+        objects = [obj(name, *box) for name, box in zip(golden['gt_wnids'][mine], golden['gt_boxes'][mine])]
+        write_xml(tmp_path / 'Annotations' / 'DET' / 'val' / f'{image_id}.xml', objects)
+        write_image(tmp_path / 'Data' / 'DET' / 'val' / f'{image_id}.jpg', *size.tolist())
+    write(tmp_path / 'ImageSets' / 'DET' / 'val2.txt', '\n'.join(ids))
+    rows = golden[f'rows_{run}']
+    all_boxes = [[rows[(rows[:, 0] == k) & (rows[:, 1] == i), 2:] for i in range(len(ids))] for k in range(201)]
+    aps = imagenet('val2', '2015', str(tmp_path)).class_aps(all_boxes)
+    assert aps == pytest.approx(dict(zip(golden[f'wnids_{run}'].tolist(), golden[run].tolist())), abs=1e-9)
+
+
+# -------------------------------------------------------------------------------- own datasets
 def test_own_dataset_with_three_keys(data, tmp_path, caplog):
     described = factory.register(blood(tmp_path))
     assert described.classes == ('__background__', 'RBC', 'WBC') and described.num_classes == 3

@@ -132,7 +132,7 @@ class imdb:
         return self.merge_roidbs(gt_roidb, self.create_roidb_from_box_list(box_list, gt_roidb))
 
     def create_roidb_from_box_list(self, box_list, gt_roidb):
-        """Entries for boxes (n, >= 4) of each image; overlaps with gt_roidb's objects, if that is not None."""
+        """Entries for boxes (n, >= 4) of each image; gt_roidb (or None): the objects they may overlap."""
         if len(box_list) != self.num_images:
             raise ValueError(f'{self.name}: boxes of {len(box_list)} images, wanted {self.num_images}')
         objects = gt_roidb if gt_roidb is not None else [None] * len(box_list)
