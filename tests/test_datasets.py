@@ -339,7 +339,8 @@ def test_imagenet_ap_as_recorded(tmp_path, run):
         write_image(tmp_path / 'Data' / 'DET' / 'val' / f'{image_id}.jpg', *size.tolist())
     write(tmp_path / 'ImageSets' / 'DET' / 'val2.txt', '\n'.join(ids))
     rows = golden[f'rows_{run}']
-    all_boxes = [[rows[(rows[:, 0] == k) & (rows[:, 1] == i), 2:] for i in range(len(ids))] for k in range(201)]
+    all_boxes = [[rows[(rows[:, 0] == k) & (rows[:, 1] == i), 2:] for i in range(len(ids))]
+                 for k in range(201)]
     aps = imagenet('val2', '2015', str(tmp_path)).class_aps(all_boxes)
     assert aps == pytest.approx(dict(zip(golden[f'wnids_{run}'].tolist(), golden[run].tolist())), abs=1e-9)
 
