@@ -470,7 +470,7 @@ def test_a_name_belongs_to_one_file(data, tmp_path):
 
 
 def test_the_longest_name_that_has_the_split(data, tmp_path):
-    factory.register(blood(tmp_path / '1', name='toy'))
+    factory.register(blood(tmp_path / '1', name='toy', splits='{train: [b], val: [c, a], x_train: [c]}'))
     factory.register(blood(tmp_path / '2', name='toy_x', splits='{train: [a], val: [b], x_val: [c]}'))
     assert factory.get_imdb('toy_x_train').image_index == ['a']
     assert factory.get_imdb('toy_val').image_index == ['c', 'a']
