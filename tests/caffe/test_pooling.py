@@ -29,7 +29,8 @@ def loop_pool(x, kernel, stride, pad, up, method):
         start = [a * s - p for a, s, p in zip(at, stride, pad)]
         end = [min(b + k, n + p) for b, k, n, p in zip(start, kernel, x.shape, pad)]
         size = np.prod([e - b for b, e in zip(start, end)])
-        cells = list(itertools.product(*(range(max(b, 0), min(e, n)) for b, e, n in zip(start, end, x.shape))))
+        spans = (range(max(b, 0), min(e, n)) for b, e, n in zip(start, end, x.shape))
+        cells = list(itertools.product(*spans))
         if method == 'AVE':
             top[at] = sum(x[c] for c in cells) / size if cells else 0
             continue
@@ -57,16 +58,16 @@ def test_pooling_agrees_with_a_loop(height, width, rows, columns, up, seed):
     np.testing.assert_array_equal(mask[0, 0], where)
     np.testing.assert_array_equal(pooling.max_pool(tensor, kernel, stride, pad, up)[0, 0], want)
     want, _ = loop_pool(x, kernel, stride, pad, up, 'AVE')
-    np.testing.assert_allclose(pooling.average_pool(tensor, kernel, stride, pad, up)[0, 0], want, rtol=1e-5, atol=1e-6)
+    top = pooling.average_pool(tensor, kernel, stride, pad, up)
+    np.testing.assert_allclose(top[0, 0], want, rtol=1e-5, atol=1e-6)
 
 
 def test_spp_of_small_levels():
-    """By hand: 3 x 3 gives one bin of all and four of 2 x 2, the first two rows and columns falling to one
-    pixel by the padding."""
+    """One bin of all nine pixels, then four of 2 x 2 with a padding of 1: row and column 0 fall alone into
+    their bins."""
     x = torch.arange(9.).reshape(1, 1, 3, 3)
     top = pooling.spp(x, pyramid_height=2, pool='MAX', phase=1)
-    want = [8] + [float(x[0, 0][max(2 * i - 1, 0):2 * i + 1, max(2 * j - 1, 0):2 * j + 1].max()) for i in range(2) for j in range(2)]
-    assert top.tolist() == [want]
+    assert top.tolist() == [[8, 0, 2, 6, 8]]
 
 
 def test_stochastic_pooling_draws_in_proportion():
@@ -77,13 +78,15 @@ def test_stochastic_pooling_draws_in_proportion():
     torch.testing.assert_close(expected, torch.full_like(expected, (1 + 9) / 4))
 
 
-pool_text = st.builds('pooling_param {{ pool: {} kernel_size: {} stride: {} pad: {} }}'.format, st.sampled_from(['MAX', 'AVE']),
-                      st.integers(2, 4), st.integers(1, 2), st.integers(0, 1))
+pool_text = st.builds('pooling_param {{ pool: {} kernel_size: {} stride: {} pad: {} }}'.format,
+                      st.sampled_from(['MAX', 'AVE']), st.integers(2, 4), st.integers(1, 2),
+                      st.integers(0, 1))
+conv_text = st.builds('''convolution_param {{ num_output: {} kernel_size: {} stride: {} pad: {}
+    weight_filler {{ type: "xavier" }} bias_filler {{ value: 0.1 }} }}'''.format,
+                      st.integers(1, 4), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2))
 LAYERS = st.one_of(
     st.tuples(st.just('Pooling'), pool_text),
-    st.tuples(st.just('Convolution'), st.builds(
-        'convolution_param {{ num_output: {} kernel_size: {} stride: {} pad: {} weight_filler {{ type: "xavier" }} bias_filler {{ value: 0.1 }} }}'
-        .format, st.integers(1, 4), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2))),
+    st.tuples(st.just('Convolution'), conv_text),
     st.tuples(st.just('LRN'), st.just('lrn_param { local_size: 3 alpha: 0.5 }')),
     st.tuples(st.sampled_from(['ReLU', 'TanH', 'Sigmoid', 'AbsVal']), st.just('')))
 
@@ -117,8 +120,8 @@ def loop_roi(x, rois, size, scale):
         spans = []
         for first, last, bins, limit in ((y1, y2, size[0], x.shape[2]), (x1, x2, size[1], x.shape[3])):
             step = f(max(last - first + 1, 1)) / f(bins)
-            spans.append([(min(max(int(np.floor(f(b) * step)) + first, 0), limit), min(max(int(np.ceil(f(b + 1) * step)) + first, 0), limit))
-                          for b in range(bins)])
+            edges = [(np.floor(f(b) * step), np.ceil(f(b + 1) * step)) for b in range(bins)]
+            spans.append([[min(max(int(e) + first, 0), limit) for e in edge] for edge in edges])
         for c, i, j in np.ndindex(x.shape[1], *size):
             best = LOWEST
             for y, w in itertools.product(range(*spans[0][i]), range(*spans[1][j])):
@@ -130,7 +133,8 @@ def loop_roi(x, rois, size, scale):
 
 def random_rois(rng, count, images, extent):
     """Ordinary, tiny, inverted, and outside; coordinates whose scaled value ends in .5 among them."""
-    rois = np.column_stack([rng.integers(0, images, count), rng.uniform(-0.3, 1.3, (count, 4)) * extent]).astype(np.float32)
+    corners = rng.uniform(-0.3, 1.3, (count, 4)) * extent
+    rois = np.column_stack([rng.integers(0, images, count), corners]).astype(np.float32)
     rois[::3, 1:] = np.round(rois[::3, 1:] / 8) * 8
     return rois
 
@@ -145,10 +149,13 @@ def pool(x, rois, size, scale, compiled, monkeypatch):
 
 
 compiled_only = pytest.mark.skipif(not HAS_COMPILED, reason='the compiled ROI pooling is not built')
+both_versions = pytest.mark.parametrize('compiled', [
+    pytest.param(False, id='torch'), pytest.param(True, id='compiled', marks=compiled_only)])
 
 
-@pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=compiled_only)], ids=['torch', 'compiled'])
-@pytest.mark.parametrize('size, scale', [((7, 7), 1 / 16), ((3, 2), 1 / 16), ((14, 14), 1 / 16), ((1, 1), 1 / 8), ((6, 6), 0.1)])
+@both_versions
+@pytest.mark.parametrize('size, scale', [
+    ((7, 7), 1 / 16), ((3, 2), 1 / 16), ((14, 14), 1 / 16), ((1, 1), 1 / 8), ((6, 6), 0.1)])
 def test_roi_pooling_agrees_with_a_loop(size, scale, compiled, monkeypatch):
     rng = np.random.default_rng(int(sum(size)))
     x = rng.integers(-9, 9, (2, 3, 9, 12)).astype(np.float32)           # with ties
@@ -176,9 +183,10 @@ def test_compiled_and_torch_roi_pooling_are_equal(monkeypatch):
     np.testing.assert_allclose(a[1], b[1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=compiled_only)], ids=['torch', 'compiled'])
+@both_versions
 def test_no_rois(compiled, monkeypatch):
-    top, grad, _ = pool(np.ones((1, 3, 4, 4), np.float32), np.zeros((0, 5), np.float32), (2, 2), 1 / 16, compiled, monkeypatch)
+    x, rois = np.ones((1, 3, 4, 4), np.float32), np.zeros((0, 5), np.float32)
+    top, grad, _ = pool(x, rois, (2, 2), 1 / 16, compiled, monkeypatch)
     assert top.shape == (0, 3, 2, 2) and (grad == 0).all()
 
 
@@ -187,8 +195,10 @@ def test_halves_are_rounded_away_from_zero():
     assert roi.round_half_away(x).tolist() == [1, 2, 3, -1, -2, 0, 2, 3, 0]
 
 
-@pytest.mark.parametrize('row, wanted', [([1, 0, 0, 9, 9], 'image number of a RoI 1 is not in 0..0'), ([-1, 0, 0, 9, 9], '-1'),
-                                         ([0, 0, 0, np.nan, 9], 'not finite'), ([0, 0, 0, np.inf, 9], 'not finite')])
+@pytest.mark.parametrize('row, wanted', [
+    ([1, 0, 0, 9, 9], 'image number of a RoI 1 is not in 0..0'), ([-1, 0, 0, 9, 9], 'RoI -1 is not in'),
+    ([0, 0, 0, np.nan, 9], 'not finite'), ([0, 0, 0, np.inf, 9], 'not finite')])
 def test_bad_rois(row, wanted):
+    rois = torch.tensor([row], dtype=torch.float32)
     with pytest.raises(ValueError, match=wanted):
-        roi.roi_pooling(torch.ones(1, 1, 4, 4), torch.tensor([row], dtype=torch.float32), pooled_h=2, pooled_w=2, spatial_scale=1.)
+        roi.roi_pooling(torch.ones(1, 1, 4, 4), rois, pooled_h=2, pooled_w=2, spatial_scale=1.)

@@ -4,7 +4,6 @@ diffs after backward.
 A case's net has inputs b0, b1, ..., the layer L and its tops t0, t1, ...; an input that needs a gradient is a
 Parameter layer in0, in1, ...
 """
-import contextlib
 import pathlib
 
 import numpy as np
@@ -12,30 +11,24 @@ import pytest
 import torch
 
 import caffe
+from layer_cases import mode
 
 CASES = sorted((pathlib.Path(__file__).parents[1] / 'golden' / 'layers').glob('*.npz'))
-DEVICES = ['cpu', pytest.param('gpu', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no GPU'))]
-
-
-@contextlib.contextmanager
-def mode(device):
-    if device == 'gpu':
-        caffe.set_mode_gpu()
-    try:
-        yield
-    finally:
-        caffe.set_mode_cpu()
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no GPU')
+DEVICES = ['cpu', pytest.param('gpu', marks=NO_GPU)]
 
 
 def arrays(case, prefix):
-    return {int(k[len(prefix):]): case[k] for k in case.files if k[len(prefix):].isdigit() and k.startswith(prefix)}
+    keys = [k for k in case.files if k.startswith(prefix) and k[len(prefix):].isdigit()]
+    return {int(k[len(prefix):]): case[k] for k in keys}
 
 
 def agree(blobs, wanted, what):
     for i, want in wanted.items():
         got = getattr(blobs[i], what)
         assert got.shape == want.shape, (i, what)
-        np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 + 1e-4 * np.abs(want).max(initial=0), err_msg=f'{what} {i}')
+        atol = 1e-5 + 1e-4 * np.abs(want).max(initial=0)
+        np.testing.assert_allclose(got, want, rtol=0, atol=atol, err_msg=f'{what} {i}')
 
 
 def test_all_cases_are_here():
