@@ -3,17 +3,20 @@
 
     python data/make_toy.py FOLDER
 
-FOLDER becomes a devkit in the layout of ILSVRC DET (ImageSets, Annotations, Data) with FOLDER/toy.yml to train by, and
-FOLDER/proposals/<imdb>.mat: boxes of a sliding window, which stand in for selective search's. The same seed draws the
-same pictures.
+FOLDER becomes a devkit in the layout of ILSVRC DET (ImageSets, Annotations, Data) with FOLDER/toy.yml to train by.
+Beside it, selective_search_data/<imdb>.mat gets the boxes of a sliding window in the form of selective search's: for
+nets that are given their proposals. The same seed draws the same pictures.
 """
 import argparse
 import os
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import cv2
 import numpy as np
-import scipy.io
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from datasets.selective_search import save_selective_search    # noqa: E402  (found by the line above)
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
 YAML = '''\
@@ -41,7 +44,8 @@ def write(folder, train=100, val=30, seed=3):
         sizes = [_write_image(folder, split, name, rng) for name in names]
         _write_text(os.path.join(folder, 'ImageSets', 'DET', f'{split}.txt'),
                     ''.join(f'{name} {i}\n' for i, name in enumerate(names, 1)))
-        _write_proposals(os.path.join(folder, 'proposals', f'toy_{split}.mat'), names, sizes)
+        save_selective_search(os.path.join(folder, '..', 'selective_search_data', f'toy_{split}.mat'),
+                              names, [sliding_windows(*size) for size in sizes])
     _write_text(os.path.join(folder, 'toy.yml'), YAML)
 
 
@@ -123,15 +127,6 @@ def _annotation(split, name, shape, objects):
 def _fill(element, **texts):
     for tag, text in texts.items():
         ElementTree.SubElement(element, tag).text = str(text)
-
-
-def _write_proposals(path, names, sizes):
-    """As selective search's files: MATLAB cells `images`, `boxes` with rows y1 x1 y2 x2, 1-based."""
-    boxes, images = np.empty((1, len(names)), object), np.empty((len(names), 1), object)
-    for i, (name, size) in enumerate(zip(names, sizes)):
-        boxes[0, i], images[i, 0] = sliding_windows(*size)[:, [1, 0, 3, 2]] + 1., name
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    scipy.io.savemat(path, {'boxes': boxes, 'images': images}, do_compression=True)
 
 
 def sliding_windows(height, width, sides=(32, 44, 60, 80)):

@@ -62,18 +62,27 @@ def start_log():
 
 
 def load_cfg(args):
-    """Settles cfg from --cfg, the dataset of --imdb and --set; then the device."""
+    """Settles cfg from --cfg, the dataset of --imdb and --set; then the device. Ends the tool where one is wrong."""
     from datasets.factory import describe
     from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
-    if args.cfg_file:
-        cfg_from_file(require(args.cfg_file, '--cfg'))
-    dataset = dataset_of(args.imdb)
-    if dataset:
-        cfg.MODELS_DIR = os.path.join(cfg.ROOT_DIR, 'models', dataset)
-        merge(describe(dataset))
-    cfg_from_list(args.set_cfgs or [])
-    use_device(args.gpu)
+    try:
+        if args.cfg_file:
+            cfg_from_file(args.cfg_file)
+        cfg_from_list(args.set_cfgs or [])    # already here: DATA_DIR says where datasets are registered
+        dataset = dataset_of(args.imdb)
+        if dataset:
+            cfg.MODELS_DIR = os.path.join(cfg.ROOT_DIR, 'models', dataset)
+            merge(describe(dataset))
+        cfg_from_list(args.set_cfgs or [])
+        use_device(args.gpu)
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as e:
+        sys.exit(message(e))
     return cfg
+
+
+def message(error):
+    """What an exception says (str of a KeyError puts it in quotes)."""
+    return str(error.args[0] if isinstance(error, KeyError) else error)
 
 
 def dataset_of(imdb):
@@ -92,7 +101,7 @@ def merge(description):
     try:
         cfg_from_list([word for pair in _pairs(description.cfg) for word in pair])
     except (KeyError, TypeError, ValueError) as e:
-        sys.exit(f'{description.path}: cfg: {e.args[0]}')
+        raise ValueError(f'{description.path}: cfg: {message(e)}') from None
 
 
 def _pairs(values, prefix=''):

@@ -26,7 +26,7 @@ def main():
     try:
         values = prepare(args.net, args.dataset, args.method)
     except (KeyError, OSError, ValueError) as e:
-        sys.exit(f'{os.path.basename(__file__)}: {e.args[0] if isinstance(e, KeyError) else e}')
+        sys.exit(_command.message(e))
     for name, value in values.items():
         print(f'{name}={shlex.quote(str(value))}')
 

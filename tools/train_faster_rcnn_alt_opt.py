@@ -66,9 +66,8 @@ IGNORE = ('gpu', 'output_dir') + tuple(f'cfg.{key}' for key in (
 def main():
     args = parse_args()
     _command.start_log()
+    _command.one_gpu(args.gpu, 'train_faster_rcnn_alt_opt.py')
     _command.load_cfg(args)
-    if len(args.gpu) > 1:
-        sys.exit('training with several workers (--gpu 0,1) is not there yet; give one number, or cpu')
     from datasets.factory import get_imdb
     from fast_rcnn.config import get_output_dir
     data = get_imdb(args.imdb)
@@ -101,7 +100,7 @@ def parse_args(argv=None):
 def make_job(stage, args, results, iterations, data, output_dir):
     """All that a stage is to know, and that decides whether it must be redone."""
     weights, proposals = results[stage.weights], results[stage.proposals]
-    job = {'name': f'{args.net_name}_{stage.name}', 'cfg': stage_cfg(stage), 'gpu': args.gpu, 'output_dir': output_dir,
+    job = {'name': f"{args.net_name}_{stage.name.split('_')[0]}", 'cfg': stage_cfg(stage), 'gpu': args.gpu, 'output_dir': output_dir,
            'net': File(net_file(args.net_name, stage.net)), 'weights': weights and File(weights),
            'proposals': proposals and File(proposals), 'imdb': args.imdb, 'classes': list(data.classes),
            'images': hashlib.sha256('\n'.join(map(str, data.image_index)).encode()).hexdigest()}

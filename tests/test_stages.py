@@ -1,0 +1,146 @@
+"""tools/_stages.py: steps in child processes, what ends them, and what is done again."""
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import _stages
+from _stages import File, Manifest, StageError
+
+
+def write(job):
+    """A step that writes its number; `then` says what becomes of its process before that."""
+    if job.get('then') == 'kill':
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.get('then') == 'exit':
+        os._exit(3)
+    if job.get('then') == 'raise':
+        raise FloatingPointError('loss_cls is nan')
+    if job.get('then') == 'sleep':
+        time.sleep(600)
+    with open(job['to'], 'w') as f:
+        f.write(str(job['number']))
+    return job['to']
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return lambda **more: Manifest(str(tmp_path / 'run.json'), **more)
+
+
+@pytest.fixture
+def job(tmp_path):
+    return lambda **more: {'to': str(tmp_path / 'result'), 'number': 1, **more}
+
+
+def runs(monkeypatch):
+    """The names of the steps that a child is started for, from now on."""
+    names, start = [], _stages.run_in_child
+
+    def counted(name, *args):
+        names.append(name)
+        return start(name, *args)
+    monkeypatch.setattr(_stages, 'run_in_child', counted)
+    return names
+
+
+def test_a_step_is_done_once(manifest, job, monkeypatch):
+    started = runs(monkeypatch)
+    first, second = manifest().run('one', write, job()), manifest().run('one', write, job())
+    assert first == second == job()['to'] and started == ['one']
+    assert open(first).read() == '1'
+
+
+@pytest.mark.parametrize('change', ['setting', 'input file', 'result lost'])
+def test_what_changed_is_redone_and_named(manifest, job, tmp_path, monkeypatch, caplog, change):
+    source = tmp_path / 'weights'
+    source.write_text('a')
+    started = runs(monkeypatch)
+    manifest().run('one', write, job(cfg={'TRAIN': {'MAX_SIZE': 300}}, weights=File(source)))
+    size = 300
+    if change == 'setting':
+        size = 400
+    elif change == 'input file':
+        source.write_text('b')
+    else:
+        os.remove(job()['to'])
+    caplog.set_level(logging.INFO)
+    manifest().run('one', write, job(cfg={'TRAIN': {'MAX_SIZE': size}}, weights=File(source)))
+    assert started == ['one', 'one']
+    said = {'setting': 'cfg.TRAIN.MAX_SIZE (300 -> 400)', 'input file': 'weights (content)', 'result lost': 'missing'}
+    assert any('again' in message and said[change] in message for message in caplog.messages)
+
+
+def test_what_is_ignored_does_not_count(manifest, job, monkeypatch):
+    started = runs(monkeypatch)
+    for gpu in 0, 1:
+        manifest(ignore=('cfg.GPU_ID',)).run('one', write, job(cfg={'GPU_ID': gpu}))
+    assert started == ['one']
+
+
+@pytest.mark.parametrize('then, cause', [('kill', 'SIGKILL'), ('exit', 'exit code 3'), ('raise', 'loss_cls is nan')])
+def test_a_dead_child_ends_the_run_and_the_next_goes_on(manifest, job, monkeypatch, then, cause):
+    started = runs(monkeypatch)
+    manifest().run('first', write, job())
+    start = time.time()
+    with pytest.raises(StageError, match=f'second failed(.|\n)*{cause}(.|\n)*run_second.log'):
+        manifest().run('second', write, job(to=job()['to'] + '2', then=then))
+    assert time.time() - start < 60
+    manifest().run('first', write, job())
+    manifest().run('second', write, job(to=job()['to'] + '2'))
+    assert started == ['first', 'second', 'second']
+
+
+def test_the_log_holds_the_traceback(manifest, job, tmp_path):
+    with pytest.raises(StageError):
+        manifest().run('one', write, job(then='raise'))
+    text = (tmp_path / 'run_one.log').read_text()
+    assert 'Traceback' in text and "raise FloatingPointError('loss_cls is nan')" in text
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/task'), reason='finds the child by /proc')
+def test_a_step_does_not_outlive_its_command(tmp_path):
+    script = (f'import sys; sys.path[:0] = {[os.path.dirname(__file__), os.path.dirname(_stages.__file__)]!r}\n'
+              'import _stages, test_stages\n'
+              'if __name__ == "__main__":\n'
+              f'    _stages.run_in_child("long", test_stages.write, {{"then": "sleep"}}, {str(tmp_path / "log")!r})\n')
+    (tmp_path / 'main.py').write_text(script)
+    with subprocess.Popen([sys.executable, str(tmp_path / 'main.py')]) as parent:
+        child = wait_for(lambda: (tmp_path / 'log').exists() and sleeping_child(parent.pid))
+        parent.kill()
+    wait_for(lambda: not os.path.exists(f'/proc/{child}') or 'Z' in open(f'/proc/{child}/stat').read().split()[2])
+
+
+def sleeping_child(pid):
+    """The process that a step runs in: the child of `pid` started by multiprocessing's spawn."""
+    for child in open(f'/proc/{pid}/task/{pid}/children').read().split():
+        if b'spawn_main' in open(f'/proc/{child}/cmdline', 'rb').read():
+            return int(child)
+    return None
+
+
+def wait_for(condition, seconds=30):
+    """What `condition` gives once it gives something true."""
+    end = time.time() + seconds
+    while time.time() < end:
+        if condition():
+            return condition()
+        time.sleep(0.1)
+    raise AssertionError('waited in vain')
+
+
+def test_a_spoilt_manifest_is_named(manifest, job, tmp_path):
+    (tmp_path / 'run.json').write_text('{"one": ')
+    with pytest.raises(StageError, match='run.json'):
+        manifest()
+
+
+def test_the_manifest_says_what_was_done(manifest, job, tmp_path):
+    manifest().run('one', write, job())
+    entry = json.loads((tmp_path / 'run.json').read_text())['one']
+    assert entry['result'] == job()['to'] and entry['settings']['number'] == 1

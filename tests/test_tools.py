@@ -1,0 +1,266 @@
+"""tools/ and experiments/scripts: arguments, what they refuse and how, the toy devkit, and the recipes run on it."""
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import _command
+import demo
+import make_toy
+import plot_loss
+import prepare
+import test_net as test_tool
+import train_faster_rcnn_alt_opt as alt_opt
+import train_net as train_tool
+
+ROOT = Path(__file__).resolve().parent.parent
+test_tool.__test__ = False
+
+
+# ------------------------------------------------------------------------------------------------- arguments
+@pytest.mark.parametrize('text, ids', [('cpu', []), ('0', [0]), ('0,1', [0, 1])])
+def test_gpu(text, ids):
+    assert _command.parse_gpu(text) == ids
+
+
+@pytest.mark.parametrize('text', ['', 'gpu', '-1', '0,0', '0,'])
+def test_gpu_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match='wanted cpu'):
+        _command.parse_gpu(text)
+
+
+def test_the_original_flags():
+    args = alt_opt.parse_args('--gpu 1 --net_name ZF --weights w --imdb voc_2007_trainval --cfg c --set EXP_DIR x'.split())
+    assert (args.gpu, args.net_name, args.weights, args.imdb, args.cfg_file, args.set_cfgs) == \
+        ([1], 'ZF', 'w', 'voc_2007_trainval', 'c', ['EXP_DIR', 'x'])
+    args = test_tool.parse_args('--gpu cpu --def d --net n --cfg c --wait --imdb i --comp --vis --num_dets 5 --set A 1'.split())
+    assert (args.gpu, args.prototxt, args.weights, args.wait, args.comp, args.vis, args.num_dets) == \
+        ([], 'd', 'n', True, True, True, 5)
+    args = train_tool.parse_args('--gpu 0 --solver s --iters 7 --weights w --cfg c --imdb i --rand --set A 1'.split())
+    assert (args.solver, args.max_iters, args.weights, args.rand) == ('s', 7, 'w', True)
+
+
+@pytest.mark.parametrize('iters', [['0'], ['1', '2', '3'], ['1', '2']])
+def test_max_iters_refused(iters, capsys):
+    with pytest.raises(SystemExit):
+        alt_opt.parse_args(['--net_name', 'ZF', '--imdb', 'i', '--max_iters', *iters])
+    assert '--max_iters wants one number or 4' in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- the stage table
+def test_each_stage_uses_what_an_earlier_one_made():
+    known = {None, alt_opt.INITIAL}
+    for stage in alt_opt.STAGES:
+        assert stage.weights in known and stage.proposals in known
+        known.add(stage.name)
+
+
+@pytest.mark.parametrize('stage', alt_opt.STAGES, ids=lambda stage: stage.name)
+def test_a_stage_gets_its_settings_and_leaves_cfg_alone(stage):
+    from fast_rcnn.config import cfg, cfg_values
+    cfg.TRAIN.REAL_BATCH_SIZE = 16
+    before = cfg_values()
+    section = {alt_opt.train_rpn: ('TRAIN', {'HAS_RPN': True, 'BBOX_REG': False, 'REAL_BATCH_SIZE': 8}),
+               alt_opt.train_fast_rcnn: ('TRAIN', {'HAS_RPN': False, 'BBOX_REG': True, 'REAL_BATCH_SIZE': 16}),
+               alt_opt.generate_proposals: ('TEST', {'RPN_POST_NMS_TOP_N': 2000})}
+    name, wanted = section[stage.function]
+    values = alt_opt.stage_cfg(stage)
+    assert {key: values[name][key] for key in wanted} == wanted
+    assert ({'TRAIN', 'TEST'} - {name}).isdisjoint(values)
+    assert repr(cfg_values()) == repr(before)
+
+
+def test_a_missing_net_names_those_there_are():
+    with pytest.raises(SystemExit, match='ResNet-102.*no such file.*ResNet-101'):
+        alt_opt.net_file('ResNet-102', 'rpn_test.pt')
+
+
+# --------------------------------------------------------------------------------------------- prepare, proposals
+def test_published_schedules():
+    assert prepare.iterations('pascal_voc', None) == ((80000, 40000, 80000, 40000), (70000,), (40000,))
+    assert prepare.iterations('mine', (4, 3, 2, 1)) == ((4, 3, 2, 1), (4,), (3,))
+
+
+def test_imagenet_ends_after_the_first_round():
+    assert prepare.cfg_file('imagenet', 'faster_rcnn_alt_opt') == 'experiments/cfgs/imagenet.yml'
+    assert prepare.stages('experiments/cfgs/imagenet.yml') == 1
+    assert prepare.stages(prepare.cfg_file('pascal_voc', 'faster_rcnn_alt_opt')) == 2
+
+
+def test_newest_proposals(tmp_path):
+    with pytest.raises(SystemExit, match='rpn_generate.py'):
+        _command.newest_proposals(str(tmp_path))
+    for age, net in enumerate(['new', 'old']):
+        path = Path(_command.proposal_file(str(tmp_path), net))
+        path.touch()
+        os.utime(path, (1000 - age, 1000 - age))
+    assert _command.newest_proposals(str(tmp_path)) == _command.proposal_file(str(tmp_path), 'new')
+
+
+# ---------------------------------------------------------------------------------------------- demo, plot_loss
+def test_demo_takes_files_and_folders(tmp_path):
+    (tmp_path / 'in').mkdir()
+    for name in 'b.png', 'a.JPG', 'notes.txt':
+        (tmp_path / 'in' / name).touch()
+    (tmp_path / 'a.png').touch()
+    paths = demo.pictures([str(tmp_path / 'in'), str(tmp_path / 'a.png')])
+    assert [os.path.basename(path) for path in paths] == ['a.JPG', 'b.png', 'a.png']
+    assert list(demo.targets(paths, 'out')) == ['out/a.png', 'out/b.png', 'out/a_2.png']
+    with pytest.raises(SystemExit, match='notes.txt: no picture'):
+        demo.pictures([str(tmp_path / 'in' / 'notes.txt')])
+
+
+def test_demo_draws_where_the_box_is():
+    image = np.zeros((100, 100, 3), np.uint8)
+    drawn = demo.draw(image, [('dog', 0.9, (20., 40., 60., 80.))], ('__background__', 'dog'))
+    assert not image.any()
+    assert drawn[60, 20].any() and drawn[80, 40].any() and not drawn[60, 40].any() and not drawn[90, 90].any()
+
+
+def test_plot_takes_the_last_run(tmp_path):
+    log = tmp_path / 'log.jsonl'
+    log.write_text(''.join(json.dumps({'iteration': i, 'lr': .1, 'smoothed_loss': float(i), 'loss_cls': 1.}) + '\n'
+                           for i in (1, 2, 3, 1, 2)))
+    records = plot_loss.last_run(str(log))
+    assert [record['iteration'] for record in records] == [1, 2]
+    plot_loss.plot([('log', records)], str(tmp_path / 'losses.png'))
+    assert cv2.imread(str(tmp_path / 'losses.png')).std() > 0
+
+
+def test_running_mean():
+    values = np.array([1., 2., 6., 3.])
+    np.testing.assert_allclose(plot_loss.running_mean(values, 2), [1, 1.5, 4, 4.5])
+
+
+# ---------------------------------------------------------------------------------------------- the toy devkit
+@pytest.fixture(scope='module')
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('devkit') / 'toy'
+    make_toy.write(str(folder), train=4, val=3, seed=5)
+    return folder
+
+
+def test_the_toy_is_the_same_each_time(toy, tmp_path):
+    make_toy.write(str(tmp_path / 'toy'), train=4, val=3, seed=5)
+    files = sorted(path.relative_to(toy) for path in toy.rglob('*') if path.is_file())
+    assert len(files) == 7 * 2 + 3
+    assert all((tmp_path / 'toy' / name).read_bytes() == (toy / name).read_bytes() for name in files)
+
+
+def test_toy_boxes_lie_around_what_is_drawn(toy):
+    for path in toy.rglob('*.xml'):
+        image = cv2.imread(str(toy / 'Data' / 'DET' / path.parent.name / f'{path.stem}.JPEG'))
+        root = ElementTree.parse(path).getroot()
+        assert (int(root.find('size/height').text), int(root.find('size/width').text)) == image.shape[:2]
+        boxes = [[int(box.find(tag).text) for tag in ('xmin', 'ymin', 'xmax', 'ymax')] for box in root.iter('bndbox')]
+        assert boxes and {o.find('name').text for o in root.iter('object')} <= set(make_toy.CLASSES)
+        for x1, y1, x2, y2 in boxes:
+            assert 0 <= x1 < x2 < image.shape[1] and 0 <= y1 < y2 < image.shape[0]
+            inside = image[(y1 + y2) // 2, (x1 + x2) // 2].astype(int)
+            assert np.abs(inside - image[y1 + 1, max(x1 - 3, 0)]).max() > 20
+
+
+def test_the_toy_has_no_faults(toy):
+    done = subprocess.run([sys.executable, ROOT / 'tools' / 'check_dataset.py', toy / 'toy.yml'], capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_sliding_windows():
+    windows = make_toy.sliding_windows(50, 40, sides=(32,))
+    assert windows.tolist() == [[x, y, x + 31, y + 31] for y in (0, 8, 16) for x in (0, 8)]
+
+
+# ---------------------------------------------------------------------------------- the recipes, in a copy of all
+@pytest.fixture(scope='module')
+def checkout(tmp_path_factory):
+    """A copy of the project with a small toy devkit: what runs in it touches nothing else."""
+    folder = tmp_path_factory.mktemp('checkout')
+    for part in ('tools', 'lib', 'models', 'caffe-fast-rcnn', 'experiments/scripts', 'experiments/cfgs'):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns('__pycache__', 'build', 'toy'))
+    (folder / 'experiments' / 'logs').mkdir()
+    make_toy.write(str(folder / 'data' / 'toy'), train=4, val=2)
+    return folder
+
+
+def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
+    """Runs experiments/scripts/<name>.sh with `words`; gives its exit status and all that it printed."""
+    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run([f'experiments/scripts/{name}.sh', *words], cwd=checkout, env=environment, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=300)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize('words, message', [
+    (['cpu', 'ResNet-10'], 'usage: '),
+    (['cpu', 'ResNet-11', 'pascal_voc'], "unknown net 'ResNet-11'.*ResNet-101"),
+    (['cpu', 'ResNet-10', 'pascalvoc'], 'unknown dataset pascalvoc; the nearest is pascal_voc'),
+    (['cpu', 'ResNet-10', 'nowhere/mine.yml'], 'nowhere/mine.yml: no such'),
+    (['cpu', 'ResNet-101', 'imagenet'], 'data/imagenet_models/ResNet-101.caffemodel: no such file.*import_weights.py'),
+    (['gpu', 'ResNet-10', 'data/toy/toy.yml'], "wanted cpu, a GPU's number"),
+    (['99', 'ResNet-10', 'data/toy/toy.yml'], 'GPU 99 '),
+    (['0,1', 'ResNet-10', 'data/toy/toy.yml'], 'one worker.*--gpu 0,1'),
+    (['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'TRAIN.SCALE', '[200]'], 'TRAIN.SCALE.*nearest is TRAIN.SCALES'),
+])
+def test_what_a_recipe_refuses(checkout, words, message):
+    status, output = recipe(checkout, *words)
+    assert status and re.search(message, output), output
+
+
+def test_alternating_optimization(checkout):
+    words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--max_iters', '2']
+    status, output = recipe(checkout, *words, '--stages', '1', '--set', 'TEST.RPN_POST_NMS_TOP_N', '20')
+    assert status == 0 and re.search(r'RPN model: .*\nFinal model: (.|\n)*Mean AP = \d', output), output
+    log = checkout / re.search('Logging output to (.*)', output)[1]
+    assert re.search(r'Final model: (.|\n)*Mean AP = \d', log.read_text())
+    status, output = recipe(checkout, *words)
+    assert status == 0 and output.count('done before') == 3 and re.search(r'Final model: (.|\n)*Mean AP = \d', output), output
+    final = re.search('Final model: (.*)', output)[1]
+    folder, models = os.path.dirname(final), 'models/toy/ResNet-10/faster_rcnn_alt_opt'
+    run_tool(checkout, 'demo.py', '--cpu', '--def', f'{models}/faster_rcnn_test.pt', '--net', final, '--imdb', 'toy_val',
+             '--out', f'{folder}/pictures')
+    assert len(list(Path(folder, 'pictures').glob('*.png'))) == 2
+
+
+def test_end_to_end(checkout):
+    status, output = recipe(checkout, 'cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2', name='faster_rcnn_end2end')
+    assert status == 0 and re.search(r'Mean AP = \d', output), output
+
+
+def test_given_proposals(checkout):
+    status, output = recipe(checkout, 'cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2', name='fast_rcnn')
+    assert status == 0 and re.search(r'Mean AP = \d', output), output
+    results = 'output/fast_rcnn/toy_val/resnet10_fast_rcnn_iter_2'
+    mean = re.findall(r'Mean AP = .*', output)[-1]
+    assert mean in run_tool(checkout, 'reval.py', results, '--imdb', 'toy_val')
+    assert 'Recall@0.50' in run_tool(checkout, 'eval_recall.py', '--imdb', 'toy_val')
+
+
+def run_tool(checkout, name, *words):
+    done = subprocess.run([sys.executable, f'tools/{name}', *words], cwd=checkout, text=True, capture_output=True,
+                          timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# --------------------------------------------------------------------------------------------------- the README
+MADE_LATER = ('output/', 'data/toy', 'data/imagenet_models', 'data/cache', 'data/selective_search_data',
+              'data/VOCdevkit2007', 'data/VOCdevkit2012', 'data/ImageNet2015', 'data/datasets/', '.venv', 'models/')
+
+
+def test_every_path_in_the_readme_is_there():
+    text = (ROOT / 'README.md').read_text()
+    names = set(re.findall(r'(?<![\w/.])(?:\.?[A-Za-z][\w-]*/)+[\w.-]*', text))
+    tops = {path.name for path in ROOT.iterdir()}
+    paths = {name for name in names if name.split('/')[0] in tops and not name.startswith(MADE_LATER)}
+    assert len(paths) > 10
+    assert [name for name in sorted(paths) if not (ROOT / name.rstrip('.')).exists()] == []
