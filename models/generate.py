@@ -1,13 +1,13 @@
 """Writes the prototxt files under models/: a description per backbone, a function per net, one layer a line.
 
     python models/generate.py NAME NET --num_classes K [--scales 2 4 8] [--ratios 0.5 1 2] [--max_iters N]
-    python models/generate.py --all                 the committed ones: every backbone for imagenet and pascal_voc
+    python models/generate.py --all             the committed ones: the backbones for imagenet and pascal_voc
 
-The files lie in models/NAME/NET/METHOD. Their first line holds a digest of the rest: a file that somebody has edited
-is kept as it is (unless --force), any other follows the generator.
+The files lie in models/NAME/NET/METHOD. Their first line holds a digest of the rest: a file that somebody has
+edited is kept as it is (unless --force), any other follows the generator.
 
-Letters: K classes with the background, A anchors per position. `lr` below is how a part learns: 1 it does, 0 it is
-frozen, None: in a test net, which says nothing of learning. `bn` is the same for BatchNorm and Scale.
+Letters: K classes with the background, A anchors per position. `lr` below is how a part learns: 1 it does,
+0 it is frozen, None: in a test net, which says nothing of learning. `bn` is the same for BatchNorm and Scale.
 """
 import argparse
 import hashlib
@@ -20,10 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 logger = logging.getLogger(__name__)
 
 COMMITTED = {'imagenet': 201, 'pascal_voc': 21}         # set -> K
-SCALES, RATIOS = (8, 16, 32), (0.5, 1, 2)               # the library's own anchors, which need no mention in a net
-DETECTION_STRIDE = 16
+SCALES, RATIOS = (8, 16, 32), (0.5, 1, 2)               # the library's own: no net mentions them
+STRIDE = 16                                             # of the shared features, in pixels
 
-# ------------------------------------------------------------------------------------------------ single layers
+
+# --------------------------------------------------------------------------------------------- single layers
+
 def layer(name, kind, bottom, top, *fields):
     """One line; bottom and top are blob names, one or several separated by blanks."""
     blobs = [f'bottom: "{b}"' for b in bottom.split()] + [f'top: "{t}"' for t in top.split()]
@@ -31,17 +33,19 @@ def layer(name, kind, bottom, top, *fields):
 
 
 def rates(lr, blobs='wb'):
-    """The param fields of weights (w) and bias (b): a bias learns twice as fast and does not decay."""
+    """The param fields of weights (w), of a bias (b), which learns twice as fast and does not decay, or of
+    Scale's gamma and beta (g), which do not decay either."""
     if lr is None:
         return ''
-    mults = {'w': (lr, lr), 'b': (2 * lr, 0)}
+    mults = {'w': (lr, lr), 'b': (2 * lr, 0), 'g': (lr, 0)}
     return ' '.join('param { lr_mult: %d decay_mult: %d }' % mults[b] for b in blobs)
 
 
 def conv(name, bottom, outputs, kernel, lr, stride=1, pad=0, bias=True, std=None, top=None):
     """Convolution; filled as He et al. 2015 unless std, of a Gaussian, is given."""
     filler = 'type: "msra"' if std is None else f'type: "gaussian" std: {std}'
-    shape = f'num_output: {outputs} kernel_size: {kernel} stride: {stride} pad: {pad}' + (' bias_term: false' if not bias else '')
+    shape = f'num_output: {outputs} kernel_size: {kernel} stride: {stride} pad: {pad}'
+    shape += '' if bias else ' bias_term: false'
     return layer(name, 'Convolution', bottom, top or name, rates(lr, 'wb' if bias else 'w'),
                  f'convolution_param {{ {shape} weight_filler {{ {filler} }} }}')
 
@@ -56,23 +60,43 @@ def relu(name, blob):
 
 
 def pool(name, bottom, kind, kernel, stride, *fields):
-    return layer(name, 'Pooling', bottom, name,
-                 f'pooling_param {{ pool: {kind} kernel_size: {kernel} stride: {stride}{"".join(" " + f for f in fields)} }}')
+    shape = ' '.join([f'pool: {kind} kernel_size: {kernel} stride: {stride}', *fields])
+    return layer(name, 'Pooling', bottom, name, f'pooling_param {{ {shape} }}')
 
 
-def python(name, module, kind, bottom, top, param_str):
-    return layer(name, 'Python', bottom, top, f'python_param {{ module: "{module}" layer: "{kind}" param_str: "{param_str}" }}')
+def python(name, kind, bottom, top, param_str):
+    """kind: module and class, as in rpn.proposal_layer.ProposalLayer."""
+    module, _, cls = kind.rpartition('.')
+    return layer(name, 'Python', bottom, top,
+                 f'python_param {{ module: "{module}" layer: "{cls}" param_str: "{param_str}" }}')
+
+
+def reshape(bottom, channels):
+    """(1, 2A, H, W) -> (1, 2, A H, W), the scores of background and of object, and back."""
+    return layer(bottom + '_reshape', 'Reshape', bottom, bottom + '_reshape',
+                 f'reshape_param {{ shape {{ dim: 0 dim: {channels} dim: -1 dim: 0 }} }}')
+
+
+def softmax_loss(name, bottom, *fields):
+    return layer(name, 'SoftmaxWithLoss', bottom, name,
+                 'propagate_down: true propagate_down: false loss_weight: 1', *fields)
+
+
+def smooth_l1_loss(name, bottom, *fields):
+    return layer(name, 'SmoothL1Loss', bottom, name, 'loss_weight: 1', *fields)
 
 
 def silence(blob):
     return layer('silence_' + blob, 'Silence', blob, '')
 
 
-# ---------------------------------------------------------------------------------------------------- backbones
+# ------------------------------------------------------------------------------------------------- backbones
+
 @dataclass(frozen=True)
 class Backbone:
-    """A net cut in two: trunk(lr), shared, at stride 16, ends in the blob `features` with `channels` channels;
-    head(bottom, lr, bn) runs on RoIs pooled to pooled x pooled and ends in the blob `head_top`."""
+    """A net cut in two: trunk(lr), shared, at stride 16, ends in the blob `features` with `channels`
+    channels; head(bottom, lr, bn), on RoIs pooled to pooled x pooled, in the blob `head_top`."""
+
     prefix: str                                         # of snapshots
     base_lr: float = 0.001
     rpn_conv: str = 'rpn_conv/3x3'
@@ -85,9 +109,9 @@ class Backbone:
 class ResNet(Backbone):
     """He et al. 2015 (arXiv 1512.03385), table 1: conv1 to res4 are shared, res5 runs on every RoI.
 
-    Layers have the names, and blocks the stride (in the first 1x1), of the nets that its authors published. torchvision:
-    the stride is in the 3x3, and pool1 is padded and rounds down. Trained from other weights, conv1, res2 and res3 are
-    frozen as all BatchNorm and Scale are; from scratch everything learns.
+    Layers have the names, and blocks the stride (in the first 1x1), of the nets that its authors published.
+    torchvision: the stride is in the 3x3, and pool1 is padded and rounds down. conv1, res2 and res3 are
+    frozen, and so are BatchNorm and Scale everywhere; scratch: everything learns.
     """
     blocks: tuple = (3, 4, 6, 3)                        # res2 ... res5
     widths: tuple = (64, 128, 256, 512)
@@ -151,7 +175,8 @@ class ResNet(Backbone):
         strided = kernels.index(3) if self.torchvision else 0
         for i, kernel in enumerate(kernels):
             last, top = i == len(kernels) - 1, f'{name}_branch2{"abc"[i]}'
-            lines += self.unit(top, bottom, width * (self.expansion if last else 1), kernel, stride if i == strided else 1, lr, bn)
+            outputs = width * (self.expansion if last else 1)
+            lines += self.unit(top, bottom, outputs, kernel, stride if i == strided else 1, lr, bn)
             lines += [] if last else [relu(top + '_relu', top)]
             bottom = top
         return lines + [layer(name, 'Eltwise', f'{shortcut} {bottom}', name), relu(name + '_relu', name)]
@@ -159,16 +184,13 @@ class ResNet(Backbone):
     def unit(self, name, bottom, outputs, kernel, stride, lr, bn, bias=False):
         """Convolution, BatchNorm, Scale."""
         suffix = '_' + name if name == 'conv1' else name.removeprefix('res')
-        learn = bn and self.scratch
-        stats = 'use_global_stats: false moving_average_fraction: 0.99' if learn else 'use_global_stats: true'
+        bn = bn if self.scratch else bn and 0
+        stats = 'use_global_stats: false moving_average_fraction: 0.99' if bn else 'use_global_stats: true'
         return [conv(name, bottom, outputs, kernel, lr, stride, kernel // 2, bias),
-                layer('bn' + suffix, 'BatchNorm', name, name, rates(bn and 0, 'www'), f'batch_norm_param {{ {stats} }}'),
-                layer('scale' + suffix, 'Scale', name, name, scale_rates(bn and int(learn)), 'scale_param { bias_term: true }')]
-
-
-def scale_rates(lr):
-    """Scale's param fields: neither gamma nor beta decays."""
-    return '' if lr is None else ' '.join(2 * [f'param {{ lr_mult: {lr} decay_mult: 0 }}'])
+                layer('bn' + suffix, 'BatchNorm', name, name, rates(bn and 0, 'www'),
+                      f'batch_norm_param {{ {stats} }}'),
+                layer('scale' + suffix, 'Scale', name, name, rates(bn, 'gg'),
+                      'scale_param { bias_term: true }')]
 
 
 @dataclass(frozen=True)
@@ -184,10 +206,11 @@ class PlainNet(Backbone):
     def head(self, bottom, lr, bn):
         lines = []
         for i in '67':
-            lines += [inner_product('fc' + i, bottom, 4096, lr, 'type: "xavier"'), relu('relu' + i, 'fc' + i)]
+            top = 'fc' + i
+            lines += [inner_product(top, bottom, 4096, lr, 'type: "xavier"'), relu('relu' + i, top)]
             if lr != 0:
-                lines.append(layer('drop' + i, 'Dropout', 'fc' + i, 'fc' + i, f'dropout_param {{ {self.dropout} }}'))
-            bottom = 'fc' + i
+                lines.append(layer('drop' + i, 'Dropout', top, top, f'dropout_param {{ {self.dropout} }}'))
+            bottom = top
         return lines
 
 
@@ -197,9 +220,10 @@ class VGG16(PlainNet):
     def trunk(self, lr):
         lines, bottom = [], 'data'
         for stage, (width, count) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)], 1):
+            learn = lr if stage > 2 else lr and 0
             for i in range(1, count + 1):
                 top = f'conv{stage}_{i}'
-                lines += [conv(top, bottom, width, 3, lr and 0 if stage < 3 else lr, pad=1), relu(f'relu{stage}_{i}', top)]
+                lines += [conv(top, bottom, width, 3, learn, pad=1), relu(f'relu{stage}_{i}', top)]
                 bottom = top
             if stage < 5:
                 bottom = f'pool{stage}'
@@ -208,7 +232,7 @@ class VGG16(PlainNet):
 
 
 class ZF(PlainNet):
-    """Zeiler and Fergus 2013 (arXiv 1311.2901), as made for SPP-net. Nothing is frozen; dropout scales at test."""
+    """Zeiler and Fergus 2013 (arXiv 1311.2901), as in SPP-net. Nothing is frozen; Dropout scales at test."""
 
     def trunk(self, lr):
         norm = 'lrn_param { local_size: 3 alpha: 0.00005 beta: 0.75 norm_region: WITHIN_CHANNEL }'
@@ -226,19 +250,29 @@ BACKBONES = {
     'ResNet-50': ResNet('resnet50', conv1_bias=True),
     'ResNet-101-torchvision': ResNet('resnet101', blocks=(3, 4, 23, 3), torchvision=True),
     'ResNet-50-torchvision': ResNet('resnet50', torchvision=True),
-    'ResNet-10': ResNet('resnet10', base_lr=0.01, rpn_outputs=256, blocks=(1, 1, 1, 1), widths=(32, 64, 128, 256), bottleneck=False,
-                        conv1_outputs=32, scratch=True, pooled=7),
+    'ResNet-10': ResNet('resnet10', base_lr=0.01, rpn_outputs=256, blocks=(1, 1, 1, 1), conv1_outputs=32,
+                        widths=(32, 64, 128, 256), bottleneck=False, scratch=True, pooled=7),
     'VGG16': VGG16('vgg16', features='conv5_3', channels=512),
-    'ZF': ZF('zf', rpn_conv='rpn_conv1', rpn_relu='rpn_relu1', rpn_top='rpn_conv1', rpn_outputs=256, features='conv5', channels=256,
-             pooled=6, roi_pool='roi_pool_conv5', dropout='dropout_ratio: 0.5 scale_train: false'),
+    'ZF': ZF('zf', rpn_conv='rpn_conv1', rpn_relu='rpn_relu1', rpn_top='rpn_conv1', rpn_outputs=256,
+             features='conv5', channels=256, pooled=6, roi_pool='roi_pool_conv5',
+             dropout='dropout_ratio: 0.5 scale_train: false'),
 }
 COMMITTED_NETS = ('ResNet-101', 'ResNet-50', 'VGG16', 'ZF', 'ResNet-10')
 
 
-# ------------------------------------------------------------------------------------------------ parts of nets
+# ------------------------------------------------------------------------------------------------------ nets
+
+IMAGE_AND_BOXES = 'data im_info gt_boxes'
+BBOX_BLOBS = 'bbox_targets bbox_inside_weights bbox_outside_weights'
+RPN_BBOX_BLOBS = 'rpn_bbox_targets rpn_bbox_inside_weights rpn_bbox_outside_weights'
+DATA = 'input: "data" input_shape { dim: 1 dim: 3 dim: 224 dim: 224 }'
+IM_INFO = 'input: "im_info" input_shape { dim: 1 dim: 3 }'
+ROIS = 'input: "rois" input_shape { dim: 1 dim: 5 }'
+
+
 @dataclass(frozen=True)
 class Detector:
-    """The nets of all methods for one backbone, K classes and one set of anchors."""
+    """The nets of all methods for one backbone, K classes, one set of anchors: parts, then whole nets."""
     net: Backbone
     classes: int                                        # K
     scales: tuple = SCALES
@@ -250,10 +284,10 @@ class Detector:
 
     @property
     def anchor_param(self):
-        """param_str of the layers that lay anchors out; the \\n is for the prototxt's own string syntax."""
-        parts = [f"'feat_stride': {DETECTION_STRIDE}"]
-        parts += [f"'scales': {list(self.scales)}"] if tuple(self.scales) != SCALES else []
-        parts += [f"'ratios': {list(self.ratios)}"] if tuple(self.ratios) != RATIOS else []
+        """param_str of the layers that lay anchors out; its \\n is the prototxt's, for a new line of YAML."""
+        parts = [f"'feat_stride': {STRIDE}"]
+        parts += [f"'scales': {list(self.scales)}"] if self.scales != SCALES else []
+        parts += [f"'ratios': {list(self.ratios)}"] if self.ratios != RATIOS else []
         return r' \n'.join(parts)
 
     @property
@@ -261,7 +295,7 @@ class Detector:
         return f"'num_classes': {self.classes}"
 
     def data(self, name, tops):
-        return [python(name, 'roi_data_layer.layer', 'RoIDataLayer', '', tops, self.class_param)]
+        return [python(name, 'roi_data_layer.layer.RoIDataLayer', '', tops, self.class_param)]
 
     def rpn(self, lr):
         net = self.net
@@ -270,30 +304,32 @@ class Detector:
                 conv('rpn_cls_score', net.rpn_top, 2 * self.anchors, 1, lr, std=0.01),
                 conv('rpn_bbox_pred', net.rpn_top, 4 * self.anchors, 1, lr, std=0.01)]
 
-    def rpn_frozen(self):
-        """The RPN in a Fast R-CNN net: unused, so that a snapshot holds all parameters."""
-        return [*self.rpn(lr=0), silence('rpn_cls_score'), silence('rpn_bbox_pred')]
-
-    def rpn_reshape(self):
-        return [reshape('rpn_cls_score', 2)]
+    def rpn_unused(self):
+        """The RPN in a Fast R-CNN net, frozen, so that a snapshot holds all parameters."""
+        return [*self.rpn(0), silence('rpn_cls_score'), silence('rpn_bbox_pred')]
 
     def rpn_loss(self):
-        targets = 'rpn_bbox_targets rpn_bbox_inside_weights rpn_bbox_outside_weights'
-        return [python('rpn-data', 'rpn.anchor_target_layer', 'AnchorTargetLayer', 'rpn_cls_score gt_boxes im_info data',
-                       'rpn_labels ' + targets, self.anchor_param),
-                softmax_loss('rpn_loss_cls', 'rpn_cls_score_reshape rpn_labels', 'loss_param { ignore_label: -1 normalize: true }'),
-                smooth_l1_loss('rpn_loss_bbox', 'rpn_bbox_pred ' + targets, 'smooth_l1_loss_param { sigma: 3.0 }')]
+        return [reshape('rpn_cls_score', 2),
+                python('rpn-data', 'rpn.anchor_target_layer.AnchorTargetLayer',
+                       'rpn_cls_score gt_boxes im_info data', f'rpn_labels {RPN_BBOX_BLOBS}',
+                       self.anchor_param),
+                softmax_loss('rpn_loss_cls', 'rpn_cls_score_reshape rpn_labels',
+                             'loss_param { ignore_label: -1 normalize: true }'),
+                smooth_l1_loss('rpn_loss_bbox', f'rpn_bbox_pred {RPN_BBOX_BLOBS}',
+                               'smooth_l1_loss_param { sigma: 3.0 }')]
 
     def proposal(self, tops):
-        return [layer('rpn_cls_prob', 'Softmax', 'rpn_cls_score_reshape', 'rpn_cls_prob'), reshape('rpn_cls_prob', 2 * self.anchors),
-                python('proposal', 'rpn.proposal_layer', 'ProposalLayer', 'rpn_cls_prob_reshape rpn_bbox_pred im_info', tops,
-                       self.anchor_param)]
+        return [layer('rpn_cls_prob', 'Softmax', 'rpn_cls_score_reshape', 'rpn_cls_prob'),
+                reshape('rpn_cls_prob', 2 * self.anchors),
+                python('proposal', 'rpn.proposal_layer.ProposalLayer',
+                       'rpn_cls_prob_reshape rpn_bbox_pred im_info', tops, self.anchor_param)]
 
     def head(self, lr, bn):
         """RoI pooling, the net's head, class scores and boxes."""
         net = self.net
+        size = f'pooled_w: {net.pooled} pooled_h: {net.pooled} spatial_scale: {1 / STRIDE}'
         return [layer(net.roi_pool, 'ROIPooling', f'{net.features} rois', net.roi_pool,
-                      f'roi_pooling_param {{ pooled_w: {net.pooled} pooled_h: {net.pooled} spatial_scale: {1 / DETECTION_STRIDE} }}'),
+                      f'roi_pooling_param {{ {size} }}'),
                 *net.head(net.roi_pool, lr, bn),
                 inner_product('cls_score', net.head_top, self.classes, lr, 'type: "gaussian" std: 0.01'),
                 inner_product('bbox_pred', net.head_top, 4 * self.classes, lr, 'type: "gaussian" std: 0.001')]
@@ -308,78 +344,56 @@ class Detector:
 
     def head_loss(self):
         return [softmax_loss('loss_cls', 'cls_score labels'),
-                smooth_l1_loss('loss_bbox', 'bbox_pred bbox_targets bbox_inside_weights bbox_outside_weights')]
+                smooth_l1_loss('loss_bbox', f'bbox_pred {BBOX_BLOBS}')]
 
     def cls_prob(self):
         return [layer('cls_prob', 'Softmax', 'cls_score', 'cls_prob')]
 
-    # whole nets
-
     def rpn_train(self, stage):
-        return [*self.data('input-data', 'data im_info gt_boxes'), *self.net.trunk(int(stage == 1)), *self.rpn(1), *self.rpn_reshape(),
+        return [*self.data('input-data', IMAGE_AND_BOXES), *self.net.trunk(int(stage == 1)), *self.rpn(1),
                 *self.rpn_loss(), *self.head_unused()]
 
     def fast_rcnn_train(self, stage, rpn=True):
-        tops = 'data rois labels bbox_targets bbox_inside_weights bbox_outside_weights'
         learn = int(stage == 1)
-        return [*self.data('data', tops), *self.net.trunk(learn), *self.head(1, learn), *self.head_loss(),
-                *(self.rpn_frozen() if rpn else [])]
+        return [*self.data('data', f'data rois labels {BBOX_BLOBS}'), *self.net.trunk(learn),
+                *self.head(1, learn), *self.head_loss(), *(self.rpn_unused() if rpn else [])]
 
     def end2end_train(self):
-        """Approximate joint training: proposals are inputs of the head, without a gradient to them."""
-        tops = 'rois labels bbox_targets bbox_inside_weights bbox_outside_weights'
-        return [*self.data('input-data', 'data im_info gt_boxes'), *self.net.trunk(1), *self.rpn(1), *self.rpn_reshape(), *self.rpn_loss(),
-                *self.proposal('rpn_rois'), python('roi-data', 'rpn.proposal_target_layer', 'ProposalTargetLayer', 'rpn_rois gt_boxes',
-                                                   tops, self.class_param),
-                *self.head(1, 1), *self.head_loss()]
+        """Approximate joint training: the head takes proposals as given, no gradient goes to them."""
+        targets = python('roi-data', 'rpn.proposal_target_layer.ProposalTargetLayer', 'rpn_rois gt_boxes',
+                         f'rois labels {BBOX_BLOBS}', self.class_param)
+        return [*self.data('input-data', IMAGE_AND_BOXES), *self.net.trunk(1), *self.rpn(1), *self.rpn_loss(),
+                *self.proposal('rpn_rois'), targets, *self.head(1, 1), *self.head_loss()]
 
-    def rpn_test(self):
-        return [DATA, IM_INFO, *self.net.trunk(None), *self.rpn(None), *self.rpn_reshape(), *self.proposal('rois scores')]
+    def rpn_test(self, tops='rois scores'):
+        return [DATA, IM_INFO, *self.net.trunk(None), *self.rpn(None), reshape('rpn_cls_score', 2),
+                *self.proposal(tops)]
 
     def fast_rcnn_test(self):
         return [DATA, ROIS, *self.net.trunk(None), *self.head(None, None), *self.cls_prob()]
 
     def faster_rcnn_test(self):
-        return [DATA, IM_INFO, *self.net.trunk(None), *self.rpn(None), *self.rpn_reshape(), *self.proposal('rois'),
-                *self.head(None, None), *self.cls_prob()]
+        return [*self.rpn_test('rois'), *self.head(None, None), *self.cls_prob()]
 
 
-DATA = 'input: "data" input_shape { dim: 1 dim: 3 dim: 224 dim: 224 }'
-IM_INFO = 'input: "im_info" input_shape { dim: 1 dim: 3 }'
-ROIS = 'input: "rois" input_shape { dim: 1 dim: 5 }'
+# ----------------------------------------------------------------------------------------------------- files
 
-
-def reshape(bottom, channels):
-    """(1, 2A, H, W) -> (1, 2, A H, W), scores of background and object, and back."""
-    return layer(bottom + '_reshape', 'Reshape', bottom, bottom + '_reshape',
-                 f'reshape_param {{ shape {{ dim: 0 dim: {channels} dim: -1 dim: 0 }} }}')
-
-
-def softmax_loss(name, bottom, *fields):
-    return layer(name, 'SoftmaxWithLoss', bottom, name, 'propagate_down: true propagate_down: false loss_weight: 1', *fields)
-
-
-def smooth_l1_loss(name, bottom, *fields):
-    return layer(name, 'SmoothL1Loss', bottom, name, 'loss_weight: 1', *fields)
-
-
-# -------------------------------------------------------------------------------------------------- whole files
 @dataclass(frozen=True)
 class Schedule:
-    """Iterations after which the learning rate falls to a tenth, by stage or method, and images per update end to end."""
-    stages: tuple                                       # stage-1 RPN, stage-1 Fast R-CNN, stage-2 RPN, stage-2 Fast R-CNN
+    """Iterations after which the learning rate falls to a tenth."""
+    stages: tuple                                       # RPN and Fast R-CNN of stage 1, the same of stage 2
     fast_rcnn: int
     end2end: int
-    end2end_images: int = 1
+    end2end_images: int = 1                             # images an update sees, end to end
 
 
-IMAGENET = Schedule((240000,) * 4, 240000, 240000)                              # of 320k (He et al. 2015, appendix A)
-PASCAL_VOC = Schedule((60000, 30000, 60000, 30000), 30000, 50000, 2)            # of 80k, 40k and, end to end, 70k
+IMAGENET = Schedule((240000,) * 4, 240000, 240000)                      # of 320k: He et al. 2015, appendix A
+PASCAL_VOC = Schedule((60000, 30000, 60000, 30000), 30000, 50000, 2)    # of 80k, 40k and, end to end, 70k
 
 
 def schedule(set_name, max_iters=None):
-    """The schedule of a set. max_iters, one number or one per stage: the rate falls after three quarters of them, as in
-    the published schedules; fast_rcnn is scheduled as the second stage, end2end as the longest."""
+    """The schedule of a set. max_iters, one number or one per stage: the rate falls after three quarters of
+    them, as in the published schedules; fast_rcnn goes by the second stage, end2end by the longest."""
     if max_iters is None:
         return IMAGENET if set_name == 'imagenet' else PASCAL_VOC
     iters = (max_iters,) * 4 if isinstance(max_iters, int) else tuple(max_iters)
@@ -390,54 +404,56 @@ def schedule(set_name, max_iters=None):
 
 
 def solver(train_net, prefix, base_lr, step, *fields):
-    return [f'train_net: "{train_net}"', f'base_lr: {base_lr}', 'lr_policy: "step"', 'gamma: 0.1', f'stepsize: {step}', 'display: 20',
-            'average_loss: 100', 'momentum: 0.9', 'weight_decay: 0.0005',
-            '# snapshots are made by the training tools, which also set iter_size where cfg asks for a real batch', 'snapshot: 0',
-            f'snapshot_prefix: "{prefix}"', *fields]
+    return [f'train_net: "{train_net}"', f'base_lr: {base_lr}', 'lr_policy: "step"', 'gamma: 0.1',
+            f'stepsize: {step}', 'display: 20', 'average_loss: 100', 'momentum: 0.9', 'weight_decay: 0.0005',
+            '# the training tools write snapshots, and set iter_size where TRAIN.REAL_BATCH_SIZE asks for it',
+            'snapshot: 0', f'snapshot_prefix: "{prefix}"', *fields]
 
 
 def alt_opt(detector, plan, folder):
-    """{file name: lines} of alternating optimization; stage 2 starts from stage 1 and moves only what is not shared."""
-    net, files = detector.net, {}
-    stages = [('stage1_rpn', '60k80k', 'rpn', detector.rpn_train(1)), ('stage1_fast_rcnn', '30k40k', 'fast_rcnn', detector.fast_rcnn_train(1)),
-              ('stage2_rpn', '60k80k', 'rpn', detector.rpn_train(2)), ('stage2_fast_rcnn', '30k40k', 'fast_rcnn', detector.fast_rcnn_train(2))]
-    for (stage, iters, kind, lines), step in zip(stages, plan.stages):
-        files[f'{stage}_train.pt'] = lines
-        files[f'{stage}_solver{iters}.pt'] = solver(f'{folder}/{stage}_train.pt', f'{net.prefix}_{kind}', net.base_lr, step)
-    files['rpn_test.pt'] = detector.rpn_test()
-    files['fast_rcnn_test.pt'] = detector.fast_rcnn_test()
-    files['faster_rcnn_test.pt'] = detector.faster_rcnn_test()
-    return files
+    """{file name: lines}. Stage 2 starts from stage 1 and moves only what is not shared."""
+    net, files, steps = detector.net, {}, iter(plan.stages)
+    for stage in 1, 2:
+        for kind, iters, lines in (('rpn', '60k80k', detector.rpn_train(stage)),
+                                   ('fast_rcnn', '30k40k', detector.fast_rcnn_train(stage))):
+            name = f'stage{stage}_{kind}'
+            files[f'{name}_train.pt'] = lines
+            files[f'{name}_solver{iters}.pt'] = solver(f'{folder}/{name}_train.pt', f'{net.prefix}_{kind}',
+                                                       net.base_lr, next(steps))
+    return {**files, 'rpn_test.pt': detector.rpn_test(), 'fast_rcnn_test.pt': detector.fast_rcnn_test(),
+            'faster_rcnn_test.pt': detector.faster_rcnn_test()}
 
 
 def end2end(detector, plan, folder):
     net = detector.net
     return {'train.prototxt': detector.end2end_train(), 'test.prototxt': detector.faster_rcnn_test(),
-            'solver.prototxt': solver(f'{folder}/train.prototxt', f'{net.prefix}_faster_rcnn', net.base_lr, plan.end2end,
-                                      f'iter_size: {plan.end2end_images}')}
+            'solver.prototxt': solver(f'{folder}/train.prototxt', f'{net.prefix}_faster_rcnn', net.base_lr,
+                                      plan.end2end, f'iter_size: {plan.end2end_images}')}
 
 
 def fast_rcnn(detector, plan, folder):
     net = detector.net
-    return {'train.prototxt': detector.fast_rcnn_train(1, rpn=False), 'test.prototxt': detector.fast_rcnn_test(),
-            'solver.prototxt': solver(f'{folder}/train.prototxt', f'{net.prefix}_fast_rcnn', net.base_lr, plan.fast_rcnn)}
+    return {'train.prototxt': detector.fast_rcnn_train(1, rpn=False),
+            'test.prototxt': detector.fast_rcnn_test(),
+            'solver.prototxt': solver(f'{folder}/train.prototxt', f'{net.prefix}_fast_rcnn', net.base_lr,
+                                      plan.fast_rcnn)}
 
 
 METHODS = {'faster_rcnn_alt_opt': alt_opt, 'faster_rcnn_end2end': end2end, 'fast_rcnn': fast_rcnn}
 
 
 def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None):
-    """{path: text} of all nets and solvers of one backbone. num_classes K counts the background; anchors: a mapping
-    with 'scales' and 'ratios', either optional; max_iters: see schedule. Errors: ValueError."""
+    """{path: text} of all nets and solvers of one backbone. num_classes K counts the background; anchors: a
+    mapping with 'scales' and 'ratios', either optional; max_iters: see schedule. Errors: ValueError."""
     if net not in BACKBONES:
         raise ValueError(f'unknown net {net!r}; the nets are {", ".join(BACKBONES)}')
     if num_classes < 2:
         raise ValueError(f'num_classes counts the background too, so it is at least 2; got {num_classes}')
-    anchors = dict(anchors or {})
-    detector = Detector(BACKBONES[net], num_classes, *(tuple(anchors.pop(key, None) or default)
-                                                       for key, default in (('scales', SCALES), ('ratios', RATIOS))))
-    if anchors:
-        raise ValueError(f'anchors have scales and ratios, not {", ".join(map(str, anchors))}')
+    given = dict(anchors or {})
+    scales, ratios = tuple(given.pop('scales', None) or SCALES), tuple(given.pop('ratios', None) or RATIOS)
+    if given:
+        raise ValueError(f'anchors have scales and ratios, not {", ".join(map(str, given))}')
+    detector = Detector(BACKBONES[net], num_classes, scales, ratios)
     texts = {}
     for method, make in METHODS.items():
         folder = Path(out_root) / set_name / net / method
@@ -449,15 +465,15 @@ def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, ma
 
 
 def generate(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None, force=False):
-    """Write the files of `files` that are missing or not up to date; returns the paths written. One that was edited by
-    hand stays, with a warning, unless force."""
+    """Write the files of `files` that are missing or not up to date; returns the paths written. One that was
+    edited by hand stays, with a warning, unless force."""
     written = []
     for path, text in files(set_name, net, num_classes, out_root, anchors, max_iters).items():
         old = path.read_text() if path.exists() else None
         if old == text:
             continue
         if old is not None and not force and old != _signed(old.partition('\n')[2]):
-            logger.warning('%s was edited by hand and is kept; models/generate.py --force would overwrite it', path)
+            logger.warning('%s was edited by hand and is kept; --force overwrites it', path)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f'.{path.name}.{os.getpid()}')
@@ -473,13 +489,13 @@ def _signed(body):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description='Write the prototxt files of a data set and a backbone under models/.')
-    parser.add_argument('name', nargs='?', help='the folder under models/: the data set')
+    parser = argparse.ArgumentParser(description='Write the prototxt files of a dataset and a backbone.')
+    parser.add_argument('name', nargs='?', help='the folder under models/: the dataset')
     parser.add_argument('net', nargs='?', help=', '.join(BACKBONES))
     parser.add_argument('--num_classes', type=int, help='classes, the background counted')
-    parser.add_argument('--scales', type=float, nargs='+', help='anchor sides in units of 16 pixels (8 16 32)')
+    parser.add_argument('--scales', type=float, nargs='+', help='anchor sides in 16 pixels (8 16 32)')
     parser.add_argument('--ratios', type=float, nargs='+', help='anchor heights / widths (0.5 1 2)')
-    parser.add_argument('--max_iters', type=int, nargs='+', help='iterations of training, one number or one per stage')
+    parser.add_argument('--max_iters', type=int, nargs='+', help='iterations of training, one number or four')
     parser.add_argument('--force', action='store_true', help='overwrite files that were edited, too')
     parser.add_argument('--all', action='store_true', help='the committed files, nothing else')
     args = parser.parse_args(argv)
@@ -492,7 +508,8 @@ def main(argv=None):
         iters = args.max_iters[0] if args.max_iters and len(args.max_iters) == 1 else args.max_iters
         anchors = {'scales': _plain(args.scales), 'ratios': _plain(args.ratios)}
         try:
-            written = generate(args.name, args.net, args.num_classes, anchors=anchors, max_iters=iters, force=args.force)
+            written = generate(args.name, args.net, args.num_classes, anchors=anchors, max_iters=iters,
+                               force=args.force)
         except ValueError as error:
             parser.error(str(error))
     print(f'{len(written)} files written')

@@ -1,7 +1,7 @@
-"""tools/import_weights.py: torchvision's architectures, rebuilt here in plain torch with random weights, against our nets.
+"""tools/import_weights.py: torchvision's architectures, in plain torch with random weights, against ours.
 
-With pixel means equal to 255 times torchvision's own, nothing is left to the padding and all features agree everywhere; with cfg's
-they differ where the padding reaches, which is measured.
+With pixel means equal to 255 times torchvision's own, nothing is left to the padding and all features agree
+everywhere; with cfg's they differ where the padding reaches, which is measured.
 """
 import subprocess
 import sys
@@ -30,7 +30,8 @@ class Bottleneck(nn.Module):
         self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
         self.downsample = None
         if stride > 1 or inputs != 4 * width:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width))
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, 4 * width, 1, stride, bias=False),
+                                            nn.BatchNorm2d(4 * width))
 
     def forward(self, x):
         y = self.bn1(self.conv1(x)).relu()
@@ -44,7 +45,8 @@ class TorchvisionResNet(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
         inputs = 64
         for i, count in enumerate(blocks):
-            units = [Bottleneck(inputs if k == 0 else 256 << i, 64 << i, 2 if i and k == 0 else 1) for k in range(count)]
+            units = [Bottleneck(inputs, 64 << i, 2 if i else 1)]
+            units += [Bottleneck(256 << i, 64 << i, 1) for _ in range(count - 1)]
             setattr(self, f'layer{i + 1}', nn.Sequential(*units))
             inputs = 256 << i
         self.fc = nn.Linear(2048, 1000)
@@ -59,13 +61,14 @@ def torchvision_vgg16(batch_norm=False):
     modules, inputs = [], 3
     for stage, (width, count) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
         for _ in range(count):
-            modules += [nn.Conv2d(inputs, width, 3, padding=1), *([nn.BatchNorm2d(width)] if batch_norm else []), nn.ReLU()]
+            modules.append(nn.Conv2d(inputs, width, 3, padding=1))
+            modules += [nn.BatchNorm2d(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
             inputs = width
         modules.append(nn.MaxPool2d(2, 2))
     net = nn.Module()
     net.features = nn.Sequential(*modules)
-    net.classifier = nn.Sequential(nn.Linear(25088, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),
-                                   nn.Linear(4096, 1000))
+    net.classifier = nn.Sequential(nn.Linear(25088, 4096), nn.ReLU(), nn.Dropout(),
+                                   nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 1000))
     return net.eval()
 
 
@@ -83,12 +86,14 @@ def random_resnet(blocks):
 
 def ours(folder, net, state, pixel_means, pixels, prototxt):
     """Our net on BGR pixels (1, 3, H, W) in 0..255, with the imported weights."""
-    weights = str(folder / 'w.caffemodel')
-    found, rows = import_weights.convert({name: value.numpy() for name, value in state.items() if 'num_batches' not in name}, pixel_means)
+    weights = folder / 'w.caffemodel'
+    arrays = {name: value.numpy() for name, value in state.items() if 'num_batches' not in name}
+    found, rows = import_weights.convert(arrays, pixel_means)
     assert found == net
-    write_weights(weights, rows, net)
+    write_weights(str(weights), rows, net)
     generate.generate('own', net, 3, folder)
-    result = caffe.Net(str(folder / 'own' / net / 'faster_rcnn_alt_opt' / prototxt), weights, caffe.TEST)
+    result = caffe.Net(str(folder / 'own' / net / 'faster_rcnn_alt_opt' / prototxt), str(weights), caffe.TEST)
+    weights.unlink()        # half a gigabyte for VGG16
     result.blobs['data'].reshape(*pixels.shape)
     result.blobs['data'].data[...] = pixels - pixel_means.reshape(1, 3, 1, 1)
     if 'im_info' in result.blobs:
@@ -113,7 +118,8 @@ def apart(found, wanted):
     return np.abs(found - wanted).max() / np.abs(wanted).max()
 
 
-@pytest.mark.parametrize('net, blocks, last', [('ResNet-50-torchvision', (3, 4, 6, 3), 'res4f'), ('ResNet-101-torchvision', (3, 4, 23, 3), 'res4b22')])
+@pytest.mark.parametrize('net, blocks, last', [('ResNet-50-torchvision', (3, 4, 6, 3), 'res4f'),
+                                               ('ResNet-101-torchvision', (3, 4, 23, 3), 'res4b22')])
 @torch.no_grad()
 def test_resnet_features_are_equal(tmp_path, net, blocks, last):
     """An odd size on purpose: the maps must also round as torchvision's."""
@@ -129,20 +135,20 @@ def test_resnet_features_are_equal(tmp_path, net, blocks, last):
 @torch.no_grad()
 def test_with_our_pixel_means_only_the_padded_border_differs(tmp_path):
     theirs, pixels = random_resnet((3, 4, 6, 3)), random_pixels(160, 192)
-    net = ours(tmp_path, 'ResNet-50-torchvision', theirs.state_dict(), cfg.PIXEL_MEANS.ravel(), pixels, 'rpn_test.pt')
+    net = ours(tmp_path, 'ResNet-50-torchvision', theirs.state_dict(), cfg.PIXEL_MEANS.ravel(), pixels,
+               'rpn_test.pt')
     net.forward(end='res4f_relu')
     first, last = theirs.features(normalised(pixels))
     found, wanted = net.blobs['conv1'].data, first.numpy()
-    assert apart(found[..., 2:-2, 2:-2], wanted[..., 2:-2, 2:-2]) < 1e-5        # 7x7, stride 2, pad 3: outputs 2 to n - 3 see no padding
-    border = apart(found, wanted)
-    print(f'at the border: conv1 {border:.2e}, res4f {apart(net.blobs["res4f"].data, last.numpy()):.2e} of the largest value')
-    assert 1e-4 < border < 0.02
-    assert apart(net.blobs['res4f'].data, last.numpy()) < 0.02
+    inside = (..., slice(2, -2), slice(2, -2))      # 7x7, stride 2, pad 3: outputs 2 to n - 3 see no padding
+    assert apart(found[inside], wanted[inside]) < 1e-5
+    assert 1e-4 < apart(found, wanted) < 0.005                              # 0.003 when this was written
+    assert apart(net.blobs['res4f'].data, last.numpy()) < 0.001             # 0.0003
 
 
 @torch.no_grad()
 def test_vgg16_features_and_heads_are_equal(tmp_path):
-    """fc6 sees the 7x7 map that RoI pooling takes of a RoI that covers it, in the same order of channels, rows, columns."""
+    """fc6 sees the 7x7 map that RoI pooling takes of a RoI covering it, in the same order of axes."""
     torch.manual_seed(4)
     theirs, pixels = torchvision_vgg16(), random_pixels(112, 112)
     net = ours(tmp_path, 'VGG16', theirs.state_dict(), 255 * MEAN.numpy()[::-1], pixels, 'fast_rcnn_test.pt')
@@ -157,19 +163,22 @@ def test_the_command(tmp_path):
     source, target = tmp_path / 'resnet50.pth', tmp_path / 'out' / 'r50.caffemodel'
     theirs = random_resnet((3, 4, 6, 3))
     torch.save(theirs.state_dict(), source)
-    result = subprocess.run([sys.executable, str(ROOT / 'tools/import_weights.py'), str(source), str(target)], capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / 'tools/import_weights.py'), str(source), str(target)]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert 'ResNet-50-torchvision' in result.stdout and 'models/generate.py' in result.stdout
     arrays = {name: blobs for name, _, blobs in read_weights(str(target))}
     assert len(arrays) == 3 * 53 + 1
     np.testing.assert_array_equal(arrays['res5c_branch2c'][0], theirs.layer4[2].conv3.weight.detach().numpy())
-    np.testing.assert_array_equal(arrays['bn3a_branch1'][1], theirs.layer2[0].downsample[1].running_var.numpy())
+    variance = theirs.layer2[0].downsample[1].running_var.numpy()
+    np.testing.assert_array_equal(arrays['bn3a_branch1'][1], variance)
     np.testing.assert_array_equal(arrays['fc1000'][1], theirs.fc.bias.detach().numpy())
 
 
 def changed(**changes):
     state = {name: torch.zeros(1) for name in random_resnet((3, 4, 6, 3)).state_dict()}
-    state['layer1.0.conv2.weight'], state['conv1.weight'] = torch.zeros(64, 64, 3, 3), torch.zeros(64, 3, 7, 7)
+    state['layer1.0.conv2.weight'] = torch.zeros(64, 64, 3, 3)
+    state['conv1.weight'] = torch.zeros(64, 3, 7, 7)
     state.update(changes)
     return {name: value for name, value in state.items() if value is not None}
 
@@ -178,7 +187,7 @@ def changed(**changes):
     (None, 'No such file'), (b'not a zip', 'cannot be read as a state_dict'), ([1, 2], 'wanted a state_dict'),
     (changed(**{'layer4.2.bn3.bias': None}), "'layer4.2.bn3.bias' is missing"),
     (changed(extra=torch.zeros(1)), "no place for 'extra'"),
-    (changed(**{'layer3.6.conv1.weight': torch.zeros(1)}), r'blocks (3, 4, 7, 3)'),
+    (changed(**{'layer3.6.conv1.weight': torch.zeros(1)}), '(3, 4, 7, 3) blocks'),
     (changed(**{'layer1.0.conv2.weight': torch.zeros(128, 4, 3, 3)}), 'of another width'),
     ({'features.0.weight': torch.zeros(64, 3, 3, 3)}, 'a VGG with 1 layers'),
     (torchvision_vgg16(batch_norm=True).features.state_dict(prefix='features.'), 'BatchNorm among them')],

@@ -1,6 +1,5 @@
-"""models/generate.py: the committed nets are its output; names, shapes, strides and what learns, net by net."""
+"""models/generate.py: the committed nets are its output; names, shapes, strides and what learns."""
 import glob
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ def read(net, name):
 
 
 def learning(param):
-    """{type: {layer name: its lr_mults}} of the layers with param fields (reading drops those of BatchNorm, which never learn)."""
+    """{type: {layer name: its lr_mults}} of the layers with param fields; reading drops BatchNorm's."""
     found = {}
     for layer in param.layer:
         if layer.param:
@@ -36,11 +35,13 @@ def learning(param):
 
 
 def learning_statistics(param):
-    return {layer.name for layer in param.layer if layer.type == 'BatchNorm' and not layer.batch_norm_param.use_global_stats}
+    return {layer.name for layer in param.layer
+            if layer.type == 'BatchNorm' and not layer.batch_norm_param.use_global_stats}
 
 
 def weighted(param):
-    return {layer.name for layer in param.layer if layer.type in ('Convolution', 'BatchNorm', 'Scale', 'InnerProduct')}
+    kinds = 'Convolution', 'BatchNorm', 'Scale', 'InnerProduct'
+    return {layer.name for layer in param.layer if layer.type in kinds}
 
 
 def test_the_committed_files_are_what_the_generator_writes():
@@ -48,7 +49,8 @@ def test_the_committed_files_are_what_the_generator_writes():
     for name, classes in generate.COMMITTED.items():
         for net in generate.COMMITTED_NETS:
             wanted.update(generate.files(name, net, classes))
-    lying = {path for name in generate.COMMITTED for path in (ROOT / 'models' / name).rglob('*') if path.is_file()}
+    lying = {path for name in generate.COMMITTED for net in generate.COMMITTED_NETS
+             for path in (ROOT / 'models' / name / net).glob('*/*')}
     assert lying == set(wanted)
     assert [path for path, text in wanted.items() if path.read_text() != text] == []
 
@@ -68,7 +70,7 @@ def test_solvers_name_their_nets(net):
         train = ROOT / solver.train_net
         assert train.parent == Path(path).parent and train.exists()
         assert (solver.lr_policy, solver.gamma, solver.momentum) == ('step', np.float32(0.1), np.float32(0.9))
-        assert solver.weight_decay == np.float32(0.0005) and solver.snapshot == 0 and solver.average_loss == 100
+        assert (solver.weight_decay, solver.snapshot, solver.average_loss) == (np.float32(0.0005), 0, 100)
         assert solver.base_lr == np.float32(0.01 if net == 'ResNet-10' else 0.001)
 
 
@@ -85,7 +87,7 @@ def test_schedules():
         generate.schedule('own', [400, 200])
 
 
-# --------------------------------------------------------------------------------------------- names and shapes
+# ------------------------------------------------------------------------------------------- names and shapes
 
 def test_published_names():
     """Counts by hand: ResNet-101 has 1 + 3 * 33 convolutions and 4 projections; the RPN adds 3."""
@@ -93,13 +95,17 @@ def test_published_names():
     layers = weighted(read('ResNet-101', 'faster_rcnn_test'))
     assert len([name for name in layers if name == 'conv1' or name.startswith('res')]) == 104
     assert len([name for name in layers if name.startswith('bn')]) == 104
-    assert {'conv1', 'bn_conv1', 'scale_conv1', 'res2a_branch1', 'bn2a_branch1', 'scale2a_branch2c', 'res2c_branch2b', 'res3b3_branch2a',
-            'bn4b22_branch2c', 'res5c_branch2c', 'rpn_conv/3x3', 'rpn_cls_score', 'rpn_bbox_pred', 'cls_score', 'bbox_pred'} <= layers
-    assert {'res2a_branch2a_relu', 'res4b22', 'res4b22_relu', 'res5a', 'pool5', 'rpn_relu/3x3', 'conv1_relu', 'pool1'} <= set(names)
+    assert {'conv1', 'bn_conv1', 'scale_conv1', 'res2a_branch1', 'bn2a_branch1', 'scale2a_branch2c',
+            'res2c_branch2b', 'res3b3_branch2a', 'bn4b22_branch2c', 'res5c_branch2c', 'rpn_conv/3x3',
+            'rpn_cls_score', 'rpn_bbox_pred', 'cls_score', 'bbox_pred'} <= layers
+    assert {'conv1_relu', 'pool1', 'res2a_branch2a_relu', 'res4b22', 'res4b22_relu', 'res5a', 'pool5',
+            'rpn_relu/3x3'} <= set(names)
     fifty = weighted(read('ResNet-50', 'faster_rcnn_test'))
-    assert len([name for name in fifty if name.startswith('scale')]) == 53 and {'res4f_branch2c', 'res3d_branch2a'} <= fifty
+    assert len([name for name in fifty if name.startswith('scale')]) == 53
+    assert {'res4f_branch2c', 'res3d_branch2a'} <= fifty
     assert {'conv1_1', 'conv5_3', 'fc6', 'fc7', 'rpn_conv/3x3'} <= weighted(read('VGG16', 'faster_rcnn_test'))
-    assert weighted(read('ZF', 'rpn_test')) == {'conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'rpn_conv1', 'rpn_cls_score', 'rpn_bbox_pred'}
+    assert weighted(read('ZF', 'rpn_test')) == {'conv1', 'conv2', 'conv3', 'conv4', 'conv5',
+                                                'rpn_conv1', 'rpn_cls_score', 'rpn_bbox_pred'}
 
 
 def test_conv1_has_a_bias_in_resnet_50_only():
@@ -108,19 +114,22 @@ def test_conv1_has_a_bias_in_resnet_50_only():
         assert conv1.convolution_param.bias_term == terms
 
 
-@pytest.mark.parametrize('net, strided', [('ResNet-50', ('branch1', 'branch2a')), ('ResNet-50-torchvision', ('branch1', 'branch2b')),
-                                          ('ResNet-10', ('branch1', 'branch2a'))])
+@pytest.mark.parametrize('net, strided', [
+    ('ResNet-50', ('branch1', 'branch2a')), ('ResNet-50-torchvision', ('branch1', 'branch2b')),
+    ('ResNet-10', ('branch1', 'branch2a'))])
 def test_where_the_stride_is(tmp_path, net, strided):
     generate.generate('own', net, 3, tmp_path)
     param = netparam.read_net(str(tmp_path / 'own' / net / 'faster_rcnn_alt_opt' / 'fast_rcnn_test.pt'))
-    found = {layer.name for layer in param.layer if layer.type == 'Convolution' and 2 in layer.convolution_param.stride}
+    convs = [layer for layer in param.layer if layer.type == 'Convolution']
+    found = {layer.name for layer in convs if 2 in layer.convolution_param.stride}
     assert found == {'conv1'} | {f'res{stage}a_{branch}' for stage in '345' for branch in strided}
     pool1 = next(layer.pooling_param for layer in param.layer if layer.name == 'pool1')
     assert (pool1.pad, pool1.ceil_mode) == ((1, False) if 'torchvision' in net else (0, True))
 
 
 @pytest.mark.parametrize('net, features, shape, pooled', [
-    ('ResNet-101', 'res4b22', (1024, 14, 14), (1024, 14, 14)), ('ResNet-50', 'res4f', (1024, 14, 14), (1024, 14, 14)),
+    ('ResNet-101', 'res4b22', (1024, 14, 14), (1024, 14, 14)),
+    ('ResNet-50', 'res4f', (1024, 14, 14), (1024, 14, 14)),
     ('ResNet-10', 'res4a', (128, 14, 14), (128, 7, 7)), ('VGG16', 'conv5_3', (512, 14, 14), (512, 7, 7)),
     ('ZF', 'conv5', (256, 15, 15), (256, 6, 6))])
 def test_shapes(net, features, shape, pooled):
@@ -133,7 +142,7 @@ def test_shapes(net, features, shape, pooled):
     assert last.count == last.shape[1]                  # pooled to one position
 
 
-# -------------------------------------------------------------------------------------------------- what learns
+# ----------------------------------------------------------------------------------------------- what learns
 
 @pytest.mark.parametrize('net', ['ResNet-101', 'ResNet-50'])
 @pytest.mark.parametrize('stage', [1, 2])
@@ -143,25 +152,31 @@ def test_resnet_freezing(net, stage, kind):
     found = learning(param)
     assert not any(map(sum, found['Scale'].values()))
     assert learning_statistics(param) == set()
-    moving = {name for name, rates in {**found['Convolution'], **found.get('InnerProduct', {})}.items() if rates[0]}
+    weights = {**found['Convolution'], **found.get('InnerProduct', {})}
+    moving = {name for name, rates in weights.items() if rates[0]}
     wanted = {'rpn_'} if kind == 'rpn' else {'res5', 'cls_', 'bbox'}
     assert {name[:4] for name in moving} == wanted | ({'res4'} if stage == 1 else set())
 
 
 def test_vgg16_freezes_the_first_four():
     stage1 = learning(read('VGG16', 'stage1_rpn_train'))['Convolution']
-    assert {name for name, rates in stage1.items() if not any(rates)} == {'conv1_1', 'conv1_2', 'conv2_1', 'conv2_2'}
+    fixed = {name for name, rates in stage1.items() if not any(rates)}
+    assert fixed == {'conv1_1', 'conv1_2', 'conv2_1', 'conv2_2'}
     stage2 = learning(read('VGG16', 'stage2_rpn_train'))['Convolution']
-    assert {name for name, rates in stage2.items() if any(rates)} == {'rpn_conv/3x3', 'rpn_cls_score', 'rpn_bbox_pred'}
+    moving = {name for name, rates in stage2.items() if any(rates)}
+    assert moving == {'rpn_conv/3x3', 'rpn_cls_score', 'rpn_bbox_pred'}
 
 
 def test_resnet_10_learns_its_statistics_in_stage_1_only():
-    shared, head = [learning_statistics(read('ResNet-10', f'stage1_{kind}_train')) for kind in ('rpn', 'fast_rcnn')]
+    shared = learning_statistics(read('ResNet-10', 'stage1_rpn_train'))
+    head = learning_statistics(read('ResNet-10', 'stage1_fast_rcnn_train'))
     assert len(shared) == 9 and head - shared == {'bn5a_branch1', 'bn5a_branch2a', 'bn5a_branch2b'}
-    for name in 'stage2_rpn_train', 'stage2_fast_rcnn_train', 'rpn_test', 'fast_rcnn_test', 'faster_rcnn_test':
+    for name in ('stage2_rpn_train', 'stage2_fast_rcnn_train', 'rpn_test', 'fast_rcnn_test',
+                 'faster_rcnn_test'):
         assert learning_statistics(read('ResNet-10', name)) == set()
     scales = learning(read('ResNet-10', 'stage1_rpn_train'))['Scale']
-    assert {name for name, rates in scales.items() if all(rates)} == {name.replace('bn', 'scale') for name in shared}
+    moving = {name for name, rates in scales.items() if all(rates)}
+    assert moving == {name.replace('bn', 'scale') for name in shared}
     assert not any(map(sum, learning(read('ResNet-10', 'stage2_fast_rcnn_train'))['Scale'].values()))
 
 
@@ -178,15 +193,17 @@ def roidb(tmp_path):
         boxes = np.array([[40, 30, 119, 89]] + [[x, 20, x + 60, 90] for x in range(0, 80, 20)], np.float32)
         overlaps = np.zeros((5, 201), np.float32)
         overlaps[:, 1] = [1, 0.3, 0.4, 0.6, 0.6]
-        entries.append({'boxes': boxes, 'gt_classes': np.array([1, 0, 0, 0, 0]), 'gt_overlaps': scipy.sparse.csr_matrix(overlaps),
-                        'seg_areas': np.ones(5), 'flipped': False, 'image': path, 'width': 160, 'height': 120,
-                        'max_classes': np.ones(5, int), 'max_overlaps': overlaps[:, 1]})
+        entries.append({'boxes': boxes, 'gt_classes': np.array([1, 0, 0, 0, 0]), 'seg_areas': np.ones(5),
+                        'gt_overlaps': scipy.sparse.csr_matrix(overlaps), 'max_overlaps': overlaps[:, 1],
+                        'max_classes': np.ones(5, int), 'flipped': False, 'image': path, 'width': 160,
+                        'height': 120})
     return entries
 
 
-SMALL = {'TRAIN.SCALES': [300], 'TRAIN.MAX_SIZE': 400, 'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.BATCH_SIZE': 16, 'TRAIN.BG_THRESH_LO': 0.0,
-         'TRAIN.RPN_MIN_SIZE': 4, 'USE_GPU_NMS': False}
+SMALL = {'TRAIN.SCALES': [300], 'TRAIN.MAX_SIZE': 400, 'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.BATCH_SIZE': 16,
+         'TRAIN.BG_THRESH_LO': 0.0, 'TRAIN.RPN_MIN_SIZE': 4, 'USE_GPU_NMS': False}
 RPN_STAGE = {'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_REG': False}
+END2END = {'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True}
 
 
 @pytest.mark.parametrize('path, settings, losses, moving', [
@@ -195,7 +212,7 @@ RPN_STAGE = {'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_REG': False}
     ('faster_rcnn_alt_opt/stage1_fast_rcnn_train.pt', {}, {'loss_cls', 'loss_bbox'}, 'conv1'),
     ('faster_rcnn_alt_opt/stage2_fast_rcnn_train.pt', {}, {'loss_cls', 'loss_bbox'}, 'res5a_branch2a'),
     ('fast_rcnn/train.prototxt', {}, {'loss_cls', 'loss_bbox'}, 'conv1'),
-    ('faster_rcnn_end2end/train.prototxt', {'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True},
+    ('faster_rcnn_end2end/train.prototxt', END2END,
      {'rpn_loss_cls', 'rpn_loss_bbox', 'loss_cls', 'loss_bbox'}, 'conv1')])
 def test_resnet_10_trains(roidb, path, settings, losses, moving):
     """Each train net runs both ways; gradients reach `moving`, and conv1 only where that is it."""
@@ -215,18 +232,21 @@ def test_resnet_10_trains(roidb, path, settings, losses, moving):
     assert (np.abs(net.params['conv1'][0].diff).max() > 0) == (moving == 'conv1')
 
 
-# ------------------------------------------------------------------------------------- anchors, files, the command
+# ------------------------------------------------------------------------------------------ files and command
 
 def test_anchors_set_the_outputs(tmp_path):
     generate.generate('own', 'ResNet-10', 4, tmp_path, anchors={'scales': [2, 4], 'ratios': [0.5, 1, 2, 3]})
     folder = tmp_path / 'own/ResNet-10'
-    layers = {layer.name: layer for layer in netparam.read_net(str(folder / 'faster_rcnn_end2end/train.prototxt')).layer}
-    assert layers['rpn_cls_score'].convolution_param.num_output == 16 and layers['rpn_bbox_pred'].convolution_param.num_output == 32
+    param = netparam.read_net(str(folder / 'faster_rcnn_end2end/train.prototxt'))
+    layers = {layer.name: layer for layer in param.layer}
+    assert layers['rpn_cls_score'].convolution_param.num_output == 16
+    assert layers['rpn_bbox_pred'].convolution_param.num_output == 32
     assert list(layers['rpn_cls_prob_reshape'].reshape_param.shape.dim) == [0, 16, -1, 0]
     for name in 'rpn-data', 'proposal':
         wanted = {'feat_stride': 16, 'scales': [2, 4], 'ratios': [0.5, 1, 2, 3]}
         assert parse_param_str(layers[name].python_param.param_str) == wanted
-    assert layers['cls_score'].inner_product_param.num_output == 4 and layers['bbox_pred'].inner_product_param.num_output == 16
+    assert layers['cls_score'].inner_product_param.num_output == 4
+    assert layers['bbox_pred'].inner_product_param.num_output == 16
     assert parse_param_str(layers['roi-data'].python_param.param_str) == {'num_classes': 4}
     net = caffe.Net(str(folder / 'faster_rcnn_alt_opt/faster_rcnn_test.pt'), caffe.TEST)
     net.blobs['im_info'].data[...] = 224, 224, 1
@@ -252,7 +272,8 @@ def test_files_follow_the_generator_until_edited(tmp_path, caplog):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (('own', 'ResNet-11', 4), "unknown net 'ResNet-11'; the nets are ResNet-101"), (('own', 'ZF', 1), 'at least 2; got 1'),
+    (('own', 'ResNet-11', 4), "unknown net 'ResNet-11'; the nets are ResNet-101"),
+    (('own', 'ZF', 1), 'at least 2; got 1'),
     (('own', 'ZF', 4, 'x', {'sizes': [1]}), 'not sizes')])
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -265,18 +286,18 @@ def test_the_command_refuses_half_a_wish():
     assert result.returncode == 2 and '--num_classes' in result.stderr
 
 
-@pytest.mark.parametrize('path', sorted(glob.glob(str(ROOT / 'experiments/cfgs/*.yml'))), ids=os.path.basename)
+@pytest.mark.parametrize('path', sorted((ROOT / 'experiments/cfgs').glob('*.yml')), ids=str)
 def test_settings_files_hold_known_keys(path):
     with overrides({}):
         cfg_from_file(path)
-        assert cfg.EXP_DIR == Path(path).stem
+        assert cfg.EXP_DIR == path.stem
 
 
-# ---------------------------------------------------------------------------------------- an independent reader
+# ------------------------------------------------------------------------------------- an independent reader
 
 @pytest.mark.parametrize('net', ['ResNet-10', 'ResNet-50', 'VGG16', 'ZF'])
 def test_opencv_gives_the_same_rpn(tmp_path, net):
-    """The RPN without its Python layer at 96x128, all parameters random, as OpenCV computes it from our .caffemodel."""
+    """The RPN without its Python layer at 96x128, random parameters, as OpenCV computes it from our files."""
     text = alt_opt(net, 'rpn_test').read_text()
     lines = [line for line in text.splitlines() if '"Python"' not in line and 'im_info' not in line]
     prototxt, weights = str(tmp_path / 'rpn.prototxt'), str(tmp_path / 'rpn.caffemodel')
