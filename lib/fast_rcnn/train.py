@@ -67,6 +67,9 @@ class SolverWrapper:
         self.data_layer.set_roidb(roidb)
         self.data_layer.before_draw = self._check_losses
         self.timer = Timer()
+        self.log_path = os.path.join(output_dir, f'{self._stem()}_log.jsonl')
+        if self.solver.iter == 0 and caffe.solver_rank() == 0:
+            open(self.log_path, 'w').close()
 
     def _prepare_targets(self, roidb):
         if cfg.TRAIN.HAS_RPN:
@@ -104,7 +107,7 @@ class SolverWrapper:
         record = {'iteration': self.solver.iter, 'lr': rate, 'smoothed_loss': self.solver.smoothed_loss, **losses,
                   'seconds': round(seconds, 4)}
         if caffe.solver_rank() == 0:
-            with open(os.path.join(self.output_dir, f'{self._stem()}_log.jsonl'), 'a') as stream:
+            with open(self.log_path, 'a') as stream:
                 stream.write(json.dumps(record) + '\n')
 
     def snapshot(self):

@@ -5,7 +5,6 @@ K classes; a roidb is a list of dicts, one an image.
 import logging
 
 import numpy as np
-import PIL.Image
 
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import compute_targets
@@ -16,14 +15,9 @@ log = logging.getLogger(__name__)
 
 def prepare_roidb(imdb):
     """Add image (path), width, height, max_classes, max_overlaps to imdb.roidb's entries, in place."""
-    roidb = imdb.roidb
-    sizes = {}
-    for i, entry in enumerate(roidb):
-        path = imdb.image_path_at(i)
-        if path not in sizes:
-            sizes[path] = _image_size(path)
-        entry['image'] = path
-        entry['width'], entry['height'] = sizes[path]
+    for i, entry in enumerate(imdb.roidb):
+        entry['image'] = path = imdb.image_path_at(i)
+        entry['width'], entry['height'] = imdb.image_size_at(i)
         overlaps = entry['gt_overlaps'].toarray()
         entry['max_classes'] = overlaps.argmax(axis=1)
         entry['max_overlaps'] = overlaps.max(axis=1)
@@ -85,14 +79,6 @@ def _target_statistics(roidb, num_classes):
     means = sums / counts
     variances = squares / counts - means ** 2
     return means, np.sqrt(np.where(variances > cfg.EPS, variances, 0))
-
-
-def _image_size(path):
-    try:
-        with PIL.Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise OSError(f'{path}: cannot read the image ({error})') from error
 
 
 def _is_wide_enough(entry):
