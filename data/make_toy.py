@@ -3,9 +3,10 @@
 
     python data/make_toy.py FOLDER
 
-FOLDER becomes a devkit in the layout of ILSVRC DET (ImageSets, Annotations, Data) with FOLDER/toy.yml to train by.
-Beside it, selective_search_data/<imdb>.mat gets the boxes of a sliding window in the form of selective search's: for
-nets that are given their proposals. The same seed draws the same pictures.
+FOLDER becomes a devkit in the layout of ILSVRC DET (ImageSets, Annotations, Data) with FOLDER/toy.yml to train by,
+which is registered: the recipes know it as `toy`. Beside it, selective_search_data/<imdb>.mat gets the boxes of a
+sliding window in the form of selective search's, for nets that are given their proposals. The same seed draws the same
+pictures.
 """
 import argparse
 import os
@@ -16,7 +17,8 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from datasets.selective_search import save_selective_search    # noqa: E402  (found by the line above)
+from datasets.factory import register    # noqa: E402  (found by the line above)
+from datasets.selective_search import save_selective_search    # noqa: E402
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
 YAML = '''\
@@ -150,6 +152,7 @@ def main():
     parser.add_argument('--seed', type=int, default=3)
     args = parser.parse_args()
     write(args.folder, args.train, args.val, args.seed)
+    register(os.path.join(args.folder, 'toy.yml'))
     print(f'{args.train} training and {args.val} test images: {args.folder}')
 
 

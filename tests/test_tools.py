@@ -254,7 +254,7 @@ def run_tool(checkout, name, *words):
 
 # --------------------------------------------------------------------------------------------------- the README
 MADE_LATER = ('output/', 'data/toy', 'data/imagenet_models', 'data/cache', 'data/selective_search_data',
-              'data/VOCdevkit2007', 'data/VOCdevkit2012', 'data/ImageNet2015', 'data/datasets/', '.venv', 'models/')
+              'data/VOCdevkit2007', 'data/VOCdevkit2012', 'data/ImageNet2015', 'data/datasets/', '.venv', 'models/mine')
 
 
 def test_every_path_in_the_readme_is_there():
