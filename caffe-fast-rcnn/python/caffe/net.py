@@ -376,6 +376,17 @@ class Net:
         for node in self._nodes:
             node.layer.reshape(node.bottoms, node.tops)
 
+    def set_input_arrays(self, data, labels):
+        """Give the MemoryData layer, which must be the first, its arrays: data (n, K, H, W), labels (n,) or (n, 1, 1, 1).
+
+        RuntimeError, as in pycaffe, unless both are C-contiguous float32 and n is a multiple of batch_size.
+        """
+        if not self._nodes or self._nodes[0].layer.type != 'MemoryData':
+            raise RuntimeError(f'net {self.name!r}: set_input_arrays wants MemoryData as the first layer')
+        if labels.ndim == 1:
+            labels = np.ascontiguousarray(labels[:, None, None, None])
+        self._nodes[0].layer.set_arrays(data, labels)
+
     def clear_param_diffs(self):
         for blob in self.learnable_params:
             blob.clear_grad()

@@ -12,9 +12,10 @@
 | reduction  | ArgMax Eltwise Reduction |
 | roi        | ROIPooling |
 | shape      | BatchReindex Concat Crop Filter Flatten Reshape Silence Slice Split Tile |
+| sources    | Data HDF5Output ImageData MemoryData WindowData |
 
 A new type is one function under @layer('Type') in its family's module: positional parameters are bottoms,
 keyword-only ones are fields of the type's parameter message. A type with blobs is a class with setup() and
-compute(). tests/caffe/test_layers.py needs one line for it.
+compute(). tests/caffe/layer_cases.py needs one line for it.
 """
-from . import activation, conv, data, loss, norm, pooling, recurrent, reduction, roi, shape
+from . import activation, conv, data, loss, norm, pooling, recurrent, reduction, roi, shape, sources

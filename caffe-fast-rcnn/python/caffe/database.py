@@ -1,0 +1,138 @@
+"""LMDB and LevelDB databases of records (key, value), both bytes: read in the order of the keys, made under a temporary name.
+
+LevelDB needs the package plyvel, which is not among the requirements.
+"""
+import contextlib
+import itertools
+import os
+import shutil
+import sys
+import uuid
+import weakref
+
+import lmdb
+import tqdm
+
+from .common import logger
+
+BACKENDS = ('lmdb', 'leveldb')
+_NO_PLYVEL = ('LevelDB needs the package plyvel (pip install plyvel). Or make the database again from its images, as LMDB '
+              '(python -m caffe.convert_imageset -backend lmdb), and write backend: LMDB')
+_databases = weakref.WeakValueDictionary()      # neither library opens one path twice in a process
+
+
+def open_database(source, backend):
+    """The records of a database: an iterable of (key, value) that can be gone through any number of times.
+
+    Values may be buffers that hold until the next record is asked for. Errors: FileNotFoundError; ValueError for
+    a database of the other kind, a truncated or an empty one; ModuleNotFoundError for LevelDB without plyvel.
+    """
+    if not os.path.isdir(source):
+        raise FileNotFoundError(f'database {source!r} ' + ('is a file, not a folder' if os.path.exists(source) else 'does not exist'))
+    kind = 'lmdb' if os.path.exists(os.path.join(source, 'data.mdb')) else 'leveldb'
+    if kind != backend.lower():
+        raise ValueError(f'database {source!r} was asked for as {backend.upper()} but looks like {kind.upper()}; '
+                         f'a Data layer says backend: {kind.upper()}')
+    path = os.path.realpath(source)
+    database = _databases.get(path)
+    if database is None:
+        database = _databases[path] = (Lmdb if kind == 'lmdb' else LevelDb)(path)
+        if next(iter(database), None) is None:
+            raise ValueError(f'database {source!r} is empty')
+    return database
+
+
+class Lmdb:
+    def __init__(self, path):
+        try:
+            self.env = lmdb.open(path, readonly=True, lock=False)
+        except lmdb.Error as error:
+            raise ValueError(f'database {path} cannot be read: {error}') from error
+        wanted = (self.env.info()['last_pgno'] + 1) * self.env.stat()['psize']
+        size = os.path.getsize(os.path.join(path, 'data.mdb'))
+        if size < wanted - 2 ** 16:     # to read beyond the end would kill the process; a few last pages may never have been written
+            raise ValueError(f'database {path} is truncated: data.mdb has {size} bytes of {wanted}')
+
+    def __len__(self):
+        return self.env.stat()['entries']
+
+    def __iter__(self):
+        with self.env.begin(buffers=True) as transaction:
+            yield from transaction.cursor()
+
+
+class LevelDb:
+    def __init__(self, path):
+        plyvel = _plyvel()
+        try:
+            self.db = plyvel.DB(path)
+        except plyvel.Error as error:
+            raise ValueError(f'database {path} cannot be read: {error}') from error
+
+    def __len__(self):
+        return sum(1 for _ in self.db.iterator(include_value=False))
+
+    def __iter__(self):
+        return iter(self.db.iterator())
+
+
+def _plyvel():
+    try:
+        import plyvel
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(_NO_PLYVEL, name='plyvel') from error
+    return plyvel
+
+
+def write_database(path, backend, records):
+    """Make the database `path` of an iterable of (key, value). It has its name only when it is whole.
+
+    Errors: FileExistsError; FileNotFoundError when its folder is missing.
+    """
+    write = {'lmdb': _write_lmdb, 'leveldb': _write_leveldb}[backend]
+    path = os.path.abspath(path)
+    if os.path.lexists(path):
+        raise FileExistsError(f'{path} exists; remove it or choose another name')
+    if not os.path.isdir(os.path.dirname(path)):
+        raise FileNotFoundError(f'{path} cannot be written: there is no folder {os.path.dirname(path)}')
+    temporary = f'{path}.{uuid.uuid4().hex[:8]}.tmp'
+    try:
+        write(temporary, records)
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_lmdb(path, records):
+    records = iter(records)
+    with lmdb.open(path, map_size=2 ** 24, sync=False) as env:
+        while batch := list(itertools.islice(records, 100)):
+            _put(env, batch)
+        env.sync(True)
+
+
+def _put(env, batch):
+    try:
+        with env.begin(write=True) as transaction:
+            for key, value in batch:
+                transaction.put(key, value)
+    except lmdb.MapFullError:
+        env.set_mapsize(2 * env.info()['map_size'])
+        _put(env, batch)
+
+
+def _write_leveldb(path, records):
+    with contextlib.closing(_plyvel().DB(path, create_if_missing=True)) as db:
+        for key, value in records:
+            db.put(key, value)
+
+
+def progress(items, total, what):
+    """The items; meanwhile a bar on a terminal, or a line in the log every 1000."""
+    if sys.stderr.isatty():
+        yield from tqdm.tqdm(items, what, total)
+        return
+    for i, item in enumerate(items, 1):
+        yield item
+        if i % 1000 == 0 or i == total:
+            logger.info('%s: %d of %d', what, i, total)

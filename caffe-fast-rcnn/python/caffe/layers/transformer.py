@@ -1,0 +1,140 @@
+"""Images for the data layers: read, decoded, and transformed as TransformationParameter says.
+
+Shape letters: K channels (BGR), (H, W) the image, (h, w) the crop. Orientation tags of image files are not applied.
+"""
+import numpy as np
+import cv2
+import torch
+from google.protobuf.message import DecodeError
+
+from .. import io
+from ..proto import caffe_pb2
+
+# How an image is decoded: in colour, gray, or as it is.
+_FLAGS = {True: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, False: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
+          None: cv2.IMREAD_UNCHANGED}
+
+
+def read_file(path):
+    """The bytes of a file as a uint8 array."""
+    return np.fromfile(path, np.uint8)
+
+
+def decode_image(data, name, color=True, size=(0, 0)):
+    """A uint8 image (H, W, K) of an image file's bytes, resized (bilinear) to `size` = (height, width) where that is not 0.
+
+    color: True for 3 channels, False for 1, None for the file's own. ValueError names `name`.
+    """
+    image = cv2.imdecode(data, _FLAGS[color]) if data.size else None
+    if image is None:
+        raise ValueError(f'{name} ({data.size} bytes) cannot be decoded as an image')
+    if image.dtype != np.uint8:
+        raise ValueError(f'{name} has {image.dtype} pixels; wanted are bytes')
+    if all(size):
+        image = cv2.resize(image, size[::-1])
+    return image.reshape(*image.shape[:2], -1)
+
+
+def read_datum(value, name, color=None):
+    """(image (K, H, W), label) of a serialized Datum: raw bytes, floats, or an encoded image. ValueError names `name`.
+
+    color: decode to 3 channels (True), to 1 (False), or as the image is (None).
+    """
+    try:
+        datum = caffe_pb2.Datum.FromString(bytes(value))
+    except DecodeError as error:
+        raise ValueError(f'{name} is no Datum: {error}') from error
+    if datum.encoded:
+        return decode_image(np.frombuffer(datum.data, np.uint8), name, color).transpose(2, 0, 1), datum.label
+    try:
+        image = io.datum_to_array(datum)
+    except ValueError as error:
+        raise ValueError(f'{name}: {error}') from error
+    if color is not None and len(image) != (3 if color else 1):
+        raise ValueError(f'{name} is not encoded and has {len(image)} channels; force_color and force_gray act on encoded records')
+    return image, datum.label
+
+
+def read_mean(path):
+    """The mean (K, H, W) of a .binaryproto file."""
+    mean = caffe_pb2.BlobProto()
+    try:
+        with open(path, 'rb') as f:
+            mean.ParseFromString(f.read())
+        mean = io.blobproto_to_array(mean)
+    except (DecodeError, ValueError) as error:
+        raise ValueError(f'mean file {path} is no BlobProto: {error}') from error
+    if mean.ndim not in (3, 4) or mean.ndim == 4 and len(mean) != 1:
+        raise ValueError(f'mean file {path} has the shape {mean.shape}; wanted (1, channels, height, width)')
+    return mean.reshape(mean.shape[-3:])
+
+
+class Transformer:
+    """transformer(image) = (image - mean) * scale, cropped and perhaps mirrored.
+
+    The crop is anywhere in TRAIN and central in TEST; mirror: every image is mirrored or not, by a coin, in both phases. A mean file has the size
+    of the whole images and is cropped with them; mean_value is one number, or one for each channel. For each image `generator` is
+    drawn from in the order mirror, y, x.
+    """
+
+    fields = ('scale', 'mirror', 'crop_size', 'mean_file', 'mean_value', 'force_color', 'force_gray', 'crop_h', 'crop_w')
+
+    def __init__(self, param, phase, generator):
+        unknown = [f.name for f, _ in param.ListFields() if f.name not in self.fields]
+        if unknown:
+            raise ValueError(f'transform_param: {", ".join(unknown)} is not supported')
+        for a, b in (('mean_file', 'mean_value'), ('force_color', 'force_gray')):
+            if getattr(param, a) and getattr(param, b):
+                raise ValueError(f'transform_param: {a} and {b} exclude each other')
+        self.train, self.generator = phase == caffe_pb2.TRAIN, generator
+        self.scale, self.mirror = np.float32(param.scale), param.mirror
+        self.crop = param.crop_h or param.crop_size, param.crop_w or param.crop_size
+        if any(self.crop) and not all(self.crop):
+            raise ValueError(f'transform_param: crop_h and crop_w come together, got {self.crop}')
+        self.color = True if param.force_color else False if param.force_gray else None
+        self.mean_file = param.mean_file
+        self.mean = read_mean(param.mean_file) if param.mean_file else np.float32(param.mean_value).reshape(-1, 1, 1)
+
+    def draw(self, count):
+        """A number from 0 to count - 1."""
+        return int(torch.randint(count, (), generator=self.generator))
+
+    def check_color(self, color):
+        """ValueError when images are wanted otherwise than the layer reads them."""
+        if self.color not in (None, color):
+            raise ValueError(f'transform_param: force_{"gray" if color else "color"}, but the layer reads images '
+                             f'{"in colour" if color else "as gray"} (is_color)')
+
+    def mean_for(self, image_shape, window):
+        """The mean to subtract from that window of an image of shape (K, H, W)."""
+        if self.mean_file:
+            if self.mean.shape != image_shape:
+                raise ValueError(f'mean file {self.mean_file} has the shape {self.mean.shape}, the image {image_shape}')
+            return self.mean[(slice(None), *window)]
+        if len(self.mean) not in (0, 1, image_shape[0]):
+            raise ValueError(f'{len(self.mean)} mean_value for {image_shape[0]} channels; wanted 1 or {image_shape[0]}')
+        return self.mean
+
+    def window(self, size):
+        """Slices (y, x) of the crop of an image of size = (H, W)."""
+        if not all(self.crop):
+            return slice(None), slice(None)
+        if size[0] < self.crop[0] or size[1] < self.crop[1]:
+            raise ValueError(f'a crop of {self.crop} (height, width) does not fit into an image of {size}')
+        spare = [n - c for n, c in zip(size, self.crop)]
+        first = [self.draw(n + 1) if self.train else n // 2 for n in spare]
+        return tuple(slice(f, f + c) for f, c in zip(first, self.crop))
+
+    def __call__(self, image, name):
+        """float32 (K, h, w) of an image (K, H, W) of any type; errors name `name`."""
+        mirror = self.mirror and self.draw(2)
+        try:
+            window = self.window(image.shape[1:])
+            mean = self.mean_for(image.shape, window)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
+        result = image[(slice(None), *window)].astype(np.float32)
+        if len(mean):
+            result -= mean
+        result *= self.scale
+        return result[:, :, ::-1] if mirror else result
