@@ -1,5 +1,5 @@
 """Every layer type through one harness (layer_cases.check_layer), and each type's own edges."""
-import inspect
+import importlib
 
 import h5py
 import numpy as np
@@ -115,6 +115,37 @@ def test_errors_name_the_layer(tmp_path):
 def test_labels_out_of_range(kind, labels, bad, tmp_path):
     with pytest.raises(ValueError, match=f'{bad} is not in 0..'):
         answer(tmp_path, kind, [np.ones((2, 3)), labels])
+
+
+def learned(*shapes):
+    """Parameter layers b0, b1, ...: whatever takes them is asked for their gradient."""
+    return ''.join(f'layer {{ name: "b{i}" type: "Parameter" top: "b{i}" parameter_param {{ shape {{ ' +
+                   ' '.join(f'dim: {d}' for d in shape) + ' } } }\n' for i, shape in enumerate(shapes))
+
+
+@pytest.mark.parametrize('kind, shapes, more, without', [
+    ('SmoothL1Loss', [(2, 3)] * 4, '', (2, 3)), ('Crop', [(1, 1, 4, 4), (1, 1, 2, 2)], '', (1,)),
+    ('ROIPooling', [(1, 2, 6, 6), (3, 5)], 'roi_pooling_param { pooled_h: 2 pooled_w: 2 }', (1,)),
+    ('ContrastiveLoss', [(3, 2), (3, 2), (3,)], '', (2,))])
+def test_bottoms_whose_gradient_is_zero(kind, shapes, more, without, tmp_path):
+    """As in joint training, where RoIs and weights depend on what is learned."""
+    bottoms = ' '.join(f'b{i}' for i in range(len(shapes)))
+    net = net_from(tmp_path, learned(*shapes) + layer('L', kind, bottoms, more=f'{more} loss_weight: 1'), TRAIN)
+    for i, shape in enumerate(shapes):
+        values = np.zeros(shape) if kind == 'ROIPooling' and i else np.random.default_rng(i).uniform(1, 2, shape)
+        net.params[f'b{i}'][0].data[...] = values
+        net.params[f'b{i}'][0].diff[...] = 7
+    net.forward()
+    net.backward()
+    for i in range(len(shapes)):
+        assert (net.blobs[f'b{i}'].diff != 0).any() == (i not in without)
+
+
+def test_labels_take_no_gradient(tmp_path):
+    net = net_from(tmp_path, learned((2, 3), (2,)) + layer('L', 'SoftmaxWithLoss', 'b0 b1'), TRAIN)
+    net.forward()
+    with pytest.raises(ValueError, match=r"'L' \(SoftmaxWithLoss\) cannot propagate a gradient to its bottom 1"):
+        net.backward()
 
 
 # Activations
@@ -440,10 +471,7 @@ def test_hdf5_errors(hdf5, tmp_path):
 
 def test_families_table_names_every_type():
     """The table at the head of caffe.layers is where a reader looks for a type."""
-    from caffe import layers
-    import importlib
-    package = importlib.import_module('caffe.layers.activation').__package__
-    doc = importlib.import_module(package).__doc__
+    doc = importlib.import_module('caffe.layers').__doc__
     for kind in caffe.layer_type_list():
         cls = layer_module.layer_class(kind)
         row = next(r for r in doc.splitlines() if r.startswith(f'| {cls.__module__.rsplit(".", 1)[1]} '))

@@ -1,6 +1,5 @@
 """What several layer families share: axes, per-axis sizes, labels, and values whose gradient Caffe defines by
 hand."""
-import torch
 
 
 def canonical_axis(axis, ndim, what='axis'):
