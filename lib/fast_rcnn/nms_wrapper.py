@@ -6,13 +6,13 @@ from nms.cpu_nms import cpu_nms
 from nms.gpu_nms import gpu_nms
 
 
-def nms(dets, thresh, force_cpu=False):
-    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first.
+def nms(dets, thresh, force_cpu=False, limit=0):
+    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first, at most `limit` unless that is 0.
 
     GPU rule (dropped at IoU > thresh) if cfg.USE_GPU_NMS and there is a GPU, else the CPU rule (>=).
     """
     if dets.shape[0] == 0:
         return []
     if cfg.USE_GPU_NMS and not force_cpu and torch.cuda.is_available():
-        return gpu_nms(dets, thresh, device_id=cfg.GPU_ID)
-    return cpu_nms(dets, thresh)
+        return gpu_nms(dets, thresh, cfg.GPU_ID, limit)
+    return cpu_nms(dets, thresh, limit)

@@ -4,9 +4,12 @@ import numpy as np
 from nms.py_cpu_nms import greedy_nms
 
 
-def numpy_cpu_nms(dets, thresh):
-    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first. Dropped at IoU >= thresh (float32 IoU)."""
-    return greedy_nms(np.asarray(dets, np.float32), lambda iou: iou.astype(np.float64) >= thresh)
+def numpy_cpu_nms(dets, thresh, limit=0):
+    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first, at most `limit` unless that is 0.
+
+    Dropped at IoU >= thresh (float32 IoU).
+    """
+    return greedy_nms(np.asarray(dets, np.float32), lambda iou: iou.astype(np.float64) >= thresh, limit)
 
 
 try:

@@ -5,8 +5,9 @@ import torch
 BLOCK = 1024    # boxes decided at a time: bounds the memory of the IoU matrix to BLOCK x kept
 
 
-def gpu_nms(dets, thresh, device_id=0):
-    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first; on CUDA device `device_id`, or the CPU without one."""
+def gpu_nms(dets, thresh, device_id=0, limit=0):
+    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first, at most `limit` unless that is 0; computed on CUDA device
+    `device_id`, or the CPU without one."""
     dets = np.ascontiguousarray(dets, np.float32)
     order = dets[:, 4].argsort()[::-1]
     device = torch.device('cuda', device_id) if torch.cuda.is_available() else torch.device('cpu')
@@ -17,6 +18,8 @@ def gpu_nms(dets, thresh, device_id=0):
         alive = ~(_overlaps(block, kept) > thresh).any(1)
         chosen = _greedy((_overlaps(block, block) > thresh).cpu().numpy(), alive.cpu().numpy())
         keep += [int(order[start + i]) for i in chosen]
+        if limit and len(keep) >= limit:
+            return keep[:limit]
         kept = torch.cat([kept, block[torch.as_tensor(chosen, dtype=torch.long, device=device)]])
     return keep
 

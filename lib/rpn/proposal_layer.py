@@ -31,10 +31,7 @@ def propose(scores, deltas, anchors, stride, im_info, pre_nms_top_n, post_nms_to
     if pre_nms_top_n > 0:
         order = order[:pre_nms_top_n]
     # 4. less near-duplicates, 5. the highest scores again
-    keep = nms(np.hstack([boxes[order], scores[order]]), nms_thresh)
-    if post_nms_top_n > 0:
-        keep = keep[:post_nms_top_n]
-    order = order[keep]
+    order = order[nms(np.hstack([boxes[order], scores[order]]), nms_thresh, limit=max(0, post_nms_top_n))]
     return boxes[order], scores[order]
 
 
