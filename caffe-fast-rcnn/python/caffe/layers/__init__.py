@@ -6,23 +6,16 @@
 | conv       | Convolution Deconvolution InnerProduct Embed Im2col |
 | data       | DummyData HDF5Data Input Parameter |
 | loss       | Accuracy and the losses |
-| mobile     | Axpy ConvolutionDepthwise DepthwiseConvolution HSwish HardSwish Mish ReLU6 ShuffleChannel |
-| multibox   | MultiBoxLoss |
 | norm       | BatchNorm Bias LRN MVN Scale |
-| ohem       | BoxAnnotatorOHEM SmoothL1LossOHEM SoftmaxWithLossOHEM |
 | pooling    | Pooling SPP |
-| proposal   | Proposal |
 | recurrent  | LSTM LSTMUnit RNN |
 | reduction  | ArgMax Eltwise Reduction |
-| roi        | PSROIPooling ROIAlign ROIPooling |
-| segmentation | BN Interp Unpooling Upsample |
+| roi        | ROIPooling |
 | shape      | BatchReindex Concat Crop Filter Flatten Reshape Silence Slice Split Tile |
-| ssd        | DetectionOutput Normalize Permute PriorBox |
 | sources    | Data HDF5Output ImageData MemoryData WindowData |
 
 A new type is one function under @layer('Type') in its family's module: positional parameters are bottoms,
 keyword-only ones are fields of the type's parameter message. A type with blobs is a class with setup() and
 compute(). tests/caffe/layer_cases.py needs one line for it.
 """
-from . import (activation, conv, data, loss, mobile, multibox, norm, ohem, pooling, proposal, recurrent, reduction, roi,
-               segmentation, shape, ssd), sources
+from . import activation, conv, data, loss, norm, pooling, recurrent, reduction, roi, shape, sources
