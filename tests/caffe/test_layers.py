@@ -130,10 +130,11 @@ def learned(*shapes):
 def test_bottoms_whose_gradient_is_zero(kind, shapes, more, without, tmp_path):
     """As in joint training, where RoIs and weights depend on what is learned."""
     bottoms = ' '.join(f'b{i}' for i in range(len(shapes)))
-    net = net_from(tmp_path, learned(*shapes) + layer('L', kind, bottoms, more=f'{more} loss_weight: 1'), TRAIN)
+    text = learned(*shapes) + layer('L', kind, bottoms, more=f'{more} loss_weight: 1')
+    net = net_from(tmp_path, text, TRAIN)
     for i, shape in enumerate(shapes):
-        values = np.zeros(shape) if kind == 'ROIPooling' and i else np.random.default_rng(i).uniform(1, 2, shape)
-        net.params[f'b{i}'][0].data[...] = values
+        rois = kind == 'ROIPooling' and i
+        net.params[f'b{i}'][0].data[...] = 0 if rois else np.random.default_rng(i).uniform(1, 2, shape)
         net.params[f'b{i}'][0].diff[...] = 7
     net.forward()
     net.backward()
@@ -144,7 +145,7 @@ def test_bottoms_whose_gradient_is_zero(kind, shapes, more, without, tmp_path):
 def test_labels_take_no_gradient(tmp_path):
     net = net_from(tmp_path, learned((2, 3), (2,)) + layer('L', 'SoftmaxWithLoss', 'b0 b1'), TRAIN)
     net.forward()
-    with pytest.raises(ValueError, match=r"'L' \(SoftmaxWithLoss\) cannot propagate a gradient to its bottom 1"):
+    with pytest.raises(ValueError, match=r"'L' \(SoftmaxWithLoss\) cannot propagate .* bottom 1"):
         net.backward()
 
 
