@@ -7,6 +7,7 @@ import pytest
 
 from fast_rcnn.bbox_transform import bbox_transform, bbox_transform_inv, clip_boxes
 from fast_rcnn.config import overrides
+from layer_runs import run_layer
 from nms.cpu_nms import cpu_nms, numpy_cpu_nms
 from rpn.generate_anchors import generate_anchors
 from utils.bbox import bbox_overlaps as numpy_bbox_overlaps
@@ -18,23 +19,6 @@ GOLDEN = np.load(os.path.join(os.path.dirname(__file__), 'golden', 'lib.npz'))
 def close(actual, name, atol=1e-5):
     assert actual.shape == GOLDEN[name].shape
     np.testing.assert_allclose(actual, GOLDEN[name], rtol=1e-5, atol=atol)
-
-
-def run_layer(tmp_path, module, layer, tops, param_str, phase, **bottoms):
-    """The tops of one Python layer fed with bottoms by name."""
-    shapes = ''.join('layer { name: "%s" type: "Input" top: "%s" input_param { shape { %s } } }\n'
-                     % (name, name, ' '.join(f'dim: {d}' for d in value.shape)) for name, value in bottoms.items())
-    path = tmp_path / 'net.prototxt'
-    path.write_text(shapes + 'layer { name: "it" type: "Python" %s %s python_param '
-                    '{ module: "%s" layer: "%s" param_str: "%s" } }'
-                    % (' '.join(f'bottom: "{b}"' for b in bottoms), ' '.join(f'top: "{t}"' for t in tops),
-                       module, layer, param_str))
-    net = caffe.Net(str(path), phase)
-    for name, value in bottoms.items():
-        net.blobs[name].data[...] = value
-    np.random.seed(3)
-    net.forward()
-    return [net.blobs[top].data for top in tops]
 
 
 @pytest.mark.parametrize('name, kwargs', [

@@ -1,0 +1,89 @@
+"""Non-maximum suppression: three rules, each against a plain loop; overlaps against a plain loop."""
+import importlib.util
+
+import numpy as np
+import pytest
+
+import nms.gpu_nms
+from fast_rcnn.config import overrides
+from fast_rcnn.nms_wrapper import nms as wrapped_nms
+from nms.cpu_nms import cpu_nms, numpy_cpu_nms
+from nms.gpu_nms import gpu_nms
+from nms.py_cpu_nms import py_cpu_nms
+from utils.bbox import bbox_overlaps as numpy_overlaps
+from utils.cython_bbox import bbox_overlaps
+
+compiled = pytest.mark.skipif(importlib.util.find_spec('nms._cpu_nms') is None,
+                              reason='kernels are not built (lib/setup.py)')
+
+
+def random_dets(count, seed, size=60):
+    rng = np.random.RandomState(seed)
+    corners = rng.randint(0, size, (count, 2)) + rng.rand(count, 2)
+    return np.hstack([corners, corners + rng.rand(count, 2) * 40, rng.permutation(count)[:, None] / count]) \
+        .astype(np.float32)
+
+
+def iou(a, b):
+    width = max(min(a[2], b[2]) - max(a[0], b[0]) + 1, 0)
+    height = max(min(a[3], b[3]) - max(a[1], b[1]) + 1, 0)
+    inter = width * height
+    area_a, area_b = ((x[2] - x[0] + 1) * (x[3] - x[1] + 1) for x in (a, b))
+    return inter / (area_a + area_b - inter)
+
+
+def loop_nms(dets, thresh, at_equality):
+    keep = []
+    for i in np.argsort(-dets[:, 4]):
+        overlaps = [iou(dets[i].astype(float), dets[j].astype(float)) for j in keep]
+        if not any(o > thresh or (at_equality and o == thresh) for o in overlaps):
+            keep.append(i)
+    return keep
+
+
+@pytest.mark.parametrize('rule, at_equality', [(cpu_nms, True), (numpy_cpu_nms, True), (gpu_nms, False),
+                                               (py_cpu_nms, False)])
+def test_against_a_loop(rule, at_equality):
+    for seed, count in enumerate([0, 1, 2, 60, 200]):
+        dets = random_dets(count, seed)
+        assert list(rule(dets, 0.4)) == loop_nms(dets, 0.4, at_equality)
+
+
+@pytest.mark.parametrize('rule, kept', [(cpu_nms, [0]), (numpy_cpu_nms, [0]), (gpu_nms, [0, 1]), (py_cpu_nms, [0, 1])])
+def test_at_equality(rule, kept):
+    dets = np.array([[0, 0, 9, 9, .9], [0, 0, 9, 4, .8]], np.float32)      # IoU 50 / 100
+    assert list(rule(dets, 0.5)) == kept
+
+
+@compiled
+def test_compiled_equals_numpy():
+    for seed in range(20):
+        dets = random_dets(300, seed)
+        dets[:, :4] = dets[:, :4].round(seed % 3)           # makes exact ties of IoU and threshold
+        dets[::7, 4] = dets[0, 4]
+        for thresh in 0.3, 0.5, 0.7:
+            assert cpu_nms(dets, thresh) == numpy_cpu_nms(dets, thresh)
+
+
+def test_gpu_rule_over_several_blocks(monkeypatch):
+    dets = random_dets(300, 5)
+    whole = gpu_nms(dets, 0.5)
+    monkeypatch.setattr(nms.gpu_nms, 'BLOCK', 16)
+    assert gpu_nms(dets, 0.5) == whole
+
+
+def test_wrapper_takes_the_cpu_rule_where_asked():
+    dets = np.array([[0, 0, 9, 9, .9], [0, 0, 9, 4, .8]], np.float32)
+    assert wrapped_nms(dets[:0], 0.5) == []
+    assert wrapped_nms(dets, 0.5, force_cpu=True) == [0]
+    with overrides({'USE_GPU_NMS': False}):
+        assert wrapped_nms(dets, 0.5) == [0]
+
+
+@pytest.mark.parametrize('overlaps', [bbox_overlaps, numpy_overlaps])
+def test_overlaps(overlaps):
+    a, b = random_dets(40, 1)[:, :4], random_dets(30, 2)[:, :4]
+    expected = [[iou(x, y) for y in b.astype(float)] for x in a.astype(float)]
+    np.testing.assert_array_equal(overlaps(a, b), expected)
+    assert overlaps(a[:0], b).shape == (0, 30) and overlaps(a, b[:0]).shape == (40, 0)
+    assert overlaps([[0, 0, 9, 9]], [[10, 0, 19, 9]])[0, 0] == 0

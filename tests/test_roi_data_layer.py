@@ -1,0 +1,250 @@
+"""The data layer: the order of images, what is served of each, and what is left out."""
+import caffe
+import numpy as np
+import pytest
+from layer_runs import entry, one_layer_net, write_image
+
+from fast_rcnn.config import cfg, overrides
+from fast_rcnn.roi_sampling import compute_targets, expand_bbox_targets, sample_rois
+from roi_data_layer.layer import epoch_order, mix_val
+from roi_data_layer.minibatch import get_minibatch, is_train_split, rois_per_image
+from roi_data_layer.roidb import add_bbox_regression_targets, filter_roidb, prepare_roidb
+from utils.blob import im_list_to_blob, im_scale_for, prep_im_for_blob, read_image
+
+RPN = {'TRAIN.HAS_RPN': True, 'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.SCALES': [80], 'TRAIN.BBOX_REG': False}
+HEAD = {'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.SCALES': [80], 'TRAIN.BG_THRESH_LO': 0.0, 'TRAIN.BATCH_SIZE': 8}
+
+
+def data_net(tmp_path, tops):
+    return one_layer_net(tmp_path, 'roi_data_layer.layer', 'RoIDataLayer', tops, "'num_classes': 3")
+
+
+def test_image_scale():
+    assert im_scale_for((300, 400, 3), 600, 1000) == 2
+    assert im_scale_for((300, 600, 3), 600, 1000) == pytest.approx(1000 / 600)
+    im, scale = prep_im_for_blob(np.full((10, 20, 3), 7, np.uint8), cfg.PIXEL_MEANS, 20, 100)
+    assert scale == 2 and im.shape == (20, 40, 3) and im.dtype == np.float32
+    np.testing.assert_allclose(im[3, 3], 7 - cfg.PIXEL_MEANS.ravel(), rtol=1e-6)
+    blob = im_list_to_blob([np.ones((2, 3, 3)), np.ones((3, 1, 3))])
+    assert blob.shape == (2, 3, 3, 3) and blob[0, :, 2].sum() == 0 and blob[1, :, :, 1:].sum() == 0
+
+
+def test_unreadable_image(tmp_path):
+    with pytest.raises(OSError, match='none.jpg: no such file'):
+        read_image(str(tmp_path / 'none.jpg'))
+    (tmp_path / 'text.jpg').write_text('text')
+    with pytest.raises(OSError, match='text.jpg: not an image'):
+        read_image(str(tmp_path / 'text.jpg'))
+
+
+def test_epoch_order():
+    np.random.seed(1)
+    widths, heights = [2] * 5 + [1] * 4, [1] * 5 + [2] * 4
+    order = epoch_order(widths, heights, True)
+    assert sorted(order) == list(range(9))
+    shapes = [widths[i] > heights[i] for i in order[:8]]
+    assert sum(a != b for a, b in zip(shapes[0::2], shapes[1::2])) == 1        # five wide ones: one pair is mixed
+    assert sorted(epoch_order(widths, heights, False)) == list(range(9))
+
+
+def test_mix_val():
+    is_val = np.array([True] * 2 + [False] * 9)
+    mixed = mix_val(np.array([5, 0, 2, 3, 1, 4, 6, 7, 8, 9, 10]), is_val, 0.25)
+    assert mixed.tolist() == [5, 2, 3, 0, 4, 6, 7, 1, 8, 9, 10]
+    for share in 0.25, 0.4, 0.75:
+        drawn = np.cumsum(is_val[mix_val(np.arange(11), is_val, share)])
+        np.testing.assert_array_equal(drawn, np.floor(share * np.arange(1, len(drawn) + 1) + 1e-9))
+    with pytest.raises(ValueError, match='share'):
+        mix_val(np.arange(11), is_val, 1.0)
+
+
+def test_rois_per_image():
+    assert rois_per_image(128, 0, 2) == 64 and rois_per_image(512, 16, 1) == 32
+    with pytest.raises(ValueError, match='no multiple'):
+        rois_per_image(100, 16, 1)
+
+
+def test_train_split():
+    assert is_train_split('/val/DET/train/n01/a.JPEG') and not is_train_split('/train/DET/val/a.JPEG')
+    assert not is_train_split('/images/train.jpg')
+
+
+def test_rpn_blobs(tmp_path):
+    image = write_image(tmp_path / 'a.png')
+    with overrides(RPN):
+        net = data_net(tmp_path, ['data', 'im_info', 'gt_boxes'])
+        layer = net.layers[0]
+        with pytest.raises(RuntimeError, match='set_roidb'):
+            net.forward()
+        layer.set_roidb([entry(image, [[10, 5, 20, 30]], [2], [([0, 0, 9, 9], .1, 2)])])
+        net.forward()
+        assert layer.drawn == [0] and layer.images() == [image]
+        assert net.blobs['data'].shape == (1, 3, 80, 120)
+        assert net.blobs['im_info'].data.tolist() == [[80, 120, 2]]
+        assert net.blobs['gt_boxes'].data.tolist() == [[20, 10, 40, 60, 2]]
+        layer.set_roidb([entry(image)])
+        net.forward()
+        assert net.blobs['gt_boxes'].shape == (0, 5)
+
+
+def test_flipped_image(tmp_path):
+    image = write_image(tmp_path / 'a.png')
+    with overrides(RPN):
+        plain, flipped = (get_minibatch([{**entry(image), 'flipped': flip}], 3)['data'] for flip in (False, True))
+    np.testing.assert_allclose(plain[..., ::-1], flipped, atol=1e-3)
+
+
+def test_wrong_number_of_tops(tmp_path):
+    with overrides(RPN), pytest.raises(ValueError, match='data, im_info, gt_boxes'):
+        data_net(tmp_path, ['data', 'im_info'])
+
+
+def test_rpn_takes_one_image(tmp_path):
+    image = write_image(tmp_path / 'a.png')
+    with overrides({**RPN, 'TRAIN.IMS_PER_BATCH': 2}), pytest.raises(ValueError, match='IMS_PER_BATCH is 2'):
+        get_minibatch([entry(image)] * 2, 3)
+
+
+def test_head_blobs(tmp_path):
+    image = write_image(tmp_path / 'a.png')
+    roidb = [entry(image, [[10, 5, 20, 30]], [2], [([11, 5, 20, 30], .9, 2), ([40, 0, 50, 9], 0, 0)])]
+    with overrides({**HEAD, 'TRAIN.FG_FRACTION': 0.5, 'TRAIN.BBOX_NORMALIZE_TARGETS': False}):
+        means, stds = add_bbox_regression_targets(roidb)
+        tops = ['data', 'rois', 'labels', 'bbox_targets', 'bbox_inside_weights', 'bbox_outside_weights']
+        net = data_net(tmp_path, tops)
+        net.layers[0].set_roidb(roidb)
+        net.forward()
+        blobs = {name: net.blobs[name].data for name in tops}
+    assert blobs['labels'].tolist() == [2, 2, 0]
+    assert sorted(blobs['rois'][:2].tolist()) == [[0, 20, 10, 40, 60], [0, 22, 10, 40, 60]]
+    assert blobs['rois'][2].tolist() == [0, 80, 0, 100, 18]
+    row = blobs['rois'][:, 1].tolist().index(22)
+    np.testing.assert_allclose(blobs['bbox_targets'][row, 8:], [-.05, 0, np.log(1.1), 0], atol=1e-6)
+    np.testing.assert_array_equal(blobs['bbox_inside_weights'], blobs['bbox_outside_weights'])
+    assert blobs['bbox_inside_weights'].sum() == 8
+    np.testing.assert_allclose(means[8:], [-.025, 0, np.log(1.1) / 2, 0], atol=1e-6)
+    np.testing.assert_allclose(stds[8:], [.025, 0, np.log(1.1) / 2, 0], atol=1e-6)
+
+
+def test_targets_are_normalised_and_never_nan(tmp_path):
+    roidb = [entry('a', [[10, 5, 20, 30]], [2], [([11, 5, 20, 30], .9, 2)]), entry('b', [[0, 0, 9, 9]], [1]), entry('c')]
+    add_bbox_regression_targets(roidb)
+    np.testing.assert_allclose(roidb[0]['bbox_targets'], [[2, 1, 0, -1, 0], [2, -1, 0, 1, 0]], atol=1e-5)
+    assert roidb[1]['bbox_targets'].tolist() == [[1, 0, 0, 0, 0]] and roidb[2]['bbox_targets'].shape == (0, 5)
+    with pytest.raises(ValueError, match='prepare_roidb'):
+        add_bbox_regression_targets([])
+
+
+def test_background_of_train_images(tmp_path):
+    train, val = (write_image(tmp_path / split / 'a.png') for split in ('train', 'val'))
+    rois = [([11, 5, 20, 30], .9, 2), ([40, 0, 50, 9], 0, 0)]
+    with overrides({**HEAD, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True, 'TRAIN.BBOX_REG': False}):
+        labels = [get_minibatch([entry(image, [[10, 5, 20, 30]], [2], rois)], 3)['labels'] for image in (train, val)]
+    assert (labels[0] > 0).all() and (labels[1] == 0).any()
+    with overrides({**RPN, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}):
+        infos = [get_minibatch([entry(image)], 3)['im_info'] for image in (train, val)]
+    assert [info[0, 3] for info in infos] == [0, 1]
+
+
+def test_filter(tmp_path):
+    with_object, empty = entry('/val/a', [[0, 0, 9, 9]], [1]), entry('/val/b')
+    empty_train, narrow = entry('/train/c'), entry('/val/d', [[0, 0, 9, 9]], [1], width=100, height=10)
+    hard = entry('/val/e', proposals=[([0, 0, 9, 9], .05, 1)])
+    everything = [with_object, empty, empty_train, narrow]
+    with overrides(RPN):
+        assert filter_roidb(everything) == everything
+        with overrides({'TRAIN.USE_EMPTY': False}):
+            assert filter_roidb(everything) == [with_object, narrow]
+        with overrides({'TRAIN.MIN_IM_RATIO': 0.2, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}):
+            assert filter_roidb(everything) == [with_object, empty]
+    assert filter_roidb([with_object, empty, hard]) == [with_object]
+    with overrides({'TRAIN.BG_THRESH_LO': 0.0}):
+        assert filter_roidb([with_object, empty, hard]) == [with_object, hard]
+    with pytest.raises(ValueError, match='none of the 1 images'):
+        filter_roidb([empty])
+
+
+def test_prepare_refuses_a_class_without_overlap():
+    class Imdb:
+        roidb = [entry('a', [[0, 0, 9, 9]], [0])]
+
+        def image_path_at(self, i):
+            return 'a.jpg'
+
+        def image_size_at(self, i):
+            return 60, 40
+    with pytest.raises(ValueError, match='a.jpg: RoI 0'):
+        prepare_roidb(Imdb())
+
+
+def test_prefetch_changes_nothing(tmp_path):
+    roidb = [entry(write_image(tmp_path / f'{i}.png', seed=i), [[i, 5, 20, 30]], [1]) for i in range(5)]
+    served = []
+    for prefetch in False, True:
+        with overrides({**RPN, 'TRAIN.USE_PREFETCH': prefetch}):
+            net = data_net(tmp_path, ['data', 'im_info', 'gt_boxes'])
+            np.random.seed(4)
+            net.layers[0].set_roidb(roidb)
+            served.append([])
+            for _ in range(12):
+                net.forward()
+                served[-1].append((net.layers[0].drawn, net.blobs['data'].data.copy(), np.random.rand()))
+    for (drawn, data, after), (drawn2, data2, after2) in zip(*served):
+        assert drawn == drawn2 and after == after2
+        np.testing.assert_array_equal(data, data2)
+
+
+def test_prefetch_names_the_unreadable_image(tmp_path):
+    roidb = [entry(str(tmp_path / 'gone.png'), [[0, 0, 9, 9]], [1])]
+    with overrides({**RPN, 'TRAIN.USE_PREFETCH': True}):
+        net = data_net(tmp_path, ['data', 'im_info', 'gt_boxes'])
+        net.layers[0].set_roidb(roidb)
+        with pytest.raises(OSError, match='gone.png'):
+            net.forward()
+
+
+def test_val_images_are_mixed_in(tmp_path):
+    roidb = [entry(write_image(tmp_path / ('val' if i < 2 else 'train') / f'{i}.png'), [[0, 0, 9, 9]], [1])
+             for i in range(8)]
+    with overrides({**RPN, 'TRAIN.VAL_PER_BATCH_SIZE': 0.5}):
+        net = data_net(tmp_path, ['data', 'im_info', 'gt_boxes'])
+        net.layers[0].set_roidb(roidb)
+        drawn = []
+        for _ in range(10):
+            net.forward()
+            drawn += net.layers[0].drawn
+        assert [i < 2 for i in drawn] == [False, True] * 5
+        with pytest.raises(ValueError, match='one kind only'):
+            net.layers[0].set_roidb(roidb[2:])
+
+
+def test_sample_rois():
+    overlaps = np.array([1, .9, .8, .6, .5, .45, .3, .1, .05])
+    np.random.seed(0)
+    keep, num_fg = sample_rois(overlaps, 4, 0.5, 0.5, 0.5, 0.1)
+    assert num_fg == 2 and set(keep[:2]) <= {0, 1, 2, 3, 4} and set(keep[2:]) <= {5, 6, 7} and len(set(keep)) == 4
+    assert sample_rois(overlaps, 4, 0.5, 0.5, 0.5, 0.1, use_bg=False)[0].size == 2
+    assert sample_rois(overlaps[-1:], 4, 0.5, 0.5, 0.5, 0.1)[0].size == 0
+    keep, num_fg = sample_rois(overlaps[:2], 8, 0.5, 0.5, 0.5, 0.1)
+    assert sorted(keep) == [0, 1] and num_fg == 2
+
+
+def test_compute_and_expand_targets():
+    rois = np.array([[0, 0, 9, 9], [1, 0, 10, 9], [40, 40, 49, 49]], np.float32)
+    targets = compute_targets(rois, np.array([1, .82, 0]), np.array([2, 2, 0]), 0.5)
+    np.testing.assert_allclose(targets, [[2, 0, 0, 0, 0], [2, -.1, 0, 0, 0], [0] * 5], atol=1e-7)
+    expanded, weights = expand_bbox_targets(targets, 3, (1, 2, 3, 4))
+    np.testing.assert_allclose(expanded[1], [0] * 8 + [-.1, 0, 0, 0], atol=1e-7)
+    assert weights.tolist() == [[0] * 8 + [1, 2, 3, 4]] * 2 + [[0] * 12]
+
+
+def test_torch_image_transform(tmp_path):
+    rgb = np.random.RandomState(0).rand(2, 3, 4, 5)
+    bgr = rgb[:, ::-1] * 255 - cfg.PIXEL_MEANS.reshape(1, 3, 1, 1)
+    net = one_layer_net(tmp_path, 'transform.torch_image_transform_layer', 'TorchImageTransformLayer', ['out'], '',
+                        caffe.TEST, data=bgr.shape)
+    net.blobs['data'].data[...] = bgr
+    net.forward()
+    expected = (rgb - np.reshape([.48462, .45624, .40588], (1, 3, 1, 1))) / \
+        np.reshape([.22889, .22447, .22496], (1, 3, 1, 1))
+    np.testing.assert_allclose(net.blobs['out'].data, expected, atol=1e-5)

@@ -1,0 +1,145 @@
+"""Anchors, proposals, and the targets that train the RPN and (end to end) the head, on cases a person can check."""
+import caffe
+import numpy as np
+import pytest
+from layer_runs import one_layer_net, run_layer
+
+from fast_rcnn.bbox_transform import bbox_transform, bbox_transform_inv, clip_boxes
+from fast_rcnn.config import cfg, overrides
+from rpn.anchor_target_layer import anchor_targets, label_anchors, outside_weights, subsample
+from rpn.generate_anchors import anchor_grid, generate_anchors
+from rpn.proposal_layer import propose
+from rpn.proposal_target_layer import proposal_targets
+
+
+def test_transform_and_back():
+    rng = np.random.RandomState(0)
+    boxes, others = ((lambda c: np.hstack([c, c + rng.rand(30, 2) * 50]))(rng.rand(30, 2) * 50) for _ in range(2))
+    np.testing.assert_allclose(bbox_transform(np.array([[0, 0, 9, 19]]), np.array([[5, 0, 24, 19]])),
+                               [[1.0, 0, np.log(2), 0]])
+    moved = bbox_transform_inv(boxes, bbox_transform(boxes, others))
+    np.testing.assert_allclose(moved, others + [0, 0, 1, 1], atol=1e-9)     # the inverse has no - 1: as the original
+    assert bbox_transform_inv(np.zeros((0, 4)), np.zeros((0, 8))).shape == (0, 8)
+
+
+def test_huge_deltas_clip_to_the_image():
+    box = bbox_transform_inv(np.array([[0, 0, 9, 9]]), np.array([[0, 0, 1e4, 1e4]], np.float32))
+    np.testing.assert_array_equal(clip_boxes(box, (30, 50)), [[0, 0, 49, 29]])
+
+
+def test_grid_against_a_loop():
+    anchors = generate_anchors(scales=[1, 2])
+    loop = [anchor + [16 * x, 16 * y, 16 * x, 16 * y] for y in range(2) for x in range(3) for anchor in anchors]
+    np.testing.assert_array_equal(anchor_grid(anchors, 2, 3, 16), loop)
+
+
+def propose_with(scores, **kwargs):
+    settings = dict(pre_nms_top_n=0, post_nms_top_n=0, nms_thresh=0.7, min_size=1)
+    anchors = generate_anchors(ratios=[1], scales=[1])
+    scores = np.array(scores, np.float32)[None]
+    return propose(scores, np.zeros((4,) + scores.shape[1:], np.float32), anchors, 16, np.array([32, 32, 1]),
+                   **{**settings, **kwargs})
+
+
+def test_propose():
+    boxes, scores = propose_with([[.1, .4], [.3, .2]])
+    assert scores.ravel().tolist() == pytest.approx([.4, .3, .2, .1])
+    np.testing.assert_array_equal(boxes, [[16, 0, 31, 16], [0, 16, 16, 31], [16, 16, 31, 31], [0, 0, 16, 16]])
+    assert propose_with([[.1, .4], [.3, .2]], pre_nms_top_n=3)[1].min() == pytest.approx(.2)
+    assert len(propose_with([[.1, .4], [.3, .2]], post_nms_top_n=1)[0]) == 1
+    assert len(propose_with([[.1, .4], [.3, .2]], min_size=17)[0]) == 1       # only the corner box is 17 x 17
+    assert len(propose_with([[.1, .4], [.3, .2]], nms_thresh=0.0)[0]) == 1    # they all touch
+
+
+def test_proposal_layer_errors(tmp_path):
+    net = one_layer_net(tmp_path, 'rpn.proposal_layer', 'ProposalLayer', ['rois'], "'feat_stride': 16", caffe.TEST,
+                        probs=(1, 16, 2, 2), deltas=(1, 36, 2, 2), im_info=(1, 3))
+    with pytest.raises(ValueError, match='9 anchors want 18 scores'):
+        net.forward()
+
+
+def test_no_proposal_is_left(tmp_path):
+    rois, scores = run_layer(tmp_path, 'rpn.proposal_layer', 'ProposalLayer', ['rois', 'scores'], "'feat_stride': 16",
+                             caffe.TEST, probs=np.zeros((1, 18, 2, 2)), deltas=np.zeros((1, 36, 2, 2)),
+                             im_info=np.array([[8, 8, 1]]))
+    assert rois.shape == (0, 5) and scores.shape == (0, 1)
+
+
+def test_label_anchors():
+    overlaps = np.array([[.8, 0], [.5, .1], [.2, .2], [.1, .25], [0, .25], [0, 0]])
+    #                    >= .7    between   < .3      second object's best, twice   < .3
+    assert label_anchors(overlaps, .7, .3, False).tolist() == [1, -1, 0, 1, 1, 0]
+    assert label_anchors(overlaps, .7, .3, True).tolist() == [1, -1, 0, 0, 0, 0]
+    assert label_anchors(np.zeros((3, 0)), .7, .3, False).tolist() == [0, 0, 0]
+
+
+def test_subsample():
+    labels = np.array([1] * 10 + [0] * 20 + [-1] * 5, np.float32)
+    np.random.seed(0)
+    subsample(labels, 16, 0.25)
+    assert ((labels == 1).sum(), (labels == 0).sum()) == (4, 12)
+    labels = np.array([1, 0, 0], np.float32)
+    subsample(labels, 16, 0.25)
+    assert labels.tolist() == [1, 0, 0]
+
+
+def test_outside_weights():
+    labels = np.array([1, 0, 0, -1])
+    assert outside_weights(labels, -1)[:, 0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+    assert outside_weights(labels, 0.25)[:, 0].tolist() == pytest.approx([.25, .375, .375, 0])
+
+
+GRID = anchor_grid(generate_anchors(ratios=[1], scales=[1]), 4, 4, 16)
+
+
+def test_anchor_targets_by_hand():
+    gt = np.array([[16, 16, 31, 35, 1]], np.float32)
+    labels, targets, inside, outside = anchor_targets(GRID, gt, np.array([64, 64, 1]), cfg.TRAIN)
+    assert np.flatnonzero(labels == 1).tolist() == [5]
+    np.testing.assert_allclose(targets[5], [0, 2 / 16, 0, np.log(20 / 16)], rtol=1e-6)
+    assert (labels == 0).sum() == 15 and inside.sum() == 4 and inside[5].all()
+    assert outside[5, 0] == pytest.approx(1 / 16)
+    labels = anchor_targets(GRID, gt, np.array([64, 64, 1]), cfg.TRAIN, use_bg=False)[0]
+    assert np.flatnonzero(labels >= 0).tolist() == [5]
+
+
+def test_anchors_of_an_image_without_objects_are_background():
+    labels, targets, inside, outside = anchor_targets(GRID, np.zeros((0, 5)), np.array([64, 64, 1]), cfg.TRAIN)
+    assert (labels == 0).all() and not targets.any() and not inside.any()
+    np.testing.assert_allclose(outside, 1 / 16)
+
+
+def test_no_anchor_fits_the_image():
+    labels, targets, _, outside = anchor_targets(GRID, np.array([[0, 0, 5, 5, 1]]), np.array([8, 8, 1]), cfg.TRAIN)
+    assert (labels == -1).all() and not outside.any() and np.isfinite(targets).all()
+    labels = anchor_targets(GRID, np.array([[0, 0, 5, 5, 1]]), np.array([8, 8, 1]), cfg.TRAIN, border=10)[0]
+    assert (labels >= 0).any()
+
+
+def test_anchor_target_layer_reads_the_fourth_number(tmp_path):
+    for fourth, negatives in (1, True), (0, False):
+        labels = run_layer(tmp_path, 'rpn.anchor_target_layer', 'AnchorTargetLayer', ['l', 't', 'i', 'o'],
+                           r"'feat_stride': 16\n'scales': [1, 2]\n'ratios': [1]", scores=np.zeros((1, 4, 4, 4)),
+                           gt_boxes=[[16, 16, 31, 31, 2]], im_info=[[64, 64, 1, fourth]],
+                           data=np.zeros((1, 3, 64, 64)))[0]
+        assert labels.shape == (1, 1, 8, 4) and labels[0, 0, 1, 1] == 1
+        assert (labels == 0).any() == negatives
+
+
+def test_proposal_targets():
+    rois = np.array([[0, 0, 0, 9, 9], [0, 50, 50, 59, 59]], np.float32)
+    gt = np.array([[0, 0, 9, 10, 2]], np.float32)
+    with overrides({'TRAIN.BG_THRESH_LO': 0.0, 'TRAIN.FG_FRACTION': 0.5}):
+        rois, labels, targets, weights = proposal_targets(rois, gt, 3, 4, cfg.TRAIN)
+    assert sorted(rois[:2, 4].tolist()) == [9, 10] and rois[2].tolist() == [0, 50, 50, 59, 59]    # the object is a RoI
+    assert labels.tolist() == [2, 2, 0]
+    row = rois[:2, 4].tolist().index(9)
+    np.testing.assert_allclose(targets[row], [0] * 8 + [0, .05, 0, np.log(1.1)], atol=1e-6)
+    assert weights[:2, 8:].all() and weights.sum() == 8
+
+
+def test_proposal_targets_of_an_image_without_objects():
+    rois = np.array([[0, 0, 0, 9, 9]], np.float32)
+    with overrides({'TRAIN.BG_THRESH_LO': 0.0}):
+        rois, labels, targets, weights = proposal_targets(rois, np.zeros((0, 5), np.float32), 3, 4, cfg.TRAIN)
+    assert labels.tolist() == [0] and not targets.any() and not weights.any()
