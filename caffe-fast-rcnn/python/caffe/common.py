@@ -119,15 +119,15 @@ def log(message):
 
 
 class Timer:
-    """A stopwatch: Start(), Stop(), then `ms`. On the GPU it waits for the work given so far."""
+    """A stopwatch: start(), stop(), then `ms`. On the GPU it waits for the work given so far."""
 
     def __init__(self):
         self.ms = 0.0
 
-    def Start(self):
+    def start(self):
         self._begin = self._now()
 
-    def Stop(self):
+    def stop(self):
         self.ms = 1000 * (self._now() - self._begin)
 
     @staticmethod

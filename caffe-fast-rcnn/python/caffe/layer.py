@@ -120,6 +120,11 @@ class TorchLayer(Layer):
             blob.reshape(*shape)
 
     def forward(self, bottom, top):
+        for blob, output in zip(top, self._record(bottom)):
+            blob.tensor = output
+
+    def _record(self, bottom):
+        """The outputs for these bottoms; keeps the tape that backward needs."""
         needs = self.propagate_down or [False] * len(bottom)
         param_needs = self.param_propagate_down or [False] * len(self.blobs)
         inputs = [_leaf(b.tensor, need) for b, need in zip(bottom, needs)]
@@ -129,15 +134,16 @@ class TorchLayer(Layer):
             outputs = self._run(inputs)
         self._tape = (inputs, weights, outputs) if record else None
         self.weights = []
-        for blob, output in zip(top, outputs):
-            blob.tensor = output
+        return outputs
 
     def forward_in_net(self, bottom, top):
         self.forward(bottom, top)       # gives the tops their shapes by itself
 
     def backward(self, top, propagate_down, bottom):
-        if self._tape is None:
-            raise RuntimeError(f'layer {self.name!r} ({self.type}): backward without a forward before it')
+        if self._tape is None:          # no forward came before: take the bottoms as they are
+            self._record(bottom)
+        if self._tape is None:          # nothing here takes a gradient
+            return
         inputs, weights, outputs = self._tape
         for i in self.nondiff:
             if self.strict and i < len(bottom) and propagate_down[i]:

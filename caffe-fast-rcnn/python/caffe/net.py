@@ -6,7 +6,6 @@ consumers add up, so no Split layers are inserted.
 """
 import collections
 import difflib
-import importlib
 
 import numpy as np
 import torch
@@ -98,7 +97,7 @@ class Net:
         tops = list(layer_param.top) or (['(automatic)'] if layer.loss else [])
         for i, name in enumerate(tops):
             self._connect_top(node, i, name)
-        layer.setup(node.bottoms, node.tops)
+        _set_up(layer, node)
         layer.reshape(node.bottoms, node.tops)
         self._weigh_losses(node)
         self._register_params(node)
@@ -500,23 +499,27 @@ class Net:
 
 
 def _create_layer(layer_param):
-    """The layer object for a LayerParameter; for type Python the user's class."""
-    if layer_param.type != 'Python':
-        try:
-            return layer_class(layer_param.type)(layer_param)
-        except ValueError as error:
-            raise ValueError(f'layer {layer_param.name!r}: {error}') from None
-    param = layer_param.python_param
+    """The layer object for a LayerParameter."""
     try:
-        module = importlib.import_module(param.module)
-    except ModuleNotFoundError as error:
-        if error.name and param.module.startswith(error.name):
-            raise ModuleNotFoundError(f'layer {layer_param.name!r}: no module {param.module!r} on sys.path for its Python layer '
-                                      f'{param.layer!r}', name=error.name) from error
-        raise
-    if not hasattr(module, param.layer):
-        raise AttributeError(f'layer {layer_param.name!r}: module {param.module!r} has no class {param.layer!r}')
-    return getattr(module, param.layer)(layer_param)
+        cls = layer_class(layer_param.type)
+    except ValueError as error:
+        raise ValueError(f'layer {layer_param.name!r}: {error}') from None
+    return cls(layer_param)
+
+
+def _set_up(layer, node):
+    """layer.setup; what a built-in layer finds wrong names the layer. A user's errors pass as they are."""
+    if layer.layer_param.type == 'Python':
+        layer.setup(node.bottoms, node.tops)
+        return
+    try:
+        layer.setup(node.bottoms, node.tops)
+    except (ValueError, IndexError, KeyError) as error:
+        text = str(error)
+        if repr(layer.name) not in text:
+            shapes = ', '.join(str(b.shape) for b in node.bottoms) or 'none'
+            text = f'layer {layer.name!r} ({layer.type}), bottom shapes {shapes}: {text}'
+        raise ValueError(text) from error
 
 
 def _weigh(top, weight):

@@ -8,6 +8,7 @@
 | loss       | Accuracy and the losses |
 | norm       | BatchNorm Bias LRN MVN Scale |
 | pooling    | Pooling SPP |
+| python     | Python |
 | recurrent  | LSTM LSTMUnit RNN |
 | reduction  | ArgMax Eltwise Reduction |
 | roi        | ROIPooling |
@@ -18,4 +19,4 @@ A new type is one function under @layer('Type') in its family's module: position
 keyword-only ones are fields of the type's parameter message. A type with blobs is a class with setup() and
 compute(). tests/caffe/layer_cases.py needs one line for it.
 """
-from . import activation, conv, data, loss, norm, pooling, recurrent, reduction, roi, shape, sources
+from . import activation, conv, data, loss, norm, pooling, python, recurrent, reduction, roi, shape, sources
