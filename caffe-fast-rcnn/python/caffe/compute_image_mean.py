@@ -1,6 +1,7 @@
 """compute_image_mean [-backend lmdb] DB [FILE.binaryproto]: the mean of a database's images, pixel by pixel.
 
-FILE is what a transform_param's mean_file names. The mean of each channel goes to the log. The images have one size.
+FILE is what a transform_param's mean_file names. The mean of each channel goes to the log. The images have
+one size.
 """
 import argparse
 import sys
@@ -15,7 +16,7 @@ from .proto import caffe_pb2
 
 
 def mean_image(source, backend):
-    """The mean (K, H, W), float64, of the Datums of a database. ValueError names the record of another size."""
+    """The mean (K, H, W), float64, of the Datums of a database. ValueError names a record of another size."""
     database = open_database(source, backend)
     total = 0
     for key, value in progress(database, len(database), 'images'):
@@ -36,7 +37,7 @@ def write_mean(path, mean):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog='compute_image_mean', allow_abbrev=False, description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog='compute_image_mean', allow_abbrev=False, description=__doc__)
     parser.add_argument('-backend', '--backend', default='lmdb', choices=BACKENDS)
     parser.add_argument('db')
     parser.add_argument('file', nargs='?')

@@ -1,7 +1,7 @@
 """convert_imageset [flags] ROOT/ LIST DB: a database of the images that LIST names, for Data layers.
 
-LIST has lines `path label`; ROOT is put before each path as it stands. Records have the keys 00000000_path and so on, in the list's order.
-Flags as Caffe's, with one dash or two.
+LIST has lines `path label`; ROOT is put before each path as it stands. Records have the keys 00000000_path
+and so on, in the list's order. Flags as Caffe's, with one dash or two.
 """
 import argparse
 import os
@@ -28,13 +28,14 @@ SWITCHES = {
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(prog='convert_imageset', allow_abbrev=False, description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog='convert_imageset', allow_abbrev=False, description=__doc__)
     for name, text in SWITCHES.items():
         parser.add_argument(f'-{name}', f'--{name}', action='store_true', help=text)
     parser.add_argument('-backend', '--backend', default='lmdb', choices=BACKENDS)
     for name in ('resize_width', 'resize_height'):
         parser.add_argument(f'-{name}', f'--{name}', type=int, default=0, help='pixels; 0: as it is')
-    parser.add_argument('-encode_type', '--encode_type', default='', help="image format of -encoded: png, jpg ...; '': each file's own")
+    parser.add_argument('-encode_type', '--encode_type', default='',
+                        help="image format to store, png, jpg ...; '': with -encoded, each file's own")
     for name in ('root', 'list', 'db'):
         parser.add_argument(name)
     args = parser.parse_args(list(plain_switches(argv)))
@@ -81,7 +82,7 @@ def records(lines, args):
         datum, shape = make_datum(args.root + path, label, args)
         first = first or shape
         if args.check_size and shape != first:
-            raise ValueError(f'image {args.root}{path} is {shape} (height, width, channels), the first one {first}')
+            raise ValueError(f'image {args.root}{path} is {shape} (height, width, channels), not {first}')
         yield f'{i:08d}_{path}'.encode(errors='surrogateescape'), datum.SerializeToString()
 
 

@@ -1,4 +1,4 @@
-"""LMDB and LevelDB databases of records (key, value), both bytes: read in the order of the keys, made under a temporary name.
+"""LMDB and LevelDB databases of records (key, value), both bytes: read in the order of the keys, and made.
 
 LevelDB needs the package plyvel, which is not among the requirements.
 """
@@ -16,23 +16,28 @@ import tqdm
 from .common import logger
 
 BACKENDS = ('lmdb', 'leveldb')
-_NO_PLYVEL = ('LevelDB needs the package plyvel (pip install plyvel). Or make the database again from its images, as LMDB '
-              '(python -m caffe.convert_imageset -backend lmdb), and write backend: LMDB')
+_SIGNS = dict(zip(BACKENDS, ('data.mdb', 'CURRENT')))       # the files that tell one from the other
+_NO_PLYVEL = ('LevelDB needs the package plyvel (pip install plyvel). Or make the database again from its '
+              'images, as LMDB (python -m caffe.convert_imageset -backend lmdb), and write backend: LMDB')
 _databases = weakref.WeakValueDictionary()      # neither library opens one path twice in a process
 
 
 def open_database(source, backend):
     """The records of a database: an iterable of (key, value) that can be gone through any number of times.
 
-    Values may be buffers that hold until the next record is asked for. Errors: FileNotFoundError; ValueError for
-    a database of the other kind, a truncated or an empty one; ModuleNotFoundError for LevelDB without plyvel.
+    Keys and values may be buffers that hold until the next record is asked for. Errors: FileNotFoundError;
+    ValueError for a database of the other kind, a truncated or an empty one; ModuleNotFoundError for LevelDB
+    without plyvel.
     """
     if not os.path.isdir(source):
-        raise FileNotFoundError(f'database {source!r} ' + ('is a file, not a folder' if os.path.exists(source) else 'does not exist'))
-    kind = 'lmdb' if os.path.exists(os.path.join(source, 'data.mdb')) else 'leveldb'
+        raise FileNotFoundError(f'there is no database folder {source!r}')
+    kinds = [kind for kind, file in _SIGNS.items() if os.path.exists(os.path.join(source, file))]
+    if not kinds:
+        raise ValueError(f'folder {source!r} is no database: it has no {" and no ".join(_SIGNS.values())}')
+    kind = kinds[0]
     if kind != backend.lower():
-        raise ValueError(f'database {source!r} was asked for as {backend.upper()} but looks like {kind.upper()}; '
-                         f'a Data layer says backend: {kind.upper()}')
+        raise ValueError(f'database {source!r} is {kind.upper()}, but {backend.upper()} was asked for; say '
+                         f'backend: {kind.upper()} (a Data layer) or -backend {kind} (a command)')
     path = os.path.realpath(source)
     database = _databases.get(path)
     if database is None:
@@ -50,7 +55,8 @@ class Lmdb:
             raise ValueError(f'database {path} cannot be read: {error}') from error
         wanted = (self.env.info()['last_pgno'] + 1) * self.env.stat()['psize']
         size = os.path.getsize(os.path.join(path, 'data.mdb'))
-        if size < wanted - 2 ** 16:     # to read beyond the end would kill the process; a few last pages may never have been written
+        # To read beyond the end would kill the process. A few last pages may be missing rightly: never used.
+        if size < wanted - 2 ** 16:
             raise ValueError(f'database {path} is truncated: data.mdb has {size} bytes of {wanted}')
 
     def __len__(self):

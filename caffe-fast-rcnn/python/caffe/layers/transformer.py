@@ -1,6 +1,7 @@
 """Images for the data layers: read, decoded, and transformed as TransformationParameter says.
 
-Shape letters: K channels (BGR), (H, W) the image, (h, w) the crop. Orientation tags of image files are not applied.
+Shape letters: K channels (BGR), (H, W) the image, (h, w) the crop. Orientation tags of image files are not
+applied.
 """
 import numpy as np
 import cv2
@@ -11,7 +12,8 @@ from .. import io
 from ..proto import caffe_pb2
 
 # How an image is decoded: in colour, gray, or as it is.
-_FLAGS = {True: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, False: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
+_FLAGS = {True: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+          False: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
           None: cv2.IMREAD_UNCHANGED}
 
 
@@ -21,7 +23,7 @@ def read_file(path):
 
 
 def decode_image(data, name, color=True, size=(0, 0)):
-    """A uint8 image (H, W, K) of an image file's bytes, resized (bilinear) to `size` = (height, width) where that is not 0.
+    """A uint8 image (H, W, K) of an image file's bytes, resized (bilinear) to `size` (height, width) unless 0.
 
     color: True for 3 channels, False for 1, None for the file's own. ValueError names `name`.
     """
@@ -36,9 +38,9 @@ def decode_image(data, name, color=True, size=(0, 0)):
 
 
 def read_datum(value, name, color=None):
-    """(image (K, H, W), label) of a serialized Datum: raw bytes, floats, or an encoded image. ValueError names `name`.
+    """(image (K, H, W), label) of a serialized Datum: raw bytes, floats, or an encoded image.
 
-    color: decode to 3 channels (True), to 1 (False), or as the image is (None).
+    color: decode to 3 channels (True), to 1 (False), or as the image is (None). ValueError names `name`.
     """
     try:
         datum = caffe_pb2.Datum.FromString(bytes(value))
@@ -50,8 +52,11 @@ def read_datum(value, name, color=None):
         image = io.datum_to_array(datum)
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
+    if not image.size:
+        raise ValueError(f'{name} is an empty Datum: {image.shape} (channels, height, width)')
     if color is not None and len(image) != (3 if color else 1):
-        raise ValueError(f'{name} is not encoded and has {len(image)} channels; force_color and force_gray act on encoded records')
+        raise ValueError(f'{name} is not encoded and has {len(image)} channels, which force_color and '
+                         'force_gray do not change')
     return image, datum.label
 
 
@@ -69,15 +74,21 @@ def read_mean(path):
     return mean.reshape(mean.shape[-3:])
 
 
+def values(mean_value):
+    """A mean_value list as an array (K, 1, 1); 0 when none is given."""
+    return np.float32(list(mean_value) or [0]).reshape(-1, 1, 1)
+
+
 class Transformer:
     """transformer(image) = (image - mean) * scale, cropped and perhaps mirrored.
 
-    The crop is anywhere in TRAIN and central in TEST; mirror: every image is mirrored or not, by a coin, in both phases. A mean file has the size
-    of the whole images and is cropped with them; mean_value is one number, or one for each channel. For each image `generator` is
-    drawn from in the order mirror, y, x.
+    The crop is anywhere in TRAIN and central in TEST; mirror: a coin for each image, in both phases. A mean
+    file has the size of the whole images and is cropped with them; mean_value is one number, or one for each
+    channel. For each image `generator` is drawn from in the order mirror, y, x.
     """
 
-    fields = ('scale', 'mirror', 'crop_size', 'mean_file', 'mean_value', 'force_color', 'force_gray', 'crop_h', 'crop_w')
+    fields = ('scale', 'mirror', 'crop_size', 'mean_file', 'mean_value', 'force_color', 'force_gray',
+              'crop_h', 'crop_w')
 
     def __init__(self, param, phase, generator):
         unknown = [f.name for f, _ in param.ListFields() if f.name not in self.fields]
@@ -93,7 +104,7 @@ class Transformer:
             raise ValueError(f'transform_param: crop_h and crop_w come together, got {self.crop}')
         self.color = True if param.force_color else False if param.force_gray else None
         self.mean_file = param.mean_file
-        self.mean = read_mean(param.mean_file) if param.mean_file else np.float32(param.mean_value).reshape(-1, 1, 1)
+        self.mean = read_mean(self.mean_file) if self.mean_file else values(param.mean_value)
 
     def draw(self, count):
         """A number from 0 to count - 1."""
@@ -102,17 +113,18 @@ class Transformer:
     def check_color(self, color):
         """ValueError when images are wanted otherwise than the layer reads them."""
         if self.color not in (None, color):
-            raise ValueError(f'transform_param: force_{"gray" if color else "color"}, but the layer reads images '
-                             f'{"in colour" if color else "as gray"} (is_color)')
+            raise ValueError(f'transform_param: force_{"gray" if color else "color"}, but the layer reads '
+                             f'{"colour" if color else "gray"} images')
 
     def mean_for(self, image_shape, window):
         """The mean to subtract from that window of an image of shape (K, H, W)."""
         if self.mean_file:
             if self.mean.shape != image_shape:
-                raise ValueError(f'mean file {self.mean_file} has the shape {self.mean.shape}, the image {image_shape}')
+                raise ValueError(f'mean file {self.mean_file} has the shape {self.mean.shape}, '
+                                 f'the image {image_shape}')
             return self.mean[(slice(None), *window)]
-        if len(self.mean) not in (0, 1, image_shape[0]):
-            raise ValueError(f'{len(self.mean)} mean_value for {image_shape[0]} channels; wanted 1 or {image_shape[0]}')
+        if len(self.mean) not in (1, image_shape[0]):
+            raise ValueError(f'{len(self.mean)} mean_value for {image_shape[0]} channels')
         return self.mean
 
     def window(self, size):
@@ -127,14 +139,13 @@ class Transformer:
 
     def __call__(self, image, name):
         """float32 (K, h, w) of an image (K, H, W) of any type; errors name `name`."""
-        mirror = self.mirror and self.draw(2)
+        mirror = self.mirror and self.draw(2) == 1
         try:
             window = self.window(image.shape[1:])
             mean = self.mean_for(image.shape, window)
         except ValueError as error:
             raise ValueError(f'{name}: {error}') from error
         result = image[(slice(None), *window)].astype(np.float32)
-        if len(mean):
-            result -= mean
+        result -= mean
         result *= self.scale
         return result[:, :, ::-1] if mirror else result
