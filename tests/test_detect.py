@@ -1,4 +1,6 @@
 """Detection of one image, and what is kept of it."""
+import os
+
 import caffe
 import numpy as np
 import pytest
@@ -52,6 +54,16 @@ def test_no_boxes(net):
         with pytest.raises(ValueError, match='wants boxes'):
             im_detect(net, image())
     assert scores.shape == (0, 2) and pred.shape == (0, 8)
+
+
+def test_a_net_that_proposes_nothing(monkeypatch):
+    monkeypatch.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'golden', 'e2e'))
+    net = caffe.Net('models/Tiny/faster_rcnn_alt_opt/faster_rcnn_test.pt', 'stage2_fast_rcnn.caffemodel', caffe.TEST)
+    with overrides({'TEST.HAS_RPN': True, 'TEST.SCALES': [120], 'TEST.RPN_MIN_SIZE': 1000}):
+        scores, pred = im_detect(net, image())
+        with overrides({'TEST.SCALES': [120, 240]}), pytest.raises(ValueError, match='one scale'):
+            im_detect(net, image())
+    assert scores.shape == (0, 201) and pred.shape == (0, 804)
 
 
 def test_plain_boxes_and_raw_scores(net):

@@ -149,7 +149,9 @@ def test_background_of_train_images(tmp_path):
 def test_filter(tmp_path):
     with_object, empty = entry('/val/a', [[0, 0, 9, 9]], [1]), entry('/val/b')
     empty_train, narrow = entry('/train/c'), entry('/val/d', [[0, 0, 9, 9]], [1], width=100, height=10)
-    hard = entry('/val/e', proposals=[([0, 0, 9, 9], .05, 1)])
+    hard = entry('/val/e', [[0, 0, 9, 9]], [1], [([0, 0, 9, 9], .05, 1)])
+    hard['max_overlaps'][0] = 0         # as if its object were lost
+    only_proposals = entry('/val/f', proposals=[([0, 0, 9, 9], 0, 0)])
     everything = [with_object, empty, empty_train, narrow]
     with overrides(RPN):
         assert filter_roidb(everything) == everything
@@ -157,9 +159,12 @@ def test_filter(tmp_path):
             assert filter_roidb(everything) == [with_object, narrow]
         with overrides({'TRAIN.MIN_IM_RATIO': 0.2, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}):
             assert filter_roidb(everything) == [with_object, empty]
-    assert filter_roidb([with_object, empty, hard]) == [with_object]
+    roidb = [with_object, empty, hard, only_proposals]
+    assert filter_roidb(roidb) == [with_object, only_proposals]
+    with overrides({'TRAIN.USE_EMPTY': False}):
+        assert filter_roidb(roidb) == [with_object]
     with overrides({'TRAIN.BG_THRESH_LO': 0.0}):
-        assert filter_roidb([with_object, empty, hard]) == [with_object, hard]
+        assert filter_roidb(roidb) == [with_object, hard, only_proposals]
     with pytest.raises(ValueError, match='none of the 1 images'):
         filter_roidb([empty])
 

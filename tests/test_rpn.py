@@ -140,6 +140,11 @@ def test_proposal_targets():
 
 def test_proposal_targets_of_an_image_without_objects():
     rois = np.array([[0, 0, 0, 9, 9]], np.float32)
-    with overrides({'TRAIN.BG_THRESH_LO': 0.0}):
-        rois, labels, targets, weights = proposal_targets(rois, np.zeros((0, 5), np.float32), 3, 4, cfg.TRAIN)
+    rois, labels, targets, weights = proposal_targets(rois, np.zeros((0, 5), np.float32), 3, 4, cfg.TRAIN)
     assert labels.tolist() == [0] and not targets.any() and not weights.any()
+
+
+def test_proposal_targets_know_no_partial_annotation(tmp_path):
+    with overrides({'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}), pytest.raises(ValueError, match='alternating'):
+        one_layer_net(tmp_path, 'rpn.proposal_target_layer', 'ProposalTargetLayer', list('rltio'), "'num_classes': 3",
+                      rois=(1, 5), gt_boxes=(1, 5))

@@ -53,8 +53,8 @@ cfg.TRAIN.BG_THRESH_LO = 0.1
 # Train on each image's mirror image too: image i flipped is roidb entry i + n
 cfg.TRAIN.USE_FLIPPED = True
 
-# Keep images without any object as negatives: all their anchors (RoIs) are background, their box loss is zero.
-# False drops them from RPN training, as the original did
+# Keep images without any object as negatives: all their anchors and RoIs may be background, whatever BG_THRESH_LO; their
+# box loss is zero. False leaves them to the thresholds, as the original did: an RPN never sees them
 cfg.TRAIN.USE_EMPTY = True
 
 # Images whose short side / long side is below this are not trained on (0: all are)

@@ -27,6 +27,12 @@ def sample_rois(overlaps, num_rois, fg_fraction, fg_thresh, bg_thresh_hi, bg_thr
     return np.append(fg, bg), num_fg
 
 
+def background_from(train, has_object):
+    """The overlap from which on a RoI may be background, by the settings cfg.TRAIN: with USE_EMPTY every RoI of an image
+    without an object may."""
+    return 0.0 if train.USE_EMPTY and not has_object else train.BG_THRESH_LO
+
+
 def compute_targets(rois, overlaps, labels, thresh):
     """Class and regression target of every RoI (R, 4) -> (R, 5) float32: class, dx, dy, dw, dh.
 

@@ -49,13 +49,10 @@ def im_detect(net, im, boxes=None):
         blobs = {'data': blobs['data'], 'rois': roi_blob(boxes, scales)}
         unique, inverse = _distinct(blobs['rois'])
         blobs['rois'], rois = blobs['rois'][unique], boxes[unique]
-        if not len(rois):
-            return _nothing(net)
         tops = _forward(net, blobs)
-    scores = (net.blobs['cls_score'].data if cfg.TEST.SVM else tops['cls_prob']).reshape(len(rois), -1).copy()
+    scores = _rows(net.blobs['cls_score'].data if cfg.TEST.SVM else tops['cls_prob'])
     if cfg.TEST.BBOX_REG:
-        deltas = tops['bbox_pred'].reshape(len(rois), -1)
-        pred_boxes = clip_boxes(bbox_transform_inv(rois, deltas), im.shape)
+        pred_boxes = clip_boxes(bbox_transform_inv(rois, _rows(tops['bbox_pred'])), im.shape)
     else:
         pred_boxes = np.tile(rois, (1, scores.shape[1]))
     return scores[inverse], pred_boxes[inverse]
@@ -129,9 +126,9 @@ def _distinct(rois):
     return unique, inverse
 
 
-def _nothing(net):
-    num_classes = net.blobs['cls_score'].shape[1]
-    return np.zeros((0, num_classes), np.float32), np.zeros((0, 4 * num_classes), np.float32)
+def _rows(values):
+    """A copy of (R, n) or (R, n, 1, 1) as (R, n)."""
+    return values.reshape(values.shape[:2]).copy()
 
 
 def _suppressed(dets, thresh):

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.random as npr
 
 from fast_rcnn.config import cfg
-from fast_rcnn.roi_sampling import expand_bbox_targets, sample_rois
+from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
 from utils.blob import im_list_to_blob, prep_im_for_blob, read_image
 
 
@@ -73,7 +73,8 @@ def _roi_blobs(roidb, im_scales, num_classes):
     rois, labels, targets = [], [], []
     for i, (entry, im_scale) in enumerate(zip(roidb, im_scales)):
         keep, num_fg = sample_rois(entry['max_overlaps'], num_rois, train.FG_FRACTION, train.FG_THRESH,
-                                   train.BG_THRESH_HI, train.BG_THRESH_LO, use_bg=background_allowed(entry))
+                                   train.BG_THRESH_HI, background_from(train, np.any(entry['gt_classes'])),
+                                   use_bg=background_allowed(entry))
         rois.append(np.hstack([np.full((len(keep), 1), i), entry['boxes'][keep] * im_scale]))
         labels.append(np.where(np.arange(len(keep)) < num_fg, entry['max_classes'][keep], 0))
         if train.BBOX_REG:

@@ -30,8 +30,8 @@ def prepare_roidb(imdb):
 def filter_roidb(roidb):
     """The entries that training can use by cfg.TRAIN; logs how many were left out.
 
-    Left out: images narrower than MIN_IM_RATIO; without RPN, images with neither foreground nor (allowed) background
-    RoIs; with RPN, images without an object unless USE_EMPTY and background may be drawn from them.
+    Left out: images narrower than MIN_IM_RATIO, and images with neither foreground nor background RoIs. Images without
+    an object stay with USE_EMPTY, if there is anything in them that may serve as background.
     """
     kept = [entry for entry in roidb if _is_wide_enough(entry) and _has_examples(entry)]
     if not kept:
@@ -88,8 +88,8 @@ def _is_wide_enough(entry):
 
 def _has_examples(entry):
     train, overlaps = cfg.TRAIN, entry['max_overlaps']
-    if train.HAS_RPN and not np.any(entry['gt_classes'] > 0):
-        return train.USE_EMPTY and background_allowed(entry)
+    if train.USE_EMPTY and not np.any(entry['gt_classes'] > 0):
+        return background_allowed(entry) and (train.HAS_RPN or len(overlaps) > 0)
     if np.any(overlaps >= train.FG_THRESH):
         return True
     background = (overlaps < train.BG_THRESH_HI) & (overlaps >= train.BG_THRESH_LO)

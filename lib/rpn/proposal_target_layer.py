@@ -7,7 +7,7 @@ import numpy as np
 
 from fast_rcnn.bbox_transform import bbox_transform
 from fast_rcnn.config import cfg
-from fast_rcnn.roi_sampling import expand_bbox_targets, sample_rois
+from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
 from roi_data_layer.minibatch import rois_per_image
 from utils.cython_bbox import bbox_overlaps
 from utils.param_str import parse_param_str
@@ -23,7 +23,7 @@ def proposal_targets(rois, gt_boxes, num_classes, num_rois, train):
     best = overlaps.argmax(1) if len(gt_boxes) else np.zeros(len(rois), np.int64)
     highest = overlaps.max(1) if len(gt_boxes) else np.zeros(len(rois))
     keep, num_fg = sample_rois(highest, num_rois, train.FG_FRACTION, train.FG_THRESH,
-                               train.BG_THRESH_HI, train.BG_THRESH_LO)
+                               train.BG_THRESH_HI, background_from(train, len(gt_boxes)))
     targets = np.zeros((len(keep), 5), np.float32)
     fg = keep[:num_fg]
     targets[:num_fg, 0] = gt_boxes[best[fg], 4]
@@ -40,6 +40,9 @@ class ProposalTargetLayer(caffe.Layer):
     """
 
     def setup(self, bottom, top):
+        if cfg.TRAIN.NO_POS_SAMPLES_ON_TRAIN:
+            raise ValueError('TRAIN.NO_POS_SAMPLES_ON_TRAIN is for alternating optimization: end to end, nothing tells '
+                             'this layer which images are annotated in full')
         self._num_classes = parse_param_str(self.param_str)['num_classes']
         for blob, shape in zip(top, [(1, 5), (1,)] + 3 * [(1, 4 * self._num_classes)]):
             blob.reshape(*shape)
