@@ -1,6 +1,6 @@
 """pycaffe's public names, on an engine of our own."""
 from . import layers as _layers     # noqa: F401  fills the registry; the name `layers` is net_spec's below
-from . import coord_map, draw, io       # noqa: F401
+from . import coord_map, draw, io, pycaffe      # noqa: F401
 from .classifier import Classifier
 from .common import (TEST, TRAIN, Timer, init_log, log, set_device, set_mode_cpu, set_mode_gpu, set_multiprocess,
                      set_random_seed, set_solver_count, set_solver_rank, solver_count, solver_rank)

@@ -146,6 +146,9 @@ class Solver:
                 return False
         return True
 
+    max_iter = property(lambda self: self.param.max_iter)
+    lr = property(lambda self: self.learning_rate())
+
     @property
     def smoothed_loss(self):
         """The mean loss of the last average_loss iterations."""
