@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 COMMITTED = {'imagenet': 201, 'pascal_voc': 21}         # set -> K
 SCALES, RATIOS = (8, 16, 32), (0.5, 1, 2)               # the library's own: no net mentions them
+GAMMA = 0.002                                           # see ResNet.gamma
 STRIDE = 16                                             # of the shared features, in pixels
 
 
@@ -190,7 +191,13 @@ class ResNet(Backbone):
                 layer('bn' + suffix, 'BatchNorm', name, name, rates(bn and 0, 'www'),
                       f'batch_norm_param {{ {stats} }}'),
                 layer('scale' + suffix, 'Scale', name, name, rates(bn, 'gg'),
-                      'scale_param { bias_term: true }')]
+                      f'scale_param {{ bias_term: true{self.gamma} }}')]
+
+    @property
+    def gamma(self):
+        """Without weights the frozen BatchNorm has variance 0 and multiplies by 1 / sqrt(1e-5): a Scale that
+        starts small keeps such a net finite through all its blocks."""
+        return '' if self.scratch else f' filler {{ value: {GAMMA} }}'
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,17 @@ def test_shapes(net, features, shape, pooled):
     assert last.count == last.shape[1]                  # pooled to one position
 
 
+@pytest.mark.parametrize('net', generate.COMMITTED_NETS)
+def test_nets_without_weights_stay_finite(net):
+    """BatchNorm's variance is 0 there, so each one multiplies by 316."""
+    caffe.set_random_seed(5)
+    fresh = caffe.Net(str(alt_opt(net, 'faster_rcnn_test')), caffe.TEST)
+    fresh.blobs['data'].data[...] = np.random.RandomState(5).normal(0, 50, (1, 3, 224, 224))
+    fresh.blobs['im_info'].data[...] = 224, 224, 1
+    found = fresh.forward(blobs=['rois', 'rpn_bbox_pred', 'rpn_cls_score'])
+    assert all(np.isfinite(value).all() and len(value) for value in found.values())
+
+
 # ----------------------------------------------------------------------------------------------- what learns
 
 @pytest.mark.parametrize('net', ['ResNet-101', 'ResNet-50'])
