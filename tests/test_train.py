@@ -135,3 +135,56 @@ def test_training_with_an_rpn_needs_given_statistics(tiny, tmp_path):
     solver, roidb = tiny
     with overrides({'TRAIN.HAS_RPN': True}), pytest.raises(ValueError, match='NORMALIZE_TARGETS_PRECOMPUTED'):
         SolverWrapper(solver(), roidb, str(tmp_path))
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def kill_at(wrapper_class, iteration, monkeypatch):
+    step = wrapper_class.step
+
+    def mortal(self):
+        if self.solver.iter == iteration:
+            raise Killed
+        step(self)
+    monkeypatch.setattr(wrapper_class, 'step', mortal)
+
+
+def train_from_seed(solver, roidb, out, max_iters=9):
+    np.random.seed(3)
+    caffe.set_random_seed(3)
+    paths = train_net(solver(), roidb, out, max_iters=max_iters)
+    return [array for _, _, arrays in caffe.netparam.read_weights(paths[-1]) for array in arrays]
+
+
+def test_interrupted_training_ends_as_if_it_had_not_been(tiny, tmp_path, monkeypatch):
+    solver, roidb = tiny
+    out, straight_out = str(tmp_path / 'out'), str(tmp_path / 'straight')
+    with overrides({'TRAIN.SNAPSHOT_ITERS': 3}):
+        straight = train_from_seed(solver, roidb, straight_out)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_at(SolverWrapper, 8, patch)
+            train_from_seed(solver, roidb, out)
+        assert sorted(name for name in os.listdir(out) if 'resume' in name) == \
+            ['tiny_resume_iter_6.caffemodel', 'tiny_resume_iter_6.solverstate', 'tiny_resume_iter_6_0.npz']
+        caffe.set_random_seed(99)       # whatever the new process begins with
+        resumed = train_from_seed(solver, roidb, out)
+    for ours, theirs in zip(resumed, straight, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not [name for name in os.listdir(out) if 'resume' in name]
+    ours, theirs = ([(r['iteration'], r['loss_cls'], r['loss_bbox']) for r in read_log(folder)]
+                    for folder in (out, straight_out))
+    assert ours == theirs
+
+
+def test_changed_training_begins_anew(tiny, tmp_path, monkeypatch):
+    solver, roidb = tiny
+    out = str(tmp_path / 'out')
+    with overrides({'TRAIN.SNAPSHOT_ITERS': 3}):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_at(SolverWrapper, 4, patch)
+            train_from_seed(solver, roidb, out)
+        train_from_seed(lambda: solver(base_lr=1e-7), roidb, out, max_iters=4)
+    assert [r['lr'] for r in read_log(out)][0] == pytest.approx(1e-7)
+    assert not [name for name in os.listdir(out) if 'resume' in name]

@@ -13,9 +13,11 @@ import caffe
 import numpy as np
 from tqdm import tqdm
 
+from fast_rcnn import resume as resume_state
 from fast_rcnn.config import cfg
 from roi_data_layer import roidb as rdl_roidb
 from roi_data_layer.roidb import filter_roidb
+from utils.files import atomic_path
 from utils.timer import Timer
 
 log = logging.getLogger(__name__)
@@ -29,9 +31,13 @@ def get_training_roidb(imdb):
     return imdb.roidb
 
 
-def train_net(solver_prototxt, roidb, output_dir, pretrained_model=None, max_iters=40000):
-    """Train to iteration max_iters -> paths of the snapshots written, the final one last."""
-    solver = SolverWrapper(solver_prototxt, filter_roidb(roidb), output_dir, pretrained_model)
+def train_net(solver_prototxt, roidb, output_dir, pretrained_model=None, max_iters=40000, resume=True):
+    """Train to iteration max_iters -> paths of the snapshots written, the final one last.
+
+    resume: go on from the last snapshot of the same training (settings, nets, initial weights, roidb) if it was
+    interrupted; it then ends as if it had not been.
+    """
+    solver = SolverWrapper(solver_prototxt, filter_roidb(roidb), output_dir, pretrained_model, resume)
     return solver.train_model(max_iters)
 
 
@@ -50,8 +56,7 @@ class SolverWrapper:
     Regression targets are normalised while training; snapshots hold a bbox_pred that predicts plain targets.
     """
 
-    def __init__(self, solver_prototxt, roidb, output_dir, pretrained_model=None):
-        self.output_dir = output_dir
+    def __init__(self, solver_prototxt, roidb, output_dir, pretrained_model=None, resume=False):
         os.makedirs(output_dir, exist_ok=True)
         self.bbox_means = self.bbox_stds = None
         if cfg.TRAIN.BBOX_REG:
@@ -67,34 +72,41 @@ class SolverWrapper:
         self.data_layer.set_roidb(roidb)
         self.data_layer.before_draw = self._check_losses
         self.timer = Timer()
-        self.log_path = os.path.join(output_dir, f'{self._stem()}_log.jsonl')
-        if self.solver.iter == 0 and caffe.solver_rank() == 0:
-            open(self.log_path, 'w').close()
+        infix = cfg.TRAIN.SNAPSHOT_INFIX
+        self.prefix = os.path.join(output_dir, self.solver.param.snapshot_prefix + (f'_{infix}' if infix else ''))
+        net_file = self.solver.param.train_net or self.solver.param.net
+        self.mark = None
+        if resume:
+            self.mark = resume_state.training_mark([solver_prototxt, net_file, pretrained_model], roidb)
+            resume_state.restore(self.solver, self.data_layer, self.prefix, self.mark)
+        if caffe.solver_rank() == 0:
+            self._cut_log()
 
     def _prepare_targets(self, roidb):
-        if cfg.TRAIN.HAS_RPN:
-            if cfg.TRAIN.BBOX_NORMALIZE_TARGETS and not cfg.TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
-                raise ValueError('with an RPN the proposals to take statistics of are not there yet: set '
-                                 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (or TRAIN.BBOX_REG False for an RPN alone)')
+        train = cfg.TRAIN
+        if train.HAS_RPN and train.BBOX_NORMALIZE_TARGETS and not train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
+            raise ValueError('with an RPN the proposals to take statistics of are not there yet: set '
+                             'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (or TRAIN.BBOX_REG False for an RPN alone)')
         self.bbox_means, self.bbox_stds = rdl_roidb.add_bbox_regression_targets(roidb)
 
     def train_model(self, max_iters):
         """Step to iteration max_iters -> paths of the snapshots, one each cfg.TRAIN.SNAPSHOT_ITERS and at the end."""
-        paths, written_at = [], -1
+        paths = []
         with tqdm(total=max_iters, initial=self.solver.iter, disable=not sys.stderr.isatty(),
-                  desc=self._stem()) as bar:
+                  desc=os.path.basename(self.prefix)) as bar:
             while self.solver.iter < max_iters:
                 self.step()
                 bar.update()
                 if self.solver.iter % (10 * max(self.solver.param.display, 1)) == 0:
-                    left = (max_iters - self.solver.iter) * self.timer.average_time
-                    log.info('speed: %.3fs / iter, %d of %d, %.1f min left', self.timer.average_time,
-                             self.solver.iter, max_iters, left / 60)
-                if self.solver.iter % cfg.TRAIN.SNAPSHOT_ITERS == 0:
-                    written_at = self.solver.iter
+                    log.info('speed: %.3fs / iter, %d of %d, %.1f min left', self.timer.average_time, self.solver.iter,
+                             max_iters, (max_iters - self.solver.iter) * self.timer.average_time / 60)
+                if self.solver.iter % cfg.TRAIN.SNAPSHOT_ITERS == 0 and self.solver.iter < max_iters:
                     paths.append(self.snapshot())
-        if written_at != self.solver.iter:
-            paths.append(self.snapshot())
+                    if self.mark:
+                        resume_state.save(self.solver, self.data_layer, self.prefix, self.mark)
+        paths.append(self.snapshot())
+        if self.mark:
+            resume_state.remove(self.prefix)
         return paths
 
     def step(self):
@@ -107,15 +119,16 @@ class SolverWrapper:
         record = {'iteration': self.solver.iter, 'lr': rate, 'smoothed_loss': self.solver.smoothed_loss, **losses,
                   'seconds': round(seconds, 4)}
         if caffe.solver_rank() == 0:
-            with open(self.log_path, 'a') as stream:
+            with open(f'{self.prefix}_log.jsonl', 'a') as stream:
                 stream.write(json.dumps(record) + '\n')
 
     def snapshot(self):
         """Write <snapshot_prefix>[_<infix>]_iter_<N>.caffemodel to the output folder -> its path."""
-        path = os.path.join(self.output_dir, f'{self._stem()}_iter_{self.solver.iter}.caffemodel')
+        path = f'{self.prefix}_iter_{self.solver.iter}.caffemodel'
+        if caffe.solver_rank() != 0:
+            return path
         net = self.solver.net
-        plain = not (self.bbox_means is not None and cfg.TRAIN.BBOX_NORMALIZE_TARGETS and 'bbox_pred' in net.params)
-        if plain:
+        if self.bbox_means is None or not cfg.TRAIN.BBOX_NORMALIZE_TARGETS or 'bbox_pred' not in net.params:
             net.save(path)
         else:
             weights, bias = net.params['bbox_pred'][:2]
@@ -127,9 +140,12 @@ class SolverWrapper:
         log.info('Wrote snapshot to: %s', path)
         return path
 
-    def _stem(self):
-        infix = cfg.TRAIN.SNAPSHOT_INFIX
-        return self.solver.param.snapshot_prefix + (f'_{infix}' if infix else '')
+    def _cut_log(self):
+        """Leave in the log what came before the present iteration."""
+        path = f'{self.prefix}_log.jsonl'
+        lines = open(path).readlines() if os.path.exists(path) else []
+        with atomic_path(path) as temporary, open(temporary, 'w') as stream:
+            stream.writelines(line for line in lines[:self.solver.iter])
 
     def _check_losses(self):
         """The net's losses for its last minibatch, by name; FloatingPointError if one is not finite."""

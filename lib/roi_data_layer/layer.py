@@ -63,7 +63,7 @@ class RoIDataLayer(caffe.Layer):
     """Tops, by cfg.TRAIN: data, im_info, gt_boxes (HAS_RPN); or data, rois, labels, and with BBOX_REG bbox_targets,
     bbox_inside_weights, bbox_outside_weights. Shapes: roi_data_layer.minibatch.get_minibatch.
     param_str: num_classes. set_roidb must be called before forward. `drawn`: roidb indices of the last minibatch;
-    before_draw() is called when the net is done with it.
+    before_draw() is called when the net is done with it. order, place: this epoch's indices, and how many are used up.
     """
 
     def setup(self, bottom, top):
@@ -117,19 +117,19 @@ class RoIDataLayer(caffe.Layer):
 
     def _shuffle_roidb_inds(self):
         widths, heights = ([entry[side] for entry in self._roidb] for side in ('width', 'height'))
-        self._perm = epoch_order(widths, heights, cfg.TRAIN.ASPECT_GROUPING)
+        self.order = epoch_order(widths, heights, cfg.TRAIN.ASPECT_GROUPING)
         if cfg.TRAIN.VAL_PER_BATCH_SIZE > 0:
             is_val = np.array([not is_train_split(entry['image']) for entry in self._roidb])
             if is_val.all() or not is_val.any():
                 raise ValueError('TRAIN.VAL_PER_BATCH_SIZE mixes images of train and val; the roidb has one kind only')
-            self._perm = mix_val(self._perm, is_val, cfg.TRAIN.VAL_PER_BATCH_SIZE)
-        self._cur = 0
+            self.order = mix_val(self.order, is_val, cfg.TRAIN.VAL_PER_BATCH_SIZE)
+        self.place = 0
 
     def _get_next_minibatch_inds(self):
-        if self._cur + cfg.TRAIN.IMS_PER_BATCH >= len(self._perm):
+        if self.place + cfg.TRAIN.IMS_PER_BATCH >= len(self.order):
             self._shuffle_roidb_inds()
-        inds = self._perm[self._cur:self._cur + cfg.TRAIN.IMS_PER_BATCH]
-        self._cur += cfg.TRAIN.IMS_PER_BATCH
+        inds = self.order[self.place:self.place + cfg.TRAIN.IMS_PER_BATCH]
+        self.place += cfg.TRAIN.IMS_PER_BATCH
         return inds
 
     def _announce(self):
@@ -137,6 +137,6 @@ class RoIDataLayer(caffe.Layer):
         there is one."""
         if len(cfg.TRAIN.SCALES) > 1:
             return
-        ahead = self._perm[self._cur - len(self.drawn):self._cur + 3 * cfg.TRAIN.IMS_PER_BATCH]
+        ahead = self.order[self.place - len(self.drawn):self.place + 3 * cfg.TRAIN.IMS_PER_BATCH]
         self._read.announce(*((self._roidb[i]['image'], self._roidb[i]['flipped'], cfg.TRAIN.SCALES[0])
                               for i in ahead))
