@@ -23,7 +23,7 @@ def read_file(path):
 
 
 def decode_image(data, name, color=True, size=(0, 0)):
-    """A uint8 image (H, W, K) of an image file's bytes, resized (bilinear) to `size` (height, width) unless 0.
+    """A uint8 image (H, W, K) of an image file's bytes, resized (bilinear) to size (height, width) unless 0.
 
     color: True for 3 channels, False for 1, None for the file's own. ValueError names `name`.
     """

@@ -21,7 +21,7 @@ class WindowData(BatchLayer):
 
     source: for each image `# index`, path, channels, height, width, number of windows, and for each of these
     `class overlap x1 y1 x2 y2`. A window of overlap fg_threshold or more is foreground with its class, others
-    below bg_threshold are background, class 0. Both are drawn with replacement. context_pad: pixels around the
+    below bg_threshold are background, class 0. Both are drawn with replacement. context_pad: pixels around a
     window after scaling. crop_mode square: the square around the window in its place. What lies outside the
     image is 0, that is the mean. A mean file's middle c x c pixels count. cache_images: files are read once.
     """
