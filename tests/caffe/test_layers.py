@@ -10,8 +10,12 @@ import caffe
 from caffe import layer as layer_module
 from caffe.layers import conv
 from caffe.proto import caffe_pb2
+import fork_cases
+import layer_cases
 from helpers import data, layer, net_from
-from layer_cases import CASES, TEST, TRAIN, build, check_layer, run
+from layer_cases import TEST, TRAIN, build, check_layer, run
+
+CASES = {**layer_cases.CASES, **fork_cases.CASES}
 
 SOURCES = {'DummyData', 'HDF5Data', 'Input', 'Parameter'}       # without bottoms; tests of their own below
 SOURCES |= {'Data', 'HDF5Output', 'ImageData', 'MemoryData', 'WindowData'}     # tests in test_sources.py
@@ -45,6 +49,8 @@ NOT_READ = {
 NOT_READ_BY = {
     'Im2col': {'num_output', 'bias_term', 'group', 'weight_filler', 'bias_filler'},     # it only rearranges
     'Pooling': {'torch_pooling'},
+    'SmoothL1LossOHEM': {'ignore_label'},       # it has no labels
+    'MultiBoxLoss': {'ignore_label'},           # every object counts, or is difficult
 }
 
 

@@ -6,13 +6,19 @@
 | conv       | Convolution Deconvolution InnerProduct Embed Im2col |
 | data       | DummyData HDF5Data Input Parameter |
 | loss       | Accuracy and the losses |
+| mobile     | Axpy ConvolutionDepthwise DepthwiseConvolution HSwish HardSwish Mish ReLU6 ShuffleChannel |
+| multibox   | MultiBoxLoss |
 | norm       | BatchNorm Bias LRN MVN Scale |
+| ohem       | BoxAnnotatorOHEM SmoothL1LossOHEM SoftmaxWithLossOHEM |
 | pooling    | Pooling SPP |
+| proposal   | Proposal |
 | python     | Python |
 | recurrent  | LSTM LSTMUnit RNN |
 | reduction  | ArgMax Eltwise Reduction |
-| roi        | ROIPooling |
+| roi        | PSROIPooling ROIAlign ROIPooling |
+| segmentation | BN Interp Unpooling Upsample |
 | shape      | BatchReindex Concat Crop Filter Flatten Reshape Silence Slice Split Tile |
+| ssd        | DetectionOutput Normalize Permute PriorBox |
 | sources    | Data HDF5Output ImageData MemoryData |
 | windows    | WindowData |
 
@@ -20,4 +26,5 @@ A new type is one function under @layer('Type') in its family's module: position
 keyword-only ones are fields of the type's parameter message. A type with blobs is a class with setup() and
 compute(). tests/caffe/layer_cases.py needs one line for it.
 """
-from . import activation, conv, data, loss, norm, pooling, python, recurrent, reduction, roi, shape, sources, windows
+from . import (activation, conv, data, loss, mobile, multibox, norm, ohem, pooling, proposal, python,
+               recurrent, reduction, roi, segmentation, shape, sources, ssd, windows)

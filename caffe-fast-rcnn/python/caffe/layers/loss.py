@@ -20,7 +20,7 @@ LOG_FLT_MIN = math.log(np.finfo(np.float32).tiny)
 SMALLEST_PROBABILITY = 1e-20
 
 
-class _NormalizedLoss(TorchLayer):
+class NormalizedLoss(TorchLayer):
     """What losses with a LossParameter share: which labels count, and what the sum is divided by."""
 
     default_normalization = 'VALID'
@@ -66,26 +66,48 @@ def class_index(label, valid, classes, ignore):
 
 
 @layer('SoftmaxWithLoss', 'softmax_param', 'loss_param', loss=True, nondiff=(1,))
-class SoftmaxWithLoss(_NormalizedLoss):
+class SoftmaxWithLoss(NormalizedLoss):
     """- log softmax(x)[label], summed over the places whose label is not ignore_label, over the normalizer.
     No term exceeds -log of the smallest float. A second top receives the softmax."""
     fields = ('axis', 'ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer')
 
     def compute(self, x, label):
+        loss, scores, _ = self.evaluate(x, label)
+        return (loss, scores.detach().exp()) if self.num_tops > 1 else loss
+
+    def evaluate(self, x, label):
+        """(loss, log softmax, the term of each place)."""
         axis, outer, inner = places(x, label, self.field('axis'))
         label = label.reshape(x.shape[:axis] + (1,) + x.shape[axis + 1:])
         valid = self.valid(label)
         scores = F.log_softmax(x, axis)
         index = class_index(label, valid, x.shape[axis], self.field('ignore_label'))
-        terms = -floor_value(scores.gather(axis, index), LOG_FLT_MIN)
+        terms = self.term(scores.gather(axis, index))
         if valid is not None:
             terms = torch.where(valid, terms, 0.0)
-        loss = terms.sum() / self.normalizer(outer, inner, valid)
-        return (loss, scores.detach().exp()) if self.num_tops > 1 else loss
+        return terms.sum() / self.normalizer(outer, inner, valid), scores, terms
+
+    def term(self, log_p):
+        return -floor_value(log_p, LOG_FLT_MIN)
+
+
+@layer('FocalLoss', 'focal_loss_param', 'softmax_param', 'loss_param', loss=True, nondiff=(1,))
+class FocalLoss(SoftmaxWithLoss):
+    """SoftmaxWithLoss whose terms fade as the label's probability p grows; every class has the weight alpha.
+    type ORIGIN: -alpha (1 - p)^gamma log p. LINEAR: -alpha log(sigmoid(gamma z + beta)) / gamma, z = log(p /
+    (1 - p)). Lin et al., 2017, section 3 and appendix A."""
+    fields = SoftmaxWithLoss.fields + ('type', 'alpha', 'gamma', 'beta')
+
+    def term(self, log_p):
+        alpha, gamma = self.field('alpha'), self.field('gamma')
+        rest = (1 - log_p.exp()).clamp(min=torch.finfo(log_p.dtype).eps)
+        if self.field('type') == 'LINEAR':
+            return -alpha / gamma * F.logsigmoid(gamma * (log_p - rest.log()) + self.field('beta'))
+        return alpha * rest ** gamma * super().term(log_p)
 
 
 @layer('InfogainLoss', 'infogain_loss_param', 'loss_param', loss=True, nondiff=(1, 2))
-class InfogainLoss(_NormalizedLoss):
+class InfogainLoss(NormalizedLoss):
     """- sum over classes k of H[label, k] log softmax(x)[k], over the normalizer; H (K x K values) is the
     third bottom or read from `source`, a binary BlobProto. A second top receives the softmax."""
     fields = ('source', 'axis', 'ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer')
@@ -120,7 +142,7 @@ class InfogainLoss(_NormalizedLoss):
 
 
 @layer('SigmoidCrossEntropyLoss', 'loss_param', loss=True, nondiff=(1,))
-class SigmoidCrossEntropyLoss(_NormalizedLoss):
+class SigmoidCrossEntropyLoss(NormalizedLoss):
     """- t log s - (1 - t) log(1 - s) with s = sigmoid(x), summed where t is not ignore_label, over the
     normalizer (default BATCH_SIZE)."""
     fields = ('ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer')

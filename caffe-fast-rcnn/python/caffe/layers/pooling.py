@@ -46,17 +46,21 @@ class Pooling(TorchLayer):
 
     def windows(self, size):
         """(kernel, stride, pad), each (vertical, horizontal)."""
-        given = {n: (getattr(self.param, n),) if self.param.HasField(n) else ()
-                 for n in ('kernel_size', 'stride', 'pad')}
-        pair = lambda name: (self.field(name + '_h'), self.field(name + '_w'))
-        stride = per_axis('stride', given['stride'], pair('stride'), 2, 1)
-        pad = per_axis('pad', given['pad'], pair('pad'), 2, 0)
+        stride, pad = per_side(self, 'stride', 1), per_side(self, 'pad', 0)
         if not self.field('global_pooling'):
-            return per_axis('kernel_size', given['kernel_size'], pair('kernel'), 2), stride, pad
-        if given['kernel_size'] or any(pair('kernel')) or stride != (1, 1) or pad != (0, 0):
+            return per_side(self, 'kernel_size'), stride, pad
+        kernel = [name for name in ('kernel_size', 'kernel_h', 'kernel_w') if self.param.HasField(name)]
+        if kernel or stride != (1, 1) or pad != (0, 0):
             raise ValueError('global_pooling excludes kernel_size, a stride other than 1 and a pad other '
                              'than 0')
         return tuple(size), stride, pad
+
+
+def per_side(one, name, default=None):
+    """kernel_size, stride or pad of the layer `one` as (vertical, horizontal)."""
+    given = (getattr(one.param, name),) if one.param.HasField(name) else ()
+    stem = name.removesuffix('_size')
+    return per_axis(name, given, (one.field(stem + '_h'), one.field(stem + '_w')), 2, default)
 
 
 def window_counts(size, kernel, stride, pad, round_up):

@@ -1,9 +1,10 @@
-"""ROIPooling: a grid of maxima from each region of a feature map. Girshick, Fast R-CNN, 2015, section 2.1.
+"""Grids of values from regions of a feature map: ROIPooling (maxima), ROIAlign (interpolated means),
+PSROIPooling (means of a channel for each bin).
 
-Shapes: N images, C channels, (H, W) feature map, R regions, (p, q) grid. bin_edges holds all the rounding;
-the compiled CPU version and the plain torch version start from its bins and agree exactly.
-"""
+Shapes: N images, C channels, (H, W) feature map, R regions, (p, q) grid. For ROIPooling bin_edges holds all
+the rounding; the compiled CPU version and the plain torch version start from its bins and agree exactly. """
 import torch
+import torch.nn.functional as F
 
 from ..layer import layer
 from .helpers import as_index
@@ -14,22 +15,33 @@ except ImportError:         # not built: the torch version serves
     roi_pooling_cpu = None
 
 
-@layer('ROIPooling', nondiff=(1,), strict=False)
-def roi_pooling(x, rois, *, pooled_h, pooled_w, spatial_scale):
-    """x (N, C, H, W) and rois (R, 5: image, x1, y1, x2, y2 in image pixels, ends included) to (R, C,
-    pooled_h, pooled_w). No gradient to rois."""
+def check_regions(rois, pooled_h, pooled_w):
     if not pooled_h or not pooled_w:
         raise ValueError(f'pooled_h and pooled_w must be positive; got {pooled_h} and {pooled_w}')
     if rois.shape[1:].numel() != 5:
         raise ValueError(f'rois must be rows of 5 numbers; got the shape {tuple(rois.shape)}')
-    if x.is_meta:
-        return x.new_empty(len(rois), x.shape[1], pooled_h, pooled_w)
+
+
+def regions(x, rois):
+    """rois as (image (R,) int64, x1 y1 x2 y2 (R, 4)). ValueError for an image that x lacks or a coordinate
+    that is not finite."""
     rois = rois.reshape(-1, 5)
     image = as_index(rois[:, 0], len(x), 'image number of a RoI')
     if not torch.isfinite(rois).all():
         raise ValueError('a RoI has a coordinate that is not finite')
-    rows = bin_edges(rois[:, 2], rois[:, 4], spatial_scale, pooled_h, x.shape[2])
-    columns = bin_edges(rois[:, 1], rois[:, 3], spatial_scale, pooled_w, x.shape[3])
+    return image, rois[:, 1:]
+
+
+@layer('ROIPooling', nondiff=(1,), strict=False)
+def roi_pooling(x, rois, *, pooled_h, pooled_w, spatial_scale):
+    """The maximum of each bin. Girshick, Fast R-CNN, 2015, section 2.1. x (N, C, H, W) and rois (R, 5: image,
+    x1, y1, x2, y2 in image pixels, ends included) to (R, C, pooled_h, pooled_w). No gradient to rois."""
+    check_regions(rois, pooled_h, pooled_w)
+    if x.is_meta:
+        return x.new_empty(len(rois), x.shape[1], pooled_h, pooled_w)
+    image, rois = regions(x, rois)
+    rows = bin_edges(rois[:, 1], rois[:, 3], spatial_scale, pooled_h, x.shape[2])
+    columns = bin_edges(rois[:, 0], rois[:, 2], spatial_scale, pooled_w, x.shape[3])
     compiled = roi_pooling_cpu is not None and x.device.type == 'cpu' and x.dtype == torch.float32
     return (_Compiled if compiled else _Torch).apply(x, image, rows, columns)
 
@@ -111,3 +123,84 @@ class _Compiled(torch.autograd.Function):
         arrays = grad, ctx.image, ctx.where, bottom
         roi_pooling_cpu.backward(*(t.contiguous().numpy() for t in arrays), torch.get_num_threads())
         return bottom, None, None, None
+
+
+@layer('ROIAlign', nondiff=(1,), strict=False)
+def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
+    """x (N, C, H, W) and rois (R, 5, as for ROIPooling) to (R, C, pooled_h, pooled_w): the mean of x at
+    sampling_ratio^2 points laid evenly in each bin, interpolated bilinearly. Nothing is rounded. He et al.,
+    Mask R-CNN, 2017, section 3.
+
+    Edges as in Detectron: a region is at least one cell long, points up to one cell outside count as on the
+    rim, those beyond as 0; sampling_ratio 0 takes as many points along each side as a bin has cells, rounded
+    up. (Some forks take the maximum instead.) """
+    check_regions(rois, pooled_h, pooled_w)
+    if x.is_meta:
+        return x.new_empty(len(rois), x.shape[1], pooled_h, pooled_w)
+    image, rois = regions(x, rois)
+    row, row_weight = taps(rois[:, 1], rois[:, 3], spatial_scale, pooled_h, sampling_ratio, x.shape[2])
+    column, column_weight = taps(rois[:, 0], rois[:, 2], spatial_scale, pooled_w, sampling_ratio, x.shape[3])
+    row, row_weight = row[:, :, None, :, None], row_weight[:, :, None, :, None]
+    column, column_weight = column[:, None, :, None], column_weight[:, None, :, None]
+    image = image[:, None, None, None, None]
+    cell = (image * x.shape[2] + row) * x.shape[3] + column             # (R, p, q, taps, taps)
+    cells = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])               # (N H W, C)
+    means = F.embedding_bag(cell.flatten(3).flatten(0, 2), cells, mode='sum',
+                            per_sample_weights=(row_weight * column_weight).flatten(3).flatten(0, 2))
+    return means.reshape(-1, pooled_h, pooled_w, x.shape[1]).permute(0, 3, 1, 2)
+
+
+def taps(start, end, scale, bins, samples, size):
+    """Which cells along one axis, and how much of each, make the mean over a bin: (R, bins, T) int64 and
+    weights."""
+    start, length = start * scale, ((end - start) * scale).clamp(min=1)
+    step = (length / bins)[:, None, None]
+    count = torch.full_like(step, samples) if samples else step.ceil()
+    k = torch.arange(int(count.max()) if len(count) else 0, device=start.device, dtype=start.dtype)
+    b = torch.arange(bins, device=start.device, dtype=start.dtype)[:, None]
+    at = start[:, None, None] + b * step + (k + 0.5) * step / count
+    weight = ((k < count) & (at >= -1) & (at <= size)) / count
+    at = at.clamp(0, size - 1)
+    low = at.floor()
+    part = at - low
+    cell = torch.cat([low, (low + 1).clamp(max=size - 1)], 2).long()
+    return cell, torch.cat([(1 - part) * weight, part * weight], 2)
+
+
+@layer('PSROIPooling', nondiff=(1,), strict=False)
+def psroi_pooling(x, rois, *, spatial_scale, output_dim, group_size):
+    """x (N, output_dim g g, H, W), g = group_size, and rois (R, 5, as for ROIPooling) to (R, output_dim, g,
+    g): bin (i, j) of output c is the mean of channel (c g + i) g + j over the bin, 0 where it is empty. Dai
+    et al., R-FCN, 2016, section 2.
+
+    Corners are rounded, halves away from zero; the end is included; a region is at least 0.1 cells long.
+    """
+    g = group_size
+    check_regions(rois, g, g)
+    if not output_dim or x.shape[1] != output_dim * g * g or spatial_scale is None:
+        raise ValueError(f'spatial_scale must be given, and a bottom of output_dim group_size^2 channels; '
+                         f'got {spatial_scale} and {x.shape[1]} channels for output_dim {output_dim}, '
+                         f'group_size {g}')
+    if x.is_meta:
+        return x.new_empty(len(rois), output_dim, g, g)
+    image, rois = regions(x, rois)
+    rows = bin_means(rois[:, 1], rois[:, 3], spatial_scale, g, x.shape[2])
+    columns = bin_means(rois[:, 0], rois[:, 2], spatial_scale, g, x.shape[3])
+    maps = x.reshape(len(x), output_dim, g, g, *x.shape[2:])
+    top = x.new_zeros(len(rois), output_dim, g, g)
+    for n in image.unique():
+        mine = (image == n).nonzero()[:, 0]
+        across = torch.einsum('cijhw,rjw->rcijh', maps[n], columns[mine])
+        top = top.index_copy(0, mine, torch.einsum('rcijh,rih->rcij', across, rows[mine]))
+    return top
+
+
+def bin_means(start, end, scale, bins, size):
+    """(R, bins, size): the weight that each cell has in each bin's mean along one axis."""
+    start, end = round_half_away(start) * scale, (round_half_away(end) + 1) * scale
+    step = ((end - start).clamp(min=0.1) / bins)[:, None]
+    b = torch.arange(bins, device=start.device, dtype=start.dtype)
+    first = torch.floor(b * step + start[:, None]).clamp(0, size)[..., None]
+    last = torch.ceil((b + 1) * step + start[:, None]).clamp(0, size)[..., None]
+    cell = torch.arange(size, device=start.device, dtype=start.dtype)
+    return ((cell >= first) & (cell < last)) / (last - first).clamp(min=1)

@@ -1,0 +1,71 @@
+"""Box arithmetic that layers share: overlaps, non-maximum suppression, SSD's codes of one box relative to
+another.
+
+Boxes are rows x1 y1 x2 y2. offset 0: coordinates of edges, width x2 - x1; 1: whole pixels, ends included,
+width x2 - x1 + 1. """
+import numpy as np
+import torch
+
+BLOCK = 1024        # boxes decided at a time: bounds the memory of their overlaps
+
+
+def overlaps(a, b, offset=0):
+    """Intersection over union (A, B) of boxes a (A, 4) and b (B, 4); a box without area overlaps nothing."""
+    area_a, area_b = ((x[:, 2:] - x[:, :2] + offset).clamp(min=0).prod(1) for x in (a, b))
+    shared = torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2]) + offset
+    shared = shared.clamp(min=0).prod(2)
+    return shared / (area_a[:, None] + area_b - shared).clamp(min=torch.finfo(a.dtype).tiny)
+
+
+def nms(boxes, threshold, offset=0, eta=1.0, limit=None):
+    """Indices kept of boxes (N, 4), which come best first, at most `limit`. Dropped: those whose overlap with
+    a kept one is above threshold; eta < 1 multiplies a threshold above 0.5 after each box kept."""
+    kept = []
+    for start in range(0, len(boxes), BLOCK):
+        block = boxes[start:start + BLOCK]
+        most = overlaps(block, boxes[kept], offset).amax(1).cpu().numpy() if kept else np.zeros(len(block))
+        among = overlaps(block, block, offset).cpu().numpy()
+        for i in range(len(block)):
+            if len(kept) == limit:
+                return kept
+            if most[i] <= threshold:
+                kept.append(start + i)
+                most = np.maximum(most, among[i])
+                if eta < 1 and threshold > 0.5:
+                    threshold *= eta
+    return kept
+
+
+def sizes(boxes):
+    """Width and height (..., 2)."""
+    return boxes[..., 2:] - boxes[..., :2]
+
+
+def centres(boxes):
+    return (boxes[..., 2:] + boxes[..., :2]) / 2
+
+
+def encode(boxes, priors, variances, code_type):
+    """What a net shall predict (..., 4) so that decode gives boxes; all broadcast."""
+    if code_type == 'CENTER_SIZE':
+        size = sizes(priors)
+        code = torch.cat([(centres(boxes) - centres(priors)) / size, torch.log(sizes(boxes) / size)], -1)
+    else:
+        code = (boxes - priors) / _unit(priors, code_type)
+    return code / variances
+
+
+def decode(code, priors, variances, code_type):
+    """Boxes (..., 4) from predictions. CORNER: corners move by code * variance; CORNER_SIZE: by that times
+    the prior's size; CENTER_SIZE: the centre moves by it, and the size is multiplied by exp(code *
+    variance)."""
+    code = code * variances
+    if code_type != 'CENTER_SIZE':
+        return priors + code * _unit(priors, code_type)
+    centre = centres(priors) + code[..., :2] * sizes(priors)
+    half = sizes(priors) * torch.exp(code[..., 2:]) / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def _unit(priors, code_type):
+    return torch.cat([sizes(priors)] * 2, -1) if code_type == 'CORNER_SIZE' else torch.ones_like(priors)

@@ -1,0 +1,165 @@
+"""Layers of segmentation nets: BN of PSPNet and SegNet, Interp of DeepLab and PSPNet, Upsample of SegNet,
+Unpooling of DeconvNet."""
+import torch
+import torch.nn.functional as F
+
+from ..layer import TorchLayer, layer
+from ..proto import caffe_pb2
+from .pooling import per_side
+
+
+@layer('BN')
+class BN(TorchLayer):
+    """The older batch normalisation, scale and shift in one. Bottom (N, C, ...); each blob (1, C, 1, 1). Two
+    dialects:
+
+    PSPNet's: scale (x - mean) / sqrt(var + eps) + shift; blobs scale, shift, running mean and variance, of
+    which the last two are not learned. Training takes the batch's mean and (biased) variance, and moves the
+    running ones to momentum old + (1 - momentum) new; testing and `frozen` take the running ones; frozen
+    blobs are not learned at all. SegNet's, where scale_filler, shift_filler or bn_mode is given: blobs scale
+    and shift. LEARN normalises by the batch in both phases (eps 1e-9 unless given); INFERENCE is scale x +
+    shift, for files with the statistics folded in. """
+    fields = ('slope_filler', 'bias_filler', 'momentum', 'eps', 'frozen', 'scale_filler', 'shift_filler',
+              'bn_mode')
+
+    def setup(self, bottom, top):
+        given = self.param.HasField
+        self.segnet = given('scale_filler') or given('shift_filler') or given('bn_mode')
+        self.eps = 1e-9 if self.segnet and not given('eps') else self.field('eps')
+        shape = (1, bottom[0].shape[1], 1, 1)
+        names = ('scale_filler', 'shift_filler') if self.segnet else ('slope_filler', 'bias_filler')
+        for name, value in zip(names, (1, 0)):
+            self.add_blob(shape, self.field(name) if given(name) else constant(value))
+        if not self.segnet:
+            self.add_blob(shape)
+            self.add_blob(shape, constant(1))
+        self.fix_rates()
+
+    def fix_rates(self):
+        """lr_mult 0 for the running mean and variance, and for all blobs when frozen."""
+        specs = self.layer_param.param
+        while len(specs) < len(self.blobs):
+            specs.add()
+        for i, spec in enumerate(specs):
+            if i >= 2 and spec.HasField('lr_mult') and spec.lr_mult != 0:
+                raise ValueError(f'the statistics of BN are not learned: param {i} must have lr_mult 0, not '
+                                 f'{spec.lr_mult}')
+            if i >= 2 or self.field('frozen'):
+                spec.lr_mult = 0
+
+    def compute(self, x):
+        frozen = self.field('frozen')
+        weights = [w.detach() if frozen or i >= 2 else w for i, w in enumerate(self.weights)]
+        scale, shift, *statistics = (w.reshape(-1) for w in weights)
+        if self.segnet and self.field('bn_mode') == 'INFERENCE':
+            axes = [-1 if i == 1 else 1 for i in range(x.dim())]
+            return x * scale.reshape(axes) + shift.reshape(axes)
+        if not self.segnet and (frozen or self.phase == caffe_pb2.TEST):
+            return F.batch_norm(x, *statistics, scale, shift, eps=self.eps)
+        if not self.segnet and not x.is_meta:
+            self.move_statistics(x.detach().transpose(0, 1).flatten(1))
+        cudnn = torch.backends.cudnn.enabled
+        return torch.batch_norm(x, scale, shift, None, None, True, 0.0, self.eps, cudnn)
+
+    def move_statistics(self, rows):
+        momentum = self.field('momentum')
+        for blob, new in zip(self.blobs[2:], (rows.mean(1), rows.var(1, unbiased=False))):
+            blob.tensor = blob.tensor * momentum + (1 - momentum) * new.reshape(blob.shape)
+
+
+def constant(value):
+    return caffe_pb2.FillerParameter(type='constant', value=value)
+
+
+@layer('Interp')
+class Interp(TorchLayer):
+    """(N, C, H, W) resized bilinearly, corners on corners, to height x width, or to (H - 1) (zoom_factor - 1)
+    + H, or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk and then zoomed. pad_beg and pad_end, not
+    above 0, cut the rims first."""
+    fields = ('height', 'width', 'zoom_factor', 'shrink_factor', 'pad_beg', 'pad_end')
+
+    def compute(self, x):
+        first, last = self.field('pad_beg'), self.field('pad_end')
+        if first > 0 or last > 0:
+            raise ValueError(f'pad_beg and pad_end can only cut (be 0 or below); got {first} and {last}')
+        x = F.pad(x, (first, last, first, last))
+        return F.interpolate(x, self.size(x.shape[2:]), mode='bilinear', align_corners=True)
+
+    def size(self, size):
+        given = self.param.HasField
+        zoom, shrink = given('zoom_factor'), given('shrink_factor')
+        if given('height') and given('width') and zoom == shrink:
+            size = self.field('height'), self.field('width')
+        elif zoom or shrink:
+            if min(self.field('zoom_factor'), self.field('shrink_factor')) < 1:
+                raise ValueError('zoom_factor and shrink_factor must be positive')
+            size = [(n - 1) // self.field('shrink_factor') + 1 for n in size]
+            size = [n + (n - 1) * (self.field('zoom_factor') - 1) for n in size]
+        else:
+            raise ValueError('height and width, zoom_factor or shrink_factor must be given')
+        if min(size) < 1:
+            raise ValueError(f'the top would have height {size[0]} and width {size[1]}')
+        return list(size)
+
+
+def put_back(x, mask, height, width):
+    """Zeros (N, C, height, width) with each x where mask, a position y width + x per value, says; of several
+    the last stays."""
+    if x.shape != mask.shape:
+        raise ValueError(f'the mask must have the shape of the first bottom, {tuple(x.shape)}; '
+                         f'got {tuple(mask.shape)}')
+    index = mask.flatten(2).long()
+    if not index.is_meta and index.numel() and not 0 <= index.min() <= index.max() < height * width:
+        raise ValueError(f'the mask has positions {index.min()} to {index.max()}; the top of {height} x '
+                         f'{width} has 0 to {height * width - 1}')
+    top = x.new_zeros(*x.shape[:2], height * width)
+    return top.scatter(2, index, x.flatten(2)).reshape(*x.shape[:2], height, width)
+
+
+@layer('Upsample', nondiff=(1,), strict=False)
+class Upsample(TorchLayer):
+    """With the mask of a Pooling layer as second bottom (SegNet): x goes back to where the maxima were, zeros
+    elsewhere, in a map of upsample_h x upsample_w, or scale times as large less one row (pad_out_h) or column
+    (pad_out_w). With one bottom (YOLO's forks): each value is repeated scale x scale times."""
+    fields = ('scale', 'scale_h', 'scale_w', 'pad_out_h', 'pad_out_w', 'upsample_h', 'upsample_w')
+
+    def compute(self, x, mask=None):
+        scale_h, scale_w = (self.field(name) or self.field('scale') for name in ('scale_h', 'scale_w'))
+        if not scale_h or not scale_w:
+            raise ValueError('scale must be positive')
+        cut = self.field('pad_out_h'), self.field('pad_out_w')
+        size = self.field('upsample_h'), self.field('upsample_w')
+        if mask is None:
+            if any(cut) or any(size):
+                raise ValueError('pad_out_h, pad_out_w, upsample_h and upsample_w want the mask of a Pooling '
+                                 'layer as second bottom')
+            return x.repeat_interleave(scale_h, 2).repeat_interleave(scale_w, 3)
+        if not all(size):
+            size = x.shape[2] * scale_h - cut[0], x.shape[3] * scale_w - cut[1]
+        return put_back(x, mask, *size)
+
+
+@layer('Unpooling', nondiff=(1,), strict=False)
+class Unpooling(TorchLayer):
+    """Pooling undone, into a map of unpool_h x unpool_w (unpool_size for both) or else stride (n - 1) +
+    kernel - 2 pad. MAX: values go where the mask, the second bottom, says. AVE: each is spread evenly over
+    its window, TILE: copied all over it; windows that overlap add up. Noh et al., 2015."""
+    fields = ('unpool', 'kernel_size', 'kernel_h', 'kernel_w', 'stride', 'stride_h', 'stride_w', 'pad',
+              'pad_h', 'pad_w', 'unpool_size', 'unpool_h', 'unpool_w')
+
+    def compute(self, x, mask=None):
+        kernel = per_side(self, 'kernel_size')
+        stride, pad = per_side(self, 'stride', 1), per_side(self, 'pad', 0)
+        full = [(n - 1) * s + k for n, k, s in zip(x.shape[2:], kernel, stride)]
+        size = [self.field(f'unpool_{axis}') or self.field('unpool_size') or f - 2 * p
+                for axis, f, p in zip('hw', full, pad)]
+        if self.field('unpool') == 'MAX':
+            if mask is None:
+                raise ValueError('unpool: MAX wants the mask of a Pooling layer as second bottom')
+            return put_back(x, mask, *size)
+        if self.field('unpool') == 'AVE':
+            x = x / (kernel[0] * kernel[1])
+        spread = F.conv_transpose2d(x.flatten(0, 1)[:, None], x.new_ones(1, 1, *kernel), stride=stride)
+        (top, left), (down, right) = pad, [s - f + p for s, f, p in zip(size, full, pad)]
+        spread = F.pad(spread, (-left, right, -top, down))
+        return spread.reshape(*x.shape[:2], *size)
