@@ -7,6 +7,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 for folder in ('data', 'tools', 'models', 'lib', os.path.join('caffe-fast-rcnn', 'python')):
     sys.path.insert(0, os.path.join(ROOT, folder))
+import _init_paths    # noqa: E402, F401  (before torch: it settles how threads wait)
 
 
 @pytest.fixture(autouse=True)
