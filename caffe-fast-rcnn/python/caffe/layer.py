@@ -26,6 +26,8 @@ class Layer:
     loss = False        # the first top has loss weight 1 unless the prototxt says otherwise
     nondiff = ()        # bottoms that take no gradient
     strict = True       # asking for theirs raises; otherwise it is zero
+    messages = ()       # names of LayerParameter's fields that hold this type's parameters
+    fields = ()         # names of these messages' fields that the layer honours
 
     def __init__(self, layer_param=None):
         self.layer_param = caffe_pb2.LayerParameter() if layer_param is None else layer_param
@@ -78,11 +80,8 @@ class TorchLayer(Layer):
     """A layer that is one function of tensors.
 
     Subclasses give compute(*bottoms) -> tensor or tuple, and where they have blobs, setup(); inside compute the blobs are
-    self.weights. `fields` names the fields of the parameter messages that the layer honours.
+    self.weights.
     """
-
-    messages = ()       # names of LayerParameter's fields that hold this type's parameters
-    fields = ()
 
     def __init__(self, layer_param=None):
         super().__init__(layer_param)
@@ -223,9 +222,7 @@ def layer(type_name, *messages, loss=False, nondiff=(), strict=True):
         if type_name in _REGISTRY:
             raise KeyError(f'layer type {type_name!r} is registered twice: {_REGISTRY[type_name]}, {thing}')
         cls = thing if inspect.isclass(thing) else _class_of(thing, type_name)
-        cls.loss, cls.nondiff, cls.strict = loss, tuple(nondiff), strict
-        if issubclass(cls, TorchLayer):
-            cls.messages = messages
+        cls.loss, cls.nondiff, cls.strict, cls.messages = loss, tuple(nondiff), strict, messages
         _REGISTRY[type_name] = cls
         return thing
     return register
