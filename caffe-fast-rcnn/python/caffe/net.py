@@ -514,7 +514,7 @@ def _set_up(layer, node):
         return
     try:
         layer.setup(node.bottoms, node.tops)
-    except (ValueError, IndexError, KeyError) as error:
+    except (ValueError, IndexError) as error:
         text = str(error)
         if repr(layer.name) not in text:
             shapes = ', '.join(str(b.shape) for b in node.bottoms) or 'none'
