@@ -1,8 +1,9 @@
 """Caffe's random stream, so that a net built by a recorded run starts from the weights it had there.
 
-Caffe's fillers draw on the CPU, from boost::mt19937. A uniform number is a word scaled. A normal one is Boost's (1.56
-or later): a ziggurat (Marsaglia and Tsang, 2000) of 128 layers over the density, whose tail takes exponential draws
-from one of 256. All arithmetic is float32, as there. tests/test_caffe_random.py holds it to recorded weights.
+Caffe's fillers draw on the CPU, from boost::mt19937. A uniform number is a word scaled. A normal one is
+Boost's (1.56 or later): a ziggurat (Marsaglia and Tsang, 2000) of 128 layers over the density, whose tail
+takes exponential draws from one of 256. All arithmetic is float32, as there. tests/test_caffe_random.py holds
+it to recorded weights.
 """
 import contextlib
 import math
@@ -15,7 +16,7 @@ F = np.float32
 
 
 def layers(count, start, density, tail_area):
-    """Edges x and heights y of a ziggurat: `count` layers of equal area, the lowest with the tail beyond `start`."""
+    """Edges x and heights y of `count` layers of equal area, the lowest with the tail beyond `start`."""
     area = start * density(start) + tail_area
     x = [area / density(start), start]
     for _ in range(2, count):

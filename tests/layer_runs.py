@@ -6,7 +6,7 @@ import scipy.sparse
 
 
 def one_layer_net(tmp_path, module, layer, tops, param_str, phase=caffe.TRAIN, more='', **shapes):
-    """A net with an Input for each name in shapes and the layer on top of them; `more`: text of further layers."""
+    """A net with an Input for each name in shapes, and the layer over them; `more`: text of other layers."""
     inputs = ''.join('layer { name: "%s" type: "Input" top: "%s" input_param { shape { %s } } }\n'
                      % (name, name, ' '.join(f'dim: {d}' for d in shape)) for name, shape in shapes.items())
     path = tmp_path / 'net.prototxt'

@@ -2,11 +2,11 @@
 
     python tests/replay_e2e.py DIR
 
-DIR: devkit, prototxt files, initial weights, golden.json and what each stage of the original left. Each stage is
-trained in full from the recorded weights and proposals that it started from (RUN); its first iterations are held
-against the recorded ones, and the nets that come out go through both final tests. Exit status 0 if images and labels
-are equal, losses within LOSS over the first ITERATIONS, stage 1's proposals met to PROPOSALS, and both mean APs within
-AP, or RECORDED_AP when tested with the recorded weights.
+DIR: devkit, prototxt files, initial weights, golden.json and what each stage of the original left. Each stage
+is trained in full from the recorded weights and proposals that it started from (RUN); its first iterations
+are held against the recorded ones, and the nets that come out go through both final tests. Exit status 0 if
+images and labels are equal, losses within LOSS over the first ITERATIONS, stage 1's proposals met to
+PROPOSALS, and both mean APs within AP, or RECORDED_AP when tested with the recorded weights.
 """
 import argparse
 import collections
@@ -17,25 +17,25 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [os.path.join(ROOT, 'caffe-fast-rcnn', 'python'), os.path.join(ROOT, 'lib'), os.path.join(ROOT, 'tests')]
+sys.path[:0] = [os.path.join(ROOT, folder) for folder in ('caffe-fast-rcnn/python', 'lib', 'tests')]
 
-import caffe                                                                                           # noqa: E402
-import numpy as np                                                                                     # noqa: E402
-from caffe_random import CaffeRandom, caffe_fillers                                                    # noqa: E402
-from datasets.imagenet import imagenet                                                                 # noqa: E402
-from fast_rcnn.config import overrides                                                                 # noqa: E402
-from fast_rcnn.test import test_net as detect                                                          # noqa: E402
-from fast_rcnn.train import SolverWrapper, filter_roidb, get_training_roidb                            # noqa: E402
-from rpn.generate import imdb_proposals                                                                # noqa: E402
-from utils.cython_bbox import bbox_overlaps                                                            # noqa: E402
-from utils.progress import progress                                                                    # noqa: E402
-from utils.proposals import load_proposals, save_proposals                                             # noqa: E402
+import caffe  # noqa: E402
+import numpy as np  # noqa: E402
+from caffe_random import CaffeRandom, caffe_fillers  # noqa: E402
+from datasets.imagenet import imagenet  # noqa: E402
+from fast_rcnn.config import overrides  # noqa: E402
+from fast_rcnn.test import test_net as detect  # noqa: E402
+from fast_rcnn.train import SolverWrapper, filter_roidb, get_training_roidb  # noqa: E402
+from rpn.generate import imdb_proposals  # noqa: E402
+from utils.cython_bbox import bbox_overlaps  # noqa: E402
+from utils.progress import progress  # noqa: E402
+from utils.proposals import load_proposals, save_proposals  # noqa: E402
 
 ITERATIONS = 20
 LOSS, PROPOSALS, AP, RECORDED_AP = 1e-3, 0.95, 0.05, 0.005
 TRAIN, TEST = 'trainval1_woextra', 'val2'
 
-# stage -> the recorded weights it starts from, the stage whose recorded proposals it trains on (None: it has an RPN)
+# stage -> recorded weights it starts from, stage whose recorded proposals it trains on (None: it has an RPN)
 RUN = {'stage1_rpn': ('init', None), 'stage1_fast_rcnn': ('init', 'stage1_rpn'),
        'stage2_rpn': ('stage1_fast_rcnn', None), 'stage2_fast_rcnn': ('stage2_rpn', 'stage2_rpn')}
 
@@ -43,7 +43,7 @@ Seen = collections.namedtuple('Seen', 'images labels losses')
 
 
 class Replay:
-    """A recording and the folder for what we make of it. Paths in prototxt files are relative to the recording."""
+    """A recording, and the folder for what we make of it. Paths in prototxt files start at the recording."""
 
     def __init__(self, recording, out, iterations=None):
         self.out, self.iterations = out, iterations
@@ -58,7 +58,8 @@ class Replay:
 
     def scope(self, section, **more):
         used = {key: value for key, value in self.golden['cfg_used'][section].items() if '.' in key}
-        return overrides({**self.settings, **used, **{key.replace('__', '.'): value for key, value in more.items()}})
+        more = {key.replace('__', '.'): value for key, value in more.items()}
+        return overrides({**self.settings, **used, **more})
 
     def imdb(self, split):
         return imagenet(split, devkit_path=os.path.abspath('ImageNet2015'))
@@ -133,8 +134,8 @@ def compare(recorded, seen):
     same_labels = seen.labels[:len(recorded['label_stats'])] == recorded['label_stats']
     ours, theirs = (np.array(losses[:ITERATIONS]) for losses in (seen.losses, recorded['losses']))
     loss = float((np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1e-2)).max())
-    line = (f'images {"equal" if same_images else "DIFFER"} ({images}), labels {"equal" if same_labels else "DIFFER"}, '
-            f'losses within {loss:.1e}')
+    line = (f'images {"equal" if same_images else "DIFFER"} ({images}), '
+            f'labels {"equal" if same_labels else "DIFFER"}, losses within {loss:.1e}')
     return line, same_images and same_labels and loss < LOSS
 
 
@@ -146,11 +147,12 @@ def share_met(recorded, ours):
 
 
 def warn_unless_drawn_alike(net, weights):
-    """The recorder drew init.caffemodel from a new net, right after seeding: if ours differs, so will the weights that
-    later stages draw."""
+    """The recorder drew init.caffemodel from a new net, right after seeding: if ours differs, so will the
+    weights that later stages draw."""
     ours = {name: blobs[0].data.copy() for name, blobs in net.params.items()}
     net.copy_from(weights)
-    if not any(np.ptp(value) and np.array_equal(value, net.params[name][0].data) for name, value in ours.items()):
+    if not any(np.ptp(values) and np.array_equal(values, net.params[name][0].data)
+               for name, values in ours.items()):
         print(f'note: {weights} was not drawn from this seed; weights that no file gives will differ')
 
 
@@ -159,7 +161,8 @@ def replay(run):
     golden, holds, own = run.golden, [], {}
     warn_unless_drawn_alike(run.net('faster_rcnn_test.pt'), 'init.caffemodel')
     for stage, (start, source) in RUN.items():
-        seen, own[stage] = run.train(stage, f'{start}.caffemodel', source and f'proposals_{source[:6]}_{TRAIN}')
+        proposals = source and f'proposals_{source[:6]}_{TRAIN}'
+        seen, own[stage] = run.train(stage, f'{start}.caffemodel', proposals)
         line, good = compare(golden[stage], seen)
         net = run.net('rpn_test.pt', own[stage]) if source is None else None
         if net and not run.iterations:
@@ -178,8 +181,9 @@ def replay(run):
 def test_both(run, what, weights, within):
     """The recipe's two tests with the weights of each stage."""
     test_proposals = run.propose(run.net('rpn_test.pt', weights('stage1_rpn')), TEST, what.replace(' ', '_'))
-    results = {'ap': run.mean_ap('faster_rcnn_test.pt', weights('stage2_fast_rcnn'), what),
-               'ap_two_nets': run.mean_ap('fast_rcnn_test.pt', weights('stage1_fast_rcnn'), what, test_proposals)}
+    one_net, second_net = weights('stage2_fast_rcnn'), weights('stage1_fast_rcnn')
+    results = {'ap': run.mean_ap('faster_rcnn_test.pt', one_net, what),
+               'ap_two_nets': run.mean_ap('fast_rcnn_test.pt', second_net, what, test_proposals)}
     for key, ours in results.items():
         theirs = np.mean(list(run.golden[key].values()))
         print(f'{what}: {key} {ours:.4f}, recorded {theirs:.4f}', flush=True)
@@ -190,7 +194,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('recording', metavar='DIR')
     parser.add_argument('--iterations', type=int, metavar='N',
-                        help='train each stage for its first N iterations only, and do not test what comes out')
+                        help='train each stage for N iterations only, and do not test what comes out')
     args = parser.parse_args()
     caffe.set_mode_cpu()
     with tempfile.TemporaryDirectory() as out:

@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from fast_rcnn.config import (cfg, cfg_from_file, cfg_from_list, cfg_restore, cfg_values, get_output_dir, overrides)
+from fast_rcnn.config import (cfg, cfg_from_file, cfg_from_list, cfg_restore, cfg_values, get_output_dir,
+                              overrides)
 from utils.param_str import parse_param_str
 
 
@@ -11,7 +12,8 @@ def test_file(tmp_path):
     path.write_text('EXP_DIR: mine\nTRAIN:\n  HAS_RPN: True\n  SCALES: [400, 500]\n  FG_FRACTION: 1\n'
                     'TEST:\n  SCALES: !!python/tuple [300]\nPIXEL_MEANS: [[[1, 2, 3]]]\n')
     cfg_from_file(str(path))
-    assert cfg.EXP_DIR == 'mine' and cfg.TRAIN.HAS_RPN and cfg.TRAIN.SCALES == (400, 500) and cfg.TEST.SCALES == (300,)
+    assert cfg.EXP_DIR == 'mine' and cfg.TRAIN.HAS_RPN
+    assert cfg.TRAIN.SCALES == (400, 500) and cfg.TEST.SCALES == (300,)
     assert cfg.TRAIN.FG_FRACTION == 1.0 and isinstance(cfg.TRAIN.FG_FRACTION, float)
     np.testing.assert_array_equal(cfg.PIXEL_MEANS, [[[1, 2, 3]]])
 

@@ -14,8 +14,10 @@ layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim:
 layer { name: "rois" type: "Input" top: "rois" input_param { shape { dim: 1 dim: 5 } } }
 layer { name: "pool" type: "ROIPooling" bottom: "data" bottom: "rois" top: "pool"
   roi_pooling_param { pooled_w: 1 pooled_h: 1 spatial_scale: 1 } }
-layer { name: "cls_score" type: "InnerProduct" bottom: "pool" top: "cls_score" inner_product_param { num_output: 2 } }
-layer { name: "bbox_pred" type: "InnerProduct" bottom: "pool" top: "bbox_pred" inner_product_param { num_output: 8 } }
+layer { name: "cls_score" type: "InnerProduct" bottom: "pool" top: "cls_score"
+  inner_product_param { num_output: 2 } }
+layer { name: "bbox_pred" type: "InnerProduct" bottom: "pool" top: "bbox_pred"
+  inner_product_param { num_output: 8 } }
 layer { name: "cls_prob" type: "Softmax" bottom: "cls_score" top: "cls_prob" }
 '''
 SCALE = {'TEST.SCALES': [80], 'DEDUP_BOXES': 1.0 / 16}
@@ -43,8 +45,8 @@ def test_given_boxes(net):
         assert net.blobs['rois'].shape == (3, 5)
     assert scores.shape == (3, 2) and pred.shape == (3, 8)
     np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-6)
-    np.testing.assert_allclose(pred[1], [30, 10, 50, 30, 40, 10, 59, 30])      # class 1: moved by half its width, cut
-    np.testing.assert_array_equal(scores[0], scores[2])                         # the same RoI on the feature map
+    np.testing.assert_allclose(pred[1], [30, 10, 50, 30, 40, 10, 59, 30])      # class 1: half a width on, cut
+    np.testing.assert_array_equal(scores[0], scores[2])                        # one RoI on the feature map
     np.testing.assert_allclose(scores[:2], every[:2], atol=1e-6)
 
 
@@ -58,7 +60,8 @@ def test_no_boxes(net):
 
 def test_a_net_that_proposes_nothing(monkeypatch):
     monkeypatch.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'golden', 'e2e'))
-    net = caffe.Net('models/Tiny/faster_rcnn_alt_opt/faster_rcnn_test.pt', 'stage2_fast_rcnn.caffemodel', caffe.TEST)
+    prototxt = 'models/Tiny/faster_rcnn_alt_opt/faster_rcnn_test.pt'
+    net = caffe.Net(prototxt, 'stage2_fast_rcnn.caffemodel', caffe.TEST)
     with overrides({'TEST.HAS_RPN': True, 'TEST.SCALES': [120], 'TEST.RPN_MIN_SIZE': 1000}):
         scores, pred = im_detect(net, image())
         with overrides({'TEST.SCALES': [120, 240]}), pytest.raises(ValueError, match='one scale'):

@@ -95,8 +95,9 @@ class Runs:
 
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickles_of_arrays_and_containers(tmp_path, protocol):
-    value = {'a': [np.arange(6, dtype=np.float32).reshape(2, 3), (1, 2.5, None, 'x', b'y')], 'b': np.float64(3.5),
-             'c': collections.OrderedDict(z=np.array(['s'])), 'f': np.asfortranarray(np.arange(6).reshape(2, 3))}
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    value = {'a': [rows, (1, 2.5, None, 'x', b'y')], 'b': np.float64(3.5),
+             'c': collections.OrderedDict(z=np.array(['s'])), 'f': np.asfortranarray(rows)}
     path = tmp_path / 'x.pkl'
     path.write_bytes(pickle.dumps(value, protocol))
     loaded = safe_pickle.load(path)
@@ -105,7 +106,8 @@ def test_pickles_of_arrays_and_containers(tmp_path, protocol):
     assert loaded['a'][1] == value['a'][1] and loaded['b'] == 3.5 and loaded['c']['z'][0] == 's'
 
 
-@pytest.mark.parametrize('value', [Runs(), [np.array([Runs()], dtype=object)], os.path.join, collections.Counter()])
+@pytest.mark.parametrize('value', [Runs(), [np.array([Runs()], dtype=object)], os.path.join,
+                                   collections.Counter()])
 def test_anything_else_is_refused(tmp_path, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'x.pkl').write_bytes(pickle.dumps(value))

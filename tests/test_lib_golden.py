@@ -53,8 +53,8 @@ def test_nms(nms, count, thresh):
 def test_proposal_layer(tmp_path, phase, name):
     with overrides({'USE_GPU_NMS': False}):
         rois, scores = run_layer(tmp_path, 'rpn.proposal_layer', 'ProposalLayer', ['rois', 'scores'],
-                                 "'feat_stride': 16", phase, probs=GOLDEN['pp_prob'], deltas=GOLDEN['pp_delta'],
-                                 im_info=GOLDEN['pp_info'])
+                                 "'feat_stride': 16", phase, probs=GOLDEN['pp_prob'],
+                                 deltas=GOLDEN['pp_delta'], im_info=GOLDEN['pp_info'])
     close(rois, f'pp_{name}_rois', atol=1e-4)
     close(scores, f'pp_{name}_scores')
 
@@ -72,8 +72,9 @@ def test_anchor_target_layer(tmp_path):
 def test_proposal_target_layer(tmp_path, precomputed):
     with overrides({'TRAIN.BATCH_SIZE': 128, 'TRAIN.IMS_PER_BATCH': 1,
                     'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': precomputed}):
-        tops = run_layer(tmp_path, 'rpn.proposal_target_layer', 'ProposalTargetLayer', ['r', 'l', 't', 'iw', 'ow'],
-                         "'num_classes': 21", caffe.TRAIN, rois=GOLDEN['pt_rois'], gt_boxes=GOLDEN['at_gt'])
+        tops = run_layer(tmp_path, 'rpn.proposal_target_layer', 'ProposalTargetLayer',
+                         ['r', 'l', 't', 'iw', 'ow'], "'num_classes': 21", caffe.TRAIN,
+                         rois=GOLDEN['pt_rois'], gt_boxes=GOLDEN['at_gt'])
     np.testing.assert_array_equal(tops[1], GOLDEN[f'pt{int(precomputed)}_l'])
     for top, name in zip(tops, 'r l t iw ow'.split()):
         close(top, f'pt{int(precomputed)}_{name}')
@@ -82,4 +83,5 @@ def test_proposal_target_layer(tmp_path, precomputed):
 def test_average_precision():
     voc_ap = pytest.importorskip('datasets.voc_eval').voc_ap
     for name, use_07_metric in ('ap', False), ('ap07', True):
-        assert voc_ap(GOLDEN['rec'], GOLDEN['prec'], use_07_metric) == pytest.approx(float(GOLDEN[name]), abs=1e-12)
+        ours = voc_ap(GOLDEN['rec'], GOLDEN['prec'], use_07_metric)
+        assert ours == pytest.approx(float(GOLDEN[name]), abs=1e-12)

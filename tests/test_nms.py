@@ -49,7 +49,8 @@ def test_against_a_loop(rule, at_equality):
         assert list(rule(dets, 0.4)) == loop_nms(dets, 0.4, at_equality)
 
 
-@pytest.mark.parametrize('rule, kept', [(cpu_nms, [0]), (numpy_cpu_nms, [0]), (gpu_nms, [0, 1]), (py_cpu_nms, [0, 1])])
+@pytest.mark.parametrize('rule, kept', [(cpu_nms, [0]), (numpy_cpu_nms, [0]), (gpu_nms, [0, 1]),
+                                        (py_cpu_nms, [0, 1])])
 def test_at_equality(rule, kept):
     dets = np.array([[0, 0, 9, 9, .9], [0, 0, 9, 4, .8]], np.float32)      # IoU 50 / 100
     assert list(rule(dets, 0.5)) == kept

@@ -1,4 +1,4 @@
-"""Anchors, proposals, and the targets that train the RPN and (end to end) the head, on cases a person can check."""
+"""Anchors, proposals, and the targets of RPN and (end to end) head, on cases a person can check."""
 import caffe
 import numpy as np
 import pytest
@@ -14,11 +14,12 @@ from rpn.proposal_target_layer import proposal_targets
 
 def test_transform_and_back():
     rng = np.random.RandomState(0)
-    boxes, others = ((lambda c: np.hstack([c, c + rng.rand(30, 2) * 50]))(rng.rand(30, 2) * 50) for _ in range(2))
+    corners = rng.rand(2, 30, 2) * 50
+    boxes, others = np.concatenate([corners, corners + rng.rand(2, 30, 2) * 50], 2)
     np.testing.assert_allclose(bbox_transform(np.array([[0, 0, 9, 19]]), np.array([[5, 0, 24, 19]])),
                                [[1.0, 0, np.log(2), 0]])
     moved = bbox_transform_inv(boxes, bbox_transform(boxes, others))
-    np.testing.assert_allclose(moved, others + [0, 0, 1, 1], atol=1e-9)     # the inverse has no - 1: as the original
+    np.testing.assert_allclose(moved, others + [0, 0, 1, 1], atol=1e-9)     # as the original: no - 1 there
     assert bbox_transform_inv(np.zeros((0, 4)), np.zeros((0, 8))).shape == (0, 8)
 
 
@@ -29,7 +30,8 @@ def test_huge_deltas_clip_to_the_image():
 
 def test_grid_against_a_loop():
     anchors = generate_anchors(scales=[1, 2])
-    loop = [anchor + [16 * x, 16 * y, 16 * x, 16 * y] for y in range(2) for x in range(3) for anchor in anchors]
+    loop = [anchor + [16 * x, 16 * y, 16 * x, 16 * y]
+            for y in range(2) for x in range(3) for anchor in anchors]
     np.testing.assert_array_equal(anchor_grid(anchors, 2, 3, 16), loop)
 
 
@@ -52,16 +54,16 @@ def test_propose():
 
 
 def test_proposal_layer_errors(tmp_path):
-    net = one_layer_net(tmp_path, 'rpn.proposal_layer', 'ProposalLayer', ['rois'], "'feat_stride': 16", caffe.TEST,
-                        probs=(1, 16, 2, 2), deltas=(1, 36, 2, 2), im_info=(1, 3))
+    net = one_layer_net(tmp_path, 'rpn.proposal_layer', 'ProposalLayer', ['rois'], "'feat_stride': 16",
+                        caffe.TEST, probs=(1, 16, 2, 2), deltas=(1, 36, 2, 2), im_info=(1, 3))
     with pytest.raises(ValueError, match='9 anchors want 18 scores'):
         net.forward()
 
 
 def test_no_proposal_is_left(tmp_path):
-    rois, scores = run_layer(tmp_path, 'rpn.proposal_layer', 'ProposalLayer', ['rois', 'scores'], "'feat_stride': 16",
-                             caffe.TEST, probs=np.zeros((1, 18, 2, 2)), deltas=np.zeros((1, 36, 2, 2)),
-                             im_info=np.array([[8, 8, 1]]))
+    rois, scores = run_layer(tmp_path, 'rpn.proposal_layer', 'ProposalLayer', ['rois', 'scores'],
+                             "'feat_stride': 16", caffe.TEST, probs=np.zeros((1, 18, 2, 2)),
+                             deltas=np.zeros((1, 36, 2, 2)), im_info=np.array([[8, 8, 1]]))
     assert rois.shape == (0, 5) and scores.shape == (0, 1)
 
 
@@ -104,24 +106,26 @@ def test_anchor_targets_by_hand():
 
 
 def test_anchors_of_an_image_without_objects_are_background():
-    labels, targets, inside, outside = anchor_targets(GRID, np.zeros((0, 5)), np.array([64, 64, 1]), cfg.TRAIN)
+    no_object, im_info = np.zeros((0, 5)), np.array([64, 64, 1])
+    labels, targets, inside, outside = anchor_targets(GRID, no_object, im_info, cfg.TRAIN)
     assert (labels == 0).all() and not targets.any() and not inside.any()
     np.testing.assert_allclose(outside, 1 / 16)
 
 
 def test_no_anchor_fits_the_image():
-    labels, targets, _, outside = anchor_targets(GRID, np.array([[0, 0, 5, 5, 1]]), np.array([8, 8, 1]), cfg.TRAIN)
+    gt, im_info = np.array([[0, 0, 5, 5, 1]]), np.array([8, 8, 1])
+    labels, targets, _, outside = anchor_targets(GRID, gt, im_info, cfg.TRAIN)
     assert (labels == -1).all() and not outside.any() and np.isfinite(targets).all()
-    labels = anchor_targets(GRID, np.array([[0, 0, 5, 5, 1]]), np.array([8, 8, 1]), cfg.TRAIN, border=10)[0]
+    labels = anchor_targets(GRID, gt, im_info, cfg.TRAIN, border=10)[0]
     assert (labels >= 0).any()
 
 
 def test_anchor_target_layer_reads_the_fourth_number(tmp_path):
     for fourth, negatives in (1, True), (0, False):
         labels = run_layer(tmp_path, 'rpn.anchor_target_layer', 'AnchorTargetLayer', ['l', 't', 'i', 'o'],
-                           r"'feat_stride': 16\n'scales': [1, 2]\n'ratios': [1]", scores=np.zeros((1, 4, 4, 4)),
-                           gt_boxes=[[16, 16, 31, 31, 2]], im_info=[[64, 64, 1, fourth]],
-                           data=np.zeros((1, 3, 64, 64)))[0]
+                           r"'feat_stride': 16\n'scales': [1, 2]\n'ratios': [1]",
+                           scores=np.zeros((1, 4, 4, 4)), gt_boxes=[[16, 16, 31, 31, 2]],
+                           im_info=[[64, 64, 1, fourth]], data=np.zeros((1, 3, 64, 64)))[0]
         assert labels.shape == (1, 1, 8, 4) and labels[0, 0, 1, 1] == 1
         assert (labels == 0).any() == negatives
 
@@ -131,7 +135,8 @@ def test_proposal_targets():
     gt = np.array([[0, 0, 9, 10, 2]], np.float32)
     with overrides({'TRAIN.BG_THRESH_LO': 0.0, 'TRAIN.FG_FRACTION': 0.5}):
         rois, labels, targets, weights = proposal_targets(rois, gt, 3, 4, cfg.TRAIN)
-    assert sorted(rois[:2, 4].tolist()) == [9, 10] and rois[2].tolist() == [0, 50, 50, 59, 59]    # the object is a RoI
+    assert sorted(rois[:2, 4].tolist()) == [9, 10]          # the object is a RoI too
+    assert rois[2].tolist() == [0, 50, 50, 59, 59]
     assert labels.tolist() == [2, 2, 0]
     row = rois[:2, 4].tolist().index(9)
     np.testing.assert_allclose(targets[row], [0] * 8 + [0, .05, 0, np.log(1.1)], atol=1e-6)
@@ -146,5 +151,5 @@ def test_proposal_targets_of_an_image_without_objects():
 
 def test_proposal_targets_know_no_partial_annotation(tmp_path):
     with overrides({'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}), pytest.raises(ValueError, match='alternating'):
-        one_layer_net(tmp_path, 'rpn.proposal_target_layer', 'ProposalTargetLayer', list('rltio'), "'num_classes': 3",
-                      rois=(1, 5), gt_boxes=(1, 5))
+        one_layer_net(tmp_path, 'rpn.proposal_target_layer', 'ProposalTargetLayer', list('rltio'),
+                      "'num_classes': 3", rois=(1, 5), gt_boxes=(1, 5))

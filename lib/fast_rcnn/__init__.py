@@ -1,1 +1,1 @@
-"""Training and testing of Fast R-CNN and Faster R-CNN: settings, box arithmetic, the solver's loop, detection."""
+"""Training and testing of Fast(er) R-CNN: settings, box arithmetic, the solver's loop, detection."""

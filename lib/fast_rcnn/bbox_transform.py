@@ -6,7 +6,7 @@ import numpy as np
 
 
 def bbox_transform(ex_rois, gt_rois):
-    """Targets (N, 4) that move ex_rois (N, 4) onto gt_rois (N, 4): dx dy in widths and heights, log ratios dw dh."""
+    """Targets (N, 4) from ex_rois (N, 4) to gt_rois (N, 4): dx dy in widths and heights, log ratios dw dh."""
     ex_w, ex_h, ex_x, ex_y = _size_and_centre(ex_rois)
     gt_w, gt_h, gt_x, gt_y = _size_and_centre(gt_rois)
     return np.stack([(gt_x - ex_x) / ex_w, (gt_y - ex_y) / ex_h, np.log(gt_w / ex_w), np.log(gt_h / ex_h)], 1)
@@ -16,7 +16,8 @@ def bbox_transform_inv(boxes, deltas):
     """boxes (N, 4) moved by deltas (N, 4K) -> (N, 4K)."""
     if boxes.shape[0] == 0:
         return np.zeros((0, deltas.shape[1]), dtype=deltas.dtype)
-    widths, heights, ctr_x, ctr_y = (v[:, None] for v in _size_and_centre(boxes.astype(deltas.dtype, copy=False)))
+    boxes = boxes.astype(deltas.dtype, copy=False)
+    widths, heights, ctr_x, ctr_y = (values[:, None] for values in _size_and_centre(boxes))
     pred_x = deltas[:, 0::4] * widths + ctr_x
     pred_y = deltas[:, 1::4] * heights + ctr_y
     with np.errstate(over='ignore'):

@@ -1,8 +1,9 @@
 """The settings of the whole library: every key with its unit and effect, and the ways to override it.
 
-`cfg` is read at the edge (tools, layers, training and test loops); the functions below them take plain values.
-Ways in: cfg_from_file (YAML), cfg_from_list (--set KEY VALUE ...), overrides (a scope that ends), cfg_values and
-cfg_restore (hand all values to another process). An unknown key or a value of the wrong type raises.
+`cfg` is read at the edge (tools, layers, training and test loops); the functions below them take plain
+values. Ways in: cfg_from_file (YAML), cfg_from_list (--set KEY VALUE ...), overrides (a scope that ends),
+cfg_values and cfg_restore (hand all values to another process). An unknown key or a value of the wrong type
+raises.
 """
 import ast
 import contextlib
@@ -53,20 +54,22 @@ cfg.TRAIN.BG_THRESH_LO = 0.1
 # Train on each image's mirror image too: image i flipped is roidb entry i + n
 cfg.TRAIN.USE_FLIPPED = True
 
-# Keep images without any object as negatives: all their anchors and RoIs may be background, whatever BG_THRESH_LO; their
-# box loss is zero. False leaves them to the thresholds, as the original did: an RPN never sees them
+# Keep images without any object as negatives: all their anchors and RoIs may be background, whatever
+# BG_THRESH_LO; their box loss is zero. False leaves them to the thresholds, as the original did (an RPN never
+# sees them)
 cfg.TRAIN.USE_EMPTY = True
 
 # Images whose short side / long side is below this are not trained on (0: all are)
 cfg.TRAIN.MIN_IM_RATIO = 0.0
 
-# Background only from exhaustively annotated images. In ImageNet DET the images of the train split are labelled in
-# part, those of val in full: True takes positives from both, background anchors and RoIs from val alone (an image is
-# of the train split if the last folder named train or val in its path is train)
+# Background only from exhaustively annotated images. In ImageNet DET the images of the train split are
+# labelled in part, those of val in full: True takes positives from both, background anchors and RoIs from val
+# alone (an image is of the train split if the last folder named train or val in its path is train)
 cfg.TRAIN.NO_POS_SAMPLES_ON_TRAIN = False
 
-# Share of val images among the images drawn, e.g. 0.25: one in four, evenly spread. Train images are seen once an
-# epoch, val images repeat or wait as the share demands. 0: as many as there are, in plain random order
+# Share of val images among the images drawn, e.g. 0.25: one in four, evenly spread. Train images are seen
+# once an epoch, val images repeat or wait as the share demands. 0: as many as there are, in plain random
+# order
 cfg.TRAIN.VAL_PER_BATCH_SIZE = 0.0
 
 # Regress boxes (Fast R-CNN's bbox_pred); false in the RPN's own stages
@@ -82,8 +85,8 @@ cfg.TRAIN.SNAPSHOT_INFIX = ''
 # Read and scale the coming images in threads while the net computes. Never changes what is drawn
 cfg.TRAIN.USE_PREFETCH = False
 
-# Divide regression targets by their standard deviation after subtracting their mean. Per class from the training
-# set, or, with PRECOMPUTED (needed to train with an RPN end to end), by the four numbers here
+# Divide regression targets by their standard deviation after subtracting their mean. Per class from the
+# training set, or, with PRECOMPUTED (needed to train with an RPN end to end), by the four numbers here
 cfg.TRAIN.BBOX_NORMALIZE_TARGETS = True
 cfg.TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED = False
 cfg.TRAIN.BBOX_NORMALIZE_MEANS = (0.0, 0.0, 0.0, 0.0)
@@ -101,7 +104,8 @@ cfg.TRAIN.ASPECT_GROUPING = True
 # The net has a region proposal network to train: the data layer serves data, im_info, gt_boxes
 cfg.TRAIN.HAS_RPN = False
 
-# An anchor is positive at IoU >= POSITIVE_OVERLAP (or if it is some object's best), negative below NEGATIVE_OVERLAP
+# An anchor is positive at IoU >= POSITIVE_OVERLAP (or if it is some object's best), negative below
+# NEGATIVE_OVERLAP
 cfg.TRAIN.RPN_POSITIVE_OVERLAP = 0.7
 cfg.TRAIN.RPN_NEGATIVE_OVERLAP = 0.3
 
@@ -112,8 +116,8 @@ cfg.TRAIN.RPN_CLOBBER_POSITIVES = False
 cfg.TRAIN.RPN_BATCHSIZE = 256
 cfg.TRAIN.RPN_FG_FRACTION = 0.5
 
-# Proposals: NMS threshold (IoU), how many of the highest scores enter NMS, how many leave it (<= 0: all), and the
-# smallest width and height in pixels of the original image
+# Proposals: NMS threshold (IoU), how many of the highest scores enter NMS, how many leave it (<= 0: all), and
+# the smallest width and height in pixels of the original image
 cfg.TRAIN.RPN_NMS_THRESH = 0.7
 cfg.TRAIN.RPN_PRE_NMS_TOP_N = 12000
 cfg.TRAIN.RPN_POST_NMS_TOP_N = 2000
@@ -152,8 +156,8 @@ cfg.TEST.RPN_POST_NMS_TOP_N = 300
 cfg.TEST.RPN_MIN_SIZE = 16
 
 # --------------------------------------------------------------------------------------------------- both
-# Boxes that agree when multiplied by this and rounded are the same box on the feature map and are computed once
-# (1/16: a stride of 16 pixels). <= 0: off
+# Boxes that agree when multiplied by this and rounded are the same box on the feature map and are computed
+# once (1/16: a stride of 16 pixels). <= 0: off
 cfg.DEDUP_BOXES = 1.0 / 16.0
 
 # Subtracted from every pixel: blue, green, red, in 0..255
@@ -182,7 +186,7 @@ cfg.GPU_ID = 0
 
 
 def get_output_dir(imdb, net=None):
-    """The folder for results of an imdb, and of a net (anything with a .name) if given; made where missing."""
+    """The folder for results of an imdb, and of a net (anything with a .name); made where missing."""
     parts = [cfg.ROOT_DIR, 'output', cfg.EXP_DIR, imdb.name] + ([net.name] if net is not None else [])
     path = osp.join(*parts)
     os.makedirs(path, exist_ok=True)
@@ -212,7 +216,7 @@ def cfg_from_list(cfg_list):
 
 @contextlib.contextmanager
 def overrides(values):
-    """Settings of one stage: `with overrides({'TRAIN.HAS_RPN': True}):`. All of cfg is as before afterwards."""
+    """Settings of one stage: `with overrides({'TRAIN.HAS_RPN': True}):`; then cfg is as it was."""
     before = cfg_values()
     try:
         _merge(values)

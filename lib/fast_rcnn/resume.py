@@ -1,7 +1,8 @@
 """Where an interrupted training goes on: state of the solver, of the random generators and of the data layer.
 
-Beside the snapshots, at the iteration of the last one: <prefix>_resume_iter_<N>.caffemodel (weights as trained, targets
-normalised), .solverstate, and for each worker _<rank>.npz. A mark tells whether the same training asks for it again.
+Beside the snapshots, at the iteration of the last one: <prefix>_resume_iter_<N>.caffemodel (weights as
+trained, targets normalised), .solverstate, and for each worker _<rank>.npz. A mark tells whether the same
+training asks for it again.
 """
 import glob
 import hashlib
@@ -53,7 +54,8 @@ def restore(solver, data_layer, prefix, mark):
     """Go on from the state written by save, if there is one with this mark -> whether there was."""
     for path in glob.glob(_state_file(glob.escape(prefix), '*')):
         iteration = re.search(r'_iter_(\d+)_', path[len(prefix):])[1]
-        state, weights = load_npz(path), glob.glob(f'{glob.escape(prefix)}_resume_iter_{iteration}.solverstate*')
+        state = load_npz(path)
+        weights = glob.glob(f'{glob.escape(prefix)}_resume_iter_{iteration}.solverstate*')
         if state['mark'] != mark or not weights:
             log.info('%s is of a training with other settings or files: not continued', path)
             continue
@@ -70,7 +72,7 @@ def restore(solver, data_layer, prefix, mark):
 
 
 def remove(prefix, but=None):
-    """Remove this worker's state files (the first worker's: the solver's too), but those of iteration `but`."""
+    """Remove this worker's state files (the first also the solver's), but those of iteration `but`."""
     rank = caffe.solver_rank()
     for path in glob.glob(f'{glob.escape(prefix)}_resume_iter_*'):
         own = path.endswith(f'_{rank}.npz') or rank == 0 and not path.endswith('.npz')

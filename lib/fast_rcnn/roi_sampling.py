@@ -28,8 +28,8 @@ def sample_rois(overlaps, num_rois, fg_fraction, fg_thresh, bg_thresh_hi, bg_thr
 
 
 def background_from(train, has_object):
-    """The overlap from which on a RoI may be background, by the settings cfg.TRAIN: with USE_EMPTY every RoI of an image
-    without an object may."""
+    """The overlap from which on a RoI may be background, by the settings cfg.TRAIN: with USE_EMPTY, 0 in an
+    image without an object."""
     return 0.0 if train.USE_EMPTY and not has_object else train.BG_THRESH_LO
 
 
@@ -52,8 +52,8 @@ def compute_targets(rois, overlaps, labels, thresh):
 
 
 def expand_bbox_targets(targets, num_classes, inside_weights):
-    """Targets (R, 5: class, dx, dy, dw, dh) -> targets and inside weights (R, 4K), zero but for the RoI's own class
-    (background: all zero)."""
+    """Targets (R, 5: class, dx, dy, dw, dh) -> targets and inside weights (R, 4K), zero but for the RoI's own
+    class (background: all zero)."""
     expanded = np.zeros((targets.shape[0], 4 * num_classes), np.float32)
     weights = np.zeros_like(expanded)
     rows = np.where(targets[:, 0] > 0)[0]

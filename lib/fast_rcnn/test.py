@@ -1,6 +1,7 @@
 """Detection: one image through a net, and a whole imdb to its mean average precision.
 
-R RoIs, K classes; boxes x1 y1 x2 y2 in pixels of the original image, scores and boxes per RoI (R, K), (R, 4K).
+R RoIs, K classes; boxes x1 y1 x2 y2 in pixels of the original image, scores and boxes per RoI (R, K), (R,
+4K).
 """
 import os
 
@@ -17,7 +18,7 @@ TYPICAL_AREA = 224 * 224    # with several scales, a RoI is looked at where its 
 
 
 def image_blobs(im):
-    """im (H, W, 3) BGR -> {data: (scales, 3, H', W'), im_info: (1, 3: height, width, scale)} and the scale factors."""
+    """im (H, W, 3) BGR -> {data: (scales, 3, H', W'), im_info: (1, 3: height, width, scale)}, the scales."""
     scaled = [prep_im_for_blob(im, cfg.PIXEL_MEANS, size, cfg.TEST.MAX_SIZE) for size in cfg.TEST.SCALES]
     data = im_list_to_blob([image for image, _ in scaled])
     scales = np.array([scale for _, scale in scaled])
@@ -59,10 +60,10 @@ def im_detect(net, im, boxes=None):
 
 
 def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
-    """Detect on every image of imdb; write detections.npz to its output folder; evaluate -> mean average precision.
+    """Detect on every image of imdb, write detections.npz to its output folder, evaluate -> mean AP.
 
-    Kept per image: scores > thresh, after NMS within each class the max_per_image best (0: all). vis shows each
-    image's detections with matplotlib.
+    Kept per image: scores > thresh, after NMS within each class the max_per_image best (0: all). vis shows
+    each image's detections with matplotlib.
     """
     roidb = None if cfg.TEST.HAS_RPN else imdb.roidb
     all_boxes = [[None] * imdb.num_images for _ in range(imdb.num_classes)]
@@ -79,8 +80,8 @@ def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
 
 
 def detections(scores, boxes, max_per_image, thresh):
-    """im_detect's result -> per class (background: none) (n, 5) x1 y1 x2 y2 score: above thresh, after NMS, of all
-    classes together the max_per_image best (0: all)."""
+    """im_detect's result -> per class (background: none) (n, 5) x1 y1 x2 y2 score: above thresh, after NMS,
+    of all classes together the max_per_image best (0: all)."""
     found = [np.zeros((0, 5), np.float32)]
     for j in range(1, scores.shape[1]):
         above = np.where(scores[:, j] > thresh)[0]
@@ -106,7 +107,7 @@ def show_detections(im, classes, dets, thresh=0.3):
     axes.imshow(im[:, :, ::-1])
     for name, rows in zip(classes, dets):
         for x1, y1, x2, y2, score in rows[rows[:, 4] > thresh]:
-            axes.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='red', linewidth=2))
+            axes.add_patch(plt.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='red'))
             axes.text(x1, y1 - 2, f'{name} {score:.3f}', color='white', backgroundcolor='blue')
     plt.show()
 
@@ -118,7 +119,7 @@ def _forward(net, blobs):
 
 
 def _distinct(rois):
-    """Indices of the RoIs that differ on the feature map (cfg.DEDUP_BOXES), and for every RoI which of these it is."""
+    """Indices of the RoIs that differ on the feature map (cfg.DEDUP_BOXES); which of these each RoI is."""
     if cfg.DEDUP_BOXES <= 0:
         return slice(None), slice(None)
     hashes = np.round(rois * cfg.DEDUP_BOXES).dot(np.array([1, 1e3, 1e6, 1e9, 1e12]))

@@ -1,7 +1,7 @@
 """Training: a roidb, a solver prototxt and initial weights become snapshots.
 
-Beside them, <prefix>_log.jsonl gets a line per iteration: iteration, lr, smoothed_loss, each loss output of the
-iteration's last image by name, seconds.
+Beside them, <prefix>_log.jsonl gets a line per iteration: iteration, lr, smoothed_loss, each loss output of
+the iteration's last image by name, seconds.
 """
 import json
 import logging
@@ -34,8 +34,8 @@ def get_training_roidb(imdb):
 def train_net(solver_prototxt, roidb, output_dir, pretrained_model=None, max_iters=40000, resume=True):
     """Train to iteration max_iters -> paths of the snapshots written, the final one last.
 
-    resume: go on from the last snapshot of the same training (settings, nets, initial weights, roidb) if it was
-    interrupted; it then ends as if it had not been.
+    resume: go on from the last snapshot of the same training (settings, nets, initial weights, roidb) if it
+    was interrupted; it then ends as if it had not been.
     """
     solver = SolverWrapper(solver_prototxt, filter_roidb(roidb), output_dir, pretrained_model, resume)
     return solver.train_model(max_iters)
@@ -70,10 +70,11 @@ class SolverWrapper:
             self.solver.net.copy_from(pretrained_model)
         self.data_layer = self.solver.net.layers[0]
         self.data_layer.set_roidb(roidb)
-        self.data_layer.before_draw = self._check_losses
+        self.data_layer.before_draw = lambda: self._check_losses(self.solver.iter + 1)
         self.timer = Timer()
         infix = cfg.TRAIN.SNAPSHOT_INFIX
-        self.prefix = os.path.join(output_dir, self.solver.param.snapshot_prefix + (f'_{infix}' if infix else ''))
+        stem = self.solver.param.snapshot_prefix + (f'_{infix}' if infix else '')
+        self.prefix = os.path.join(output_dir, stem)
         net_file = self.solver.param.train_net or self.solver.param.net
         self.mark = None
         if resume:
@@ -86,11 +87,11 @@ class SolverWrapper:
         train = cfg.TRAIN
         if train.HAS_RPN and train.BBOX_NORMALIZE_TARGETS and not train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
             raise ValueError('with an RPN the proposals to take statistics of are not there yet: set '
-                             'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (or TRAIN.BBOX_REG False for an RPN alone)')
+                             'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (an RPN alone: TRAIN.BBOX_REG False)')
         self.bbox_means, self.bbox_stds = rdl_roidb.add_bbox_regression_targets(roidb)
 
     def train_model(self, max_iters):
-        """Step to iteration max_iters -> paths of the snapshots, one each cfg.TRAIN.SNAPSHOT_ITERS and at the end."""
+        """Step to iteration max_iters -> snapshots' paths: every cfg.TRAIN.SNAPSHOT_ITERS, and at the end."""
         paths = []
         with tqdm(total=max_iters, initial=self.solver.iter, disable=not sys.stderr.isatty(),
                   desc=os.path.basename(self.prefix)) as bar:
@@ -98,8 +99,9 @@ class SolverWrapper:
                 self.step()
                 bar.update()
                 if self.solver.iter % (10 * max(self.solver.param.display, 1)) == 0:
-                    log.info('speed: %.3fs / iter, %d of %d, %.1f min left', self.timer.average_time, self.solver.iter,
-                             max_iters, (max_iters - self.solver.iter) * self.timer.average_time / 60)
+                    pace = self.timer.average_time
+                    log.info('speed: %.3fs / iter, %d of %d, %.1f min left', pace, self.solver.iter,
+                             max_iters, (max_iters - self.solver.iter) * pace / 60)
                 if self.solver.iter % cfg.TRAIN.SNAPSHOT_ITERS == 0 and self.solver.iter < max_iters:
                     paths.append(self.snapshot())
                     if self.mark:
@@ -110,14 +112,14 @@ class SolverWrapper:
         return paths
 
     def step(self):
-        """One iteration, logged. A loss that is not finite raises FloatingPointError naming iteration and image."""
+        """One iteration, logged. A loss that is not finite raises FloatingPointError: iteration and image."""
         rate = self.solver.learning_rate()
         self.timer.tic()
         self.solver.step(1)
-        losses = self._check_losses()
+        losses = self._check_losses(self.solver.iter)
         seconds = self.timer.toc(average=False)
-        record = {'iteration': self.solver.iter, 'lr': rate, 'smoothed_loss': self.solver.smoothed_loss, **losses,
-                  'seconds': round(seconds, 4)}
+        record = {'iteration': self.solver.iter, 'lr': rate, 'smoothed_loss': self.solver.smoothed_loss,
+                  **losses, 'seconds': round(seconds, 4)}
         if caffe.solver_rank() == 0:
             with open(f'{self.prefix}_log.jsonl', 'a') as stream:
                 stream.write(json.dumps(record) + '\n')
@@ -147,13 +149,13 @@ class SolverWrapper:
         with atomic_path(path) as temporary, open(temporary, 'w') as stream:
             stream.writelines(line for line in lines[:self.solver.iter])
 
-    def _check_losses(self):
+    def _check_losses(self, iteration):
         """The net's losses for its last minibatch, by name; FloatingPointError if one is not finite."""
         net = self.solver.net
         losses = {name: float(np.sum(net.blobs[name].data)) for name in net.outputs
                   if net.blob_loss_weights.get(name)}
         bad = [name for name, loss in losses.items() if not math.isfinite(loss)]
         if bad:
-            raise FloatingPointError(f'iteration {self.solver.iter}: {bad[0]} is {losses[bad[0]]} on '
+            raise FloatingPointError(f'iteration {iteration}: {bad[0]} is {losses[bad[0]]} on '
                                      + ', '.join(self.data_layer.images()))
         return losses

@@ -5,7 +5,7 @@ import numpy as np
 
 cdef void drop(const float* x1, const float* y1, const float* x2, const float* y2, const float* area,
                float thresh, Py_ssize_t count, unsigned char* dropped) noexcept nogil:
-    """Mark boxes 1..count-1 whose IoU with box 0 is >= thresh. Without branches, so that the compiler vectorises it."""
+    """Mark boxes 1..count-1 whose IoU with box 0 is >= thresh. No branches: the compiler vectorises it."""
     cdef Py_ssize_t j
     cdef float width, height, inter, left, right, top, bottom
     for j in range(1, count):
@@ -33,7 +33,7 @@ def cpu_nms(dets, double thresh, Py_ssize_t limit=0):
     cdef Py_ssize_t i, count = area.shape[0]
     cdef unsigned char[::1] dropped = np.zeros(count, np.uint8)
     cdef float bound = np.float32(thresh)
-    if bound < thresh:                              # the least float32 that is >= thresh: the comparison stays exact
+    if bound < thresh:          # the least float32 that is >= thresh: the comparison stays exact
         bound = np.nextafter(np.float32(bound), np.float32(np.inf))
     kept = []
     for i in range(count):

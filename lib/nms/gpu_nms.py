@@ -6,8 +6,8 @@ BLOCK = 1024    # boxes decided at a time: bounds the memory of the IoU matrix t
 
 
 def gpu_nms(dets, thresh, device_id=0, limit=0):
-    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first, at most `limit` unless that is 0; computed on CUDA device
-    `device_id`, or the CPU without one."""
+    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first, at most `limit` unless that is 0; on CUDA
+    device `device_id`, or the CPU without one."""
     dets = np.ascontiguousarray(dets, np.float32)
     order = dets[:, 4].argsort()[::-1]
     device = torch.device('cuda', device_id) if torch.cuda.is_available() else torch.device('cpu')

@@ -1,15 +1,15 @@
-"""Greedy non-maximum suppression in numpy, the pure-Python rule, and the loop that both numpy versions share."""
+"""Greedy non-maximum suppression in numpy: the pure-Python rule, and the loop that both numpy rules share."""
 import numpy as np
 
 
 def py_cpu_nms(dets, thresh):
-    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first. Dropped at IoU > thresh, in the type of dets."""
+    """dets (N, 5) x1 y1 x2 y2 score -> indices kept, best first. Dropped at IoU > thresh, in dets' type."""
     return greedy_nms(np.asarray(dets), lambda iou: iou > thresh)
 
 
 def greedy_nms(dets, drop, limit=0):
-    """Takes boxes by falling score, up to `limit` unless that is 0; each removes those left whose IoU with it is such
-    that drop(iou)."""
+    """Takes boxes by falling score, up to `limit` unless that is 0; each removes those left whose IoU with it
+    is such that drop(iou)."""
     x1, y1, x2, y2, scores = dets[:, :5].T
     areas = (x2 - x1 + 1) * (y2 - y1 + 1)
     order = scores.argsort()[::-1]

@@ -1,1 +1,1 @@
-"""What training is fed with: the roidb made ready, minibatches drawn from it, the data layer that serves them."""
+"""What training is fed with: the roidb made ready, minibatches of it, the data layer that serves them."""

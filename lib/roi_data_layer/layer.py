@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def epoch_order(widths, heights, aspect_grouping):
-    """Indices of all images in random order; grouped, wide (w >= h) images come in pairs with wide, tall with tall."""
+    """Indices of all images in random order; grouped, wide (w >= h) images come in pairs, tall ones too."""
     wide = np.asarray(widths) >= np.asarray(heights)
     if not aspect_grouping:
         return np.random.permutation(np.arange(len(wide)))
@@ -28,8 +28,8 @@ def epoch_order(widths, heights, aspect_grouping):
 
 
 def mix_val(order, is_val, share):
-    """Reorder so that, of every n images, floor(n * share) are of val: each train image once, val ones as they come
-    in `order`, over again if they are too few. No draws."""
+    """Reorder so that, of every n images, floor(n * share) are of val: each train image once, val ones as
+    they come in `order`, over again if they are too few. No draws."""
     if not 0 <= share < 1:
         raise ValueError(f'TRAIN.VAL_PER_BATCH_SIZE is a share of the images, 0 <= share < 1, got {share}')
     train, val = order[~is_val[order]], itertools.cycle(order[is_val[order]])
@@ -60,10 +60,11 @@ class ImageReader:
 
 
 class RoIDataLayer(caffe.Layer):
-    """Tops, by cfg.TRAIN: data, im_info, gt_boxes (HAS_RPN); or data, rois, labels, and with BBOX_REG bbox_targets,
-    bbox_inside_weights, bbox_outside_weights. Shapes: roi_data_layer.minibatch.get_minibatch.
-    param_str: num_classes. set_roidb must be called before forward. `drawn`: roidb indices of the last minibatch;
-    before_draw() is called when the net is done with it. order, place: this epoch's indices, and how many are used up.
+    """Tops, by cfg.TRAIN: data, im_info, gt_boxes (HAS_RPN); or data, rois, labels, and with BBOX_REG
+    bbox_targets, bbox_inside_weights, bbox_outside_weights. Shapes: roi_data_layer.minibatch.get_minibatch.
+    param_str: num_classes. set_roidb must be called before forward. `drawn`: roidb indices of the last
+    minibatch; before_draw() is called when the net is done with it. order, place: this epoch's indices, and
+    how many are used up.
     """
 
     def setup(self, bottom, top):
@@ -88,7 +89,7 @@ class RoIDataLayer(caffe.Layer):
             blob.reshape(*shape)
 
     def set_roidb(self, roidb):
-        """The entries to draw from (prepared; with bbox_targets if BBOX_REG without RPN). Draws the first epoch."""
+        """Draw from these entries (prepared; with bbox_targets if BBOX_REG without RPN), epoch by epoch."""
         self._roidb = roidb
         self._read = ImageReader() if cfg.TRAIN.USE_PREFETCH else scaled_image
         self._shuffle_roidb_inds()
@@ -121,7 +122,7 @@ class RoIDataLayer(caffe.Layer):
         if cfg.TRAIN.VAL_PER_BATCH_SIZE > 0:
             is_val = np.array([not is_train_split(entry['image']) for entry in self._roidb])
             if is_val.all() or not is_val.any():
-                raise ValueError('TRAIN.VAL_PER_BATCH_SIZE mixes images of train and val; the roidb has one kind only')
+                raise ValueError('TRAIN.VAL_PER_BATCH_SIZE mixes images of train and val; here is one kind')
             self.order = mix_val(self.order, is_val, cfg.TRAIN.VAL_PER_BATCH_SIZE)
         self.place = 0
 
@@ -133,8 +134,8 @@ class RoIDataLayer(caffe.Layer):
         return inds
 
     def _announce(self):
-        """Let the reader begin with this minibatch and the epoch's next ones; scales are drawn later, so only where
-        there is one."""
+        """Let the reader begin with this minibatch and the epoch's next ones; scales are drawn later, so only
+        where there is one."""
         if len(cfg.TRAIN.SCALES) > 1:
             return
         ahead = self.order[self.place - len(self.drawn):self.place + 3 * cfg.TRAIN.IMS_PER_BATCH]

@@ -1,7 +1,7 @@
-"""One minibatch from roidb entries: images scaled to a blob, and ground truth (RPN) or sampled RoIs (Fast R-CNN).
+"""One minibatch from roidb entries: images as a blob, and ground truth (RPN) or sampled RoIs (Fast R-CNN).
 
-K classes, G ground-truth boxes, R RoIs of the whole batch. Draws come from numpy's global generator: the scales of
-all images first, then each image's RoIs.
+K classes, G ground-truth boxes, R RoIs of the whole batch. Draws come from numpy's global generator: the
+scales of all images first, then each image's RoIs.
 """
 import numpy as np
 import numpy.random as npr
@@ -15,7 +15,7 @@ def rois_per_image(batch_size, real_batch_size, ims_per_batch):
     """RoIs of one image, given the RoIs and images of a real batch (0 images: those of one forward pass)."""
     images = real_batch_size or ims_per_batch
     if batch_size % images:
-        raise ValueError(f'TRAIN.BATCH_SIZE {batch_size} (RoIs) is no multiple of the {images} images that share it')
+        raise ValueError(f'TRAIN.BATCH_SIZE {batch_size} (RoIs) is no multiple of the {images} images')
     return batch_size // images
 
 
@@ -31,8 +31,9 @@ def get_minibatch(roidb, num_classes, read=scaled_image):
     """Entries (one minibatch) -> dict of blobs.
 
     data (N, 3, H, W), and with cfg.TRAIN.HAS_RPN: im_info (1, 3: height, width, scale; a fourth number if
-    NO_POS_SAMPLES_ON_TRAIN: 1 where background may be drawn), gt_boxes (G, 5: box, class); else: rois (R, 5: image,
-    box), labels (R,), and with BBOX_REG bbox_targets, bbox_inside_weights, bbox_outside_weights (R, 4K).
+    NO_POS_SAMPLES_ON_TRAIN: 1 where background may be drawn), gt_boxes (G, 5: box, class); else: rois (R, 5:
+    image, box), labels (R,), and with BBOX_REG bbox_targets, bbox_inside_weights, bbox_outside_weights (R,
+    4K).
     """
     train = cfg.TRAIN
     scales = [train.SCALES[i] for i in npr.randint(0, high=len(train.SCALES), size=len(roidb))]
@@ -40,7 +41,8 @@ def get_minibatch(roidb, num_classes, read=scaled_image):
     blobs = {'data': im_list_to_blob([im for im, _ in images])}
     if train.HAS_RPN:
         if len(roidb) != 1:
-            raise ValueError(f'an RPN trains on one image at a time: TRAIN.IMS_PER_BATCH is {len(roidb)}, wanted 1')
+            raise ValueError('an RPN trains on one image at a time: TRAIN.IMS_PER_BATCH is '
+                             f'{len(roidb)}, wanted 1')
         return {**blobs, **_ground_truth_blobs(roidb[0], images[0][1], blobs['data'].shape[2:])}
     return {**blobs, **_roi_blobs(roidb, [scale for _, scale in images], num_classes)}
 
@@ -81,6 +83,7 @@ def _roi_blobs(roidb, im_scales, num_classes):
             targets.append(entry['bbox_targets'][keep])
     blobs = {'rois': np.vstack(rois), 'labels': np.hstack(labels)}
     if train.BBOX_REG:
-        blobs['bbox_targets'], weights = expand_bbox_targets(np.vstack(targets), num_classes, train.BBOX_INSIDE_WEIGHTS)
-        blobs['bbox_inside_weights'], blobs['bbox_outside_weights'] = weights, (weights > 0).astype(np.float32)
+        targets, weights = expand_bbox_targets(np.vstack(targets), num_classes, train.BBOX_INSIDE_WEIGHTS)
+        blobs.update(bbox_targets=targets, bbox_inside_weights=weights,
+                     bbox_outside_weights=(weights > 0).astype(np.float32))
     return blobs

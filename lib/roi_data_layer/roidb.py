@@ -23,15 +23,15 @@ def prepare_roidb(imdb):
         entry['max_overlaps'] = overlaps.max(axis=1)
         odd = (entry['max_overlaps'] > 0) != (entry['max_classes'] > 0)
         if odd.any():
-            raise ValueError(f'{path}: RoI {np.where(odd)[0][0]} overlaps an object if and only if it has a class; '
-                             'its gt_overlaps say otherwise')
+            raise ValueError(f'{path}: RoI {np.where(odd)[0][0]} has a class if and only if it overlaps an '
+                             'object; its gt_overlaps say otherwise')
 
 
 def filter_roidb(roidb):
     """The entries that training can use by cfg.TRAIN; logs how many were left out.
 
-    Left out: images narrower than MIN_IM_RATIO, and images with neither foreground nor background RoIs. Images without
-    an object stay with USE_EMPTY, if there is anything in them that may serve as background.
+    Left out: images narrower than MIN_IM_RATIO, and images with neither foreground nor background RoIs.
+    Images without an object stay with USE_EMPTY, if there is anything in them that may serve as background.
     """
     kept = [entry for entry in roidb if _is_wide_enough(entry) and _has_examples(entry)]
     if not kept:

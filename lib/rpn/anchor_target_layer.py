@@ -18,8 +18,8 @@ POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 def label_anchors(overlaps, positive_overlap, negative_overlap, clobber_positives):
     """overlaps (I, G) -> labels (I,) float32.
 
-    Positive: each object's best anchors (ties too; where nothing meets an object at all, every anchor is such a
-    tie, as in the original), and overlap >= positive_overlap. Negative: overlap with all objects below
+    Positive: each object's best anchors (ties too; where nothing meets an object at all, every anchor is such
+    a tie, as in the original), and overlap >= positive_overlap. Negative: overlap with all objects below
     negative_overlap. clobber_positives lets negative win where both hold. No object: all negative.
     """
     labels = np.full(overlaps.shape[0], IGNORED, np.float32)
@@ -37,7 +37,7 @@ def label_anchors(overlaps, positive_overlap, negative_overlap, clobber_positive
 
 
 def subsample(labels, batch_size, fg_fraction):
-    """Ignore, in place, all but batch_size labels, of which at most fg_fraction positive. Draws positives first."""
+    """Ignore, in place, all but batch_size labels, at most fg_fraction of them positive; these draw first."""
     for kind, most in (POSITIVE, int(fg_fraction * batch_size)), (NEGATIVE, None):
         most = batch_size - np.sum(labels == POSITIVE) if most is None else most
         inds = np.where(labels == kind)[0]
@@ -46,8 +46,8 @@ def subsample(labels, batch_size, fg_fraction):
 
 
 def outside_weights(labels, positive_weight):
-    """The weight of every anchor's box loss (I, 4): 1 / examples each, or positive_weight shared by the positive
-    ones and 1 - positive_weight by the negative ones."""
+    """The weight of every anchor's box loss (I, 4): 1 / examples each, or positive_weight shared by the
+    positive ones and 1 - positive_weight by the negative ones."""
     positive, negative = labels == POSITIVE, labels == NEGATIVE
     if positive_weight < 0:
         of_positive = of_negative = 1.0 / max(np.sum(labels >= 0), 1)
@@ -61,7 +61,7 @@ def outside_weights(labels, positive_weight):
 
 
 def anchor_targets(grid, gt_boxes, im_info, train, border=0, use_bg=True):
-    """Labels and box targets of the whole grid (H * W * A, 4), given gt_boxes (G, 4+) and the settings cfg.TRAIN.
+    """Labels and box targets of the whole grid (H * W * A, 4), by gt_boxes (G, 4+) and settings cfg.TRAIN.
 
     Anchors that leave the image by more than border pixels are ignored; so are the negatives unless use_bg.
     -> labels (H * W * A,), targets, inside weights, outside weights (H * W * A, 4), float32
@@ -92,9 +92,10 @@ def _unmap(values, count, inds, fill):
 
 
 class AnchorTargetLayer(caffe.Layer):
-    """Bottoms: RPN scores (1, 2A, H, W) for their shape, gt_boxes (G, 5), im_info (1, 3; a fourth number 0 keeps
-    negatives out), data.
-    Tops: labels (1, 1, A * H, W) in 1, 0, -1; box targets, inside and outside weights (1, 4A, H, W). No gradient.
+    """Bottoms: RPN scores (1, 2A, H, W) for their shape, gt_boxes (G, 5), im_info (1, 3; a fourth number 0
+    keeps negatives out), data.
+    Tops: labels (1, 1, A * H, W) in 1, 0, -1; box targets, inside, outside weights (1, 4A, H, W).
+    No gradient.
     param_str: feat_stride, scales, ratios, allowed_border (pixels an anchor may leave the image by; 0).
     """
 

@@ -1,4 +1,4 @@
-"""Anchors: reference boxes around one point, and the grid of them over a feature map (Faster R-CNN, section 3.1.1).
+"""Anchors: reference boxes around one point, and their grid over a feature map (Faster R-CNN, section 3.1.1).
 
 A anchors per position, feature map (H, W).
 """
@@ -6,8 +6,8 @@ import numpy as np
 
 
 def generate_anchors(base_size=16, ratios=(0.5, 1, 2), scales=2 ** np.arange(3, 6)):
-    """-> (A, 4) float64 x1 y1 x2 y2 around a cell of base_size pixels at the origin; ratio (height / width) by ratio,
-    within each one scale by scale. Sides are rounded to whole pixels before they are scaled."""
+    """-> (A, 4) float64 x1 y1 x2 y2 around a cell of base_size pixels at the origin; ratio (height / width)
+    by ratio, within each one scale by scale. Sides are rounded to whole pixels before they are scaled."""
     centre = (base_size - 1) / 2.0
     widths = np.round(np.sqrt(base_size * base_size / np.asarray(ratios, np.float64)))
     heights = np.round(widths * ratios)
@@ -24,6 +24,7 @@ def anchor_grid(anchors, height, width, stride):
 
 
 def anchors_of(params):
-    """Anchors (A, 4) and feature stride that a layer's param_str asks for: feat_stride, and scales, ratios if other
-    than the default."""
-    return generate_anchors(**{key: params[key] for key in ('scales', 'ratios') if key in params}), params['feat_stride']
+    """Anchors (A, 4) and feature stride that a layer's param_str asks for: feat_stride, and scales, ratios if
+    other than the default."""
+    shapes = {key: params[key] for key in ('scales', 'ratios') if key in params}
+    return generate_anchors(**shapes), params['feat_stride']

@@ -56,8 +56,8 @@ class ProposalLayer(caffe.Layer):
             raise ValueError(f'proposals are made of one image at a time, got {probs.shape[0]}')
         num_anchors = len(self._anchors)
         if (probs.shape[1], deltas.shape[1]) != (2 * num_anchors, 4 * num_anchors):
-            raise ValueError(f'{num_anchors} anchors want {2 * num_anchors} scores and {4 * num_anchors} deltas '
-                             f'per position, got {probs.shape[1]} and {deltas.shape[1]}')
+            raise ValueError(f'{num_anchors} anchors want {2 * num_anchors} scores and {4 * num_anchors} '
+                             f'deltas per position, got {probs.shape[1]} and {deltas.shape[1]}')
         phase = cfg[str(self.phase)]
         boxes, scores = propose(
             probs[0, num_anchors:], deltas[0], self._anchors, self._feat_stride, bottom[2].data[0],

@@ -14,7 +14,7 @@ from utils.param_str import parse_param_str
 
 
 def proposal_targets(rois, gt_boxes, num_classes, num_rois, train):
-    """Sample rois (R, 5: batch index, box) joined by gt_boxes (G, 5: box, class), with the settings cfg.TRAIN.
+    """Sample rois (R, 5: batch index, box) joined by gt_boxes (G, 5: box, class), by the settings cfg.TRAIN.
 
     -> rois (S, 5), labels (S,), targets (S, 4K), inside weights (S, 4K)
     """
@@ -41,8 +41,8 @@ class ProposalTargetLayer(caffe.Layer):
 
     def setup(self, bottom, top):
         if cfg.TRAIN.NO_POS_SAMPLES_ON_TRAIN:
-            raise ValueError('TRAIN.NO_POS_SAMPLES_ON_TRAIN is for alternating optimization: end to end, nothing tells '
-                             'this layer which images are annotated in full')
+            raise ValueError('TRAIN.NO_POS_SAMPLES_ON_TRAIN is for alternating optimization: end to end, '
+                             'nothing tells this layer which images are annotated in full')
         self._num_classes = parse_param_str(self.param_str)['num_classes']
         for blob, shape in zip(top, [(1, 5), (1,)] + 3 * [(1, 4 * self._num_classes)]):
             blob.reshape(*shape)
@@ -55,7 +55,8 @@ class ProposalTargetLayer(caffe.Layer):
         if np.any(rois[:, 0] != 0):
             raise ValueError('RoIs are sampled for one image at a time, got a batch index other than 0')
         num_rois = rois_per_image(cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.REAL_BATCH_SIZE, 1)
-        rois, labels, targets, weights = proposal_targets(rois, bottom[1].data, self._num_classes, num_rois, cfg.TRAIN)
+        rois, labels, targets, weights = proposal_targets(rois, bottom[1].data, self._num_classes, num_rois,
+                                                          cfg.TRAIN)
         for blob, values in zip(top, [rois, labels, targets, weights, weights > 0]):
             blob.reshape(*values.shape)
             blob.data[...] = values

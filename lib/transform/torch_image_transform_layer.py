@@ -10,7 +10,7 @@ STD = np.array([0.22889, 0.22447, 0.22496], np.float32).reshape(1, 3, 1, 1)
 
 
 class TorchImageTransformLayer(caffe.Layer):
-    """Bottom: images (N, 3, H, W), BGR in 0..255 less cfg.PIXEL_MEANS. Top: RGB in [0, 1] less MEAN, over STD."""
+    """Bottom: images (N, 3, H, W), BGR 0..255 less cfg.PIXEL_MEANS. Top: RGB 0..1 less MEAN, over STD."""
 
     def setup(self, bottom, top):
         self._pixel_means = cfg.PIXEL_MEANS.astype(np.float32).reshape(1, 3, 1, 1)

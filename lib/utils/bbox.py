@@ -3,7 +3,7 @@ import numpy as np
 
 
 def bbox_overlaps(boxes, query_boxes):
-    """IoU of every box (N, 4) with every query box (K, 4) -> (N, K) float64. x1 y1 x2 y2, inclusive pixels."""
+    """IoU of every box (N, 4) with every query box (K, 4) -> (N, K) float64. x1 y1 x2 y2, inclusive."""
     boxes = np.asarray(boxes, np.float64)[:, None, :]
     query = np.asarray(query_boxes, np.float64)[None]
     query_area = (query[..., 2] - query[..., 0] + 1) * (query[..., 3] - query[..., 1] + 1)

@@ -12,7 +12,7 @@ import numpy as np
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Gives a temporary path beside `path` to write to; moved to `path` if the block ends well, removed otherwise."""
+    """A temporary path beside `path` to write to; moved to `path` if the block ends well, else removed."""
     folder, name = os.path.split(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix=os.path.splitext(name)[1], dir=folder)

@@ -1,4 +1,4 @@
-"""The YAML that settings files and Python layers' param_str are written in: safe, and knowing the tuples of old files."""
+"""The YAML of settings files and of Python layers' param_str: safe, and knowing the tuples of old files."""
 import yaml
 
 

@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 
 def progress(items, desc, total=None, every=30.0):
-    """Iterate over items under a tqdm bar, or logging one line about every `every` seconds where stderr is no tty."""
+    """Iterate over items under a tqdm bar, or (stderr is no tty) logging a line every `every` seconds."""
     if sys.stderr.isatty():
         yield from tqdm(items, desc=desc, total=total)
         return

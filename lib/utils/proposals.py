@@ -1,7 +1,8 @@
 """Proposals and detections on disk: .npz files without pickle, and the older tools' pickles, read safely.
 
-A proposal file holds N images: `boxes` (sum n_i, 4) float32 x1 y1 x2 y2 in pixels of the original image, `scores`
-(sum n_i,) if known, `counts` (N,). A detection file holds `rows` (M, 5) x1 y1 x2 y2 score and `counts` (K, N).
+A proposal file holds N images: `boxes` (sum n_i, 4) float32 x1 y1 x2 y2 in pixels of the original image,
+`scores` (sum n_i,) if known, `counts` (N,). A detection file holds `rows` (M, 5) x1 y1 x2 y2 score and
+`counts` (K, N).
 """
 import os
 

@@ -1,7 +1,8 @@
 """Reads the pickles that older tools wrote, building numpy arrays and plain containers and nothing else.
 
-A pickle may name any function and have it called. Here only the few names that numpy's arrays and scalars consist of
-resolve, most of them to functions of this module; any other name raises before anything of it is called.
+A pickle may name any function and have it called. Here only the few names that numpy's arrays and scalars
+consist of resolve, most of them to functions of this module; any other name raises before anything of it is
+called.
 """
 import collections
 import pickle
@@ -10,7 +11,7 @@ import numpy as np
 
 
 def load(path):
-    """What the pickle at `path` holds; a refused name or a broken file raises UnpicklingError naming the file."""
+    """What the pickle at `path` holds. UnpicklingError with the path: a refused name, or a broken file."""
     with open(path, 'rb') as stream:
         try:
             return _Unpickler(stream, encoding='latin1').load()
@@ -47,5 +48,5 @@ for _module in 'numpy.core', 'numpy._core':
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
         if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f'names {module}.{name}; only numpy arrays and plain containers are read')
+            raise pickle.UnpicklingError(f'names {module}.{name}; only arrays and plain containers are read')
         return _KNOWN[module, name]
