@@ -133,7 +133,7 @@ def compare(recorded, seen):
     same_images = seen.images[:images] == recorded['roidb_indices'][:images]
     same_labels = seen.labels[:len(recorded['label_stats'])] == recorded['label_stats']
     ours, theirs = (np.array(losses[:ITERATIONS]) for losses in (seen.losses, recorded['losses']))
-    loss = float((np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1e-2)).max())
+    loss = float((np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1e-4)).max())     # recorded to 1e-7
     line = (f'images {"equal" if same_images else "DIFFER"} ({images}), '
             f'labels {"equal" if same_labels else "DIFFER"}, losses within {loss:.1e}')
     return line, same_images and same_labels and loss < LOSS
