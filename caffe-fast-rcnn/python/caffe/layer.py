@@ -126,7 +126,8 @@ class TorchLayer(Layer):
         """The outputs for these bottoms; keeps the tape that backward needs."""
         needs = self.propagate_down or [False] * len(bottom)
         param_needs = self.param_propagate_down or [False] * len(self.blobs)
-        inputs = [_leaf(b.tensor, need) for b, need in zip(bottom, needs)]
+        inputs = [_leaf(b.tensor, need and i not in self.nondiff)
+                  for i, (b, need) in enumerate(zip(bottom, needs))]
         self.weights = weights = [_leaf(b.tensor, need) for b, need in zip(self.blobs, param_needs)]
         record = any(needs) or any(param_needs)
         with torch.set_grad_enabled(record):
@@ -148,16 +149,17 @@ class TorchLayer(Layer):
             if self.strict and i < len(bottom) and propagate_down[i]:
                 raise ValueError(f'layer {self.name!r} ({self.type}) cannot propagate a gradient to its bottom {i}')
         roots = [(y, t.grad) for y, t in zip(outputs, top) if y.requires_grad]
-        wanted = [x for x, p in zip(inputs, propagate_down) if p] + [w for w in weights if w.requires_grad]
+        takes = [p and i not in self.nondiff for i, p in enumerate(propagate_down)]
+        wanted = [x for x, t in zip(inputs, takes) if t] + [w for w in weights if w.requires_grad]
         grads = [None] * len(wanted)
         if roots and wanted:
             ys, dys = zip(*roots)
             grads = torch.autograd.grad(ys, wanted, dys, retain_graph=True, allow_unused=True)
         grads = iter(grads)
         done = set()
-        for blob, wants in zip(bottom, propagate_down):
+        for blob, wants, take in zip(bottom, propagate_down, takes):
             if wants:
-                grad = next(grads)
+                grad = next(grads) if take else None
                 if id(blob) in done:
                     blob.grad = blob.grad if grad is None else blob.grad + grad
                 elif grad is None:

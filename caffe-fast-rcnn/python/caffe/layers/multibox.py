@@ -103,7 +103,8 @@ class MultiBoxLoss(NormalizedLoss):
             once = self.assign(batch.priors, batch, here) if self.param.use_prior_for_matching else None
             for l in range(match.shape[2]):
                 own = here if self.param.share_location else here[label[here] == l]
-                found, most[n, :, l] = once or self.assign(self.decode(batch, batch.codes[n, :, l]), batch, own)
+                boxes = None if once else self.decode(batch, batch.codes[n, :, l])
+                found, most[n, :, l] = once or self.assign(boxes, batch, own)
                 match[n, :, l] = np.where((found < 0) | np.isin(found, own), found, NOBODY)
         return match, most
 

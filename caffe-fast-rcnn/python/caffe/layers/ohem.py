@@ -24,7 +24,8 @@ def box_annotator_ohem(rois, loss, labels, weights, *, roi_per_img, ignore_label
     count = loss.numel()
     if rois.numel() != 5 * count or labels.numel() != count or weights.numel() % max(count, 1):
         raise ValueError(f'{count} losses want as many rois (of 5 numbers) and labels, and a multiple of '
-                         f'weights; got the shapes {tuple(rois.shape)}, {tuple(labels.shape)}, {tuple(weights.shape)}')
+                         f'weights; got the shapes {tuple(rois.shape)}, {tuple(labels.shape)}, '
+                         f'{tuple(weights.shape)}')
     if loss.is_meta:
         return labels.clone(), weights.clone()
     image = rois.reshape(len(rois), 5, -1)[:, 0].reshape(-1).long()

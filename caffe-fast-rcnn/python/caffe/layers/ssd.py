@@ -113,8 +113,8 @@ def split_predictions(loc, conf, count, classes, shared):
     images, per_prior = len(loc), 1 if shared else classes
     if loc.numel() != images * count * per_prior * 4 or conf.numel() != images * count * classes:
         raise ValueError(f'{count} priors and {classes} classes want {images} x {count * per_prior * 4} '
-                         f'locations and {images} x {count * classes} scores; got the shapes {tuple(loc.shape)} and '
-                         f'{tuple(conf.shape)}')
+                         f'locations and {images} x {count * classes} scores; got the shapes '
+                         f'{tuple(loc.shape)} and {tuple(conf.shape)}')
     return loc.reshape(images, count, per_prior, 4), conf.reshape(images, count, classes)
 
 
