@@ -633,6 +633,16 @@ def test_upsample_with_a_mask(more, size, tmp_path):
     close(answer(tmp_path, 'Upsample', [x, mask], f'upsample_param {{ {more} }}')[0], places_by_hand(x, mask, size))
 
 
+def test_softmax_loss_weighs_classes(tmp_path):
+    scores, labels, weights = rng().standard_normal((2, 3, 4)), rng(1).integers(0, 3, (2, 4)), (0.5, 2.0, 1.5)
+    more = f'weight_by_label_freqs: true ignore_label: 2 {" ".join(f"class_weighting: {w}" for w in weights)}'
+    logs = log_softmax(scores)
+    terms = [-weights[labels[n, i]] * logs[n, labels[n, i], i] for n, i in np.ndindex(2, 4) if labels[n, i] != 2]
+    close(answer(tmp_path, 'SoftmaxWithLoss', [scores, labels], f'loss_param {{ {more} }}')[0], sum(terms) / len(terms))
+    with pytest.raises(ValueError, match='3 classes want as many class_weighting; got 2'):
+        answer(tmp_path, 'SoftmaxWithLoss', [scores, labels], 'loss_param { weight_by_label_freqs: true class_weighting: 1 class_weighting: 2 }')
+
+
 def test_upsample_undoes_pooling(tmp_path):
     """SegNet's pair: the maxima return to their places, 5 x 7 from 3 x 4."""
     x = rng().random((1, 2, 5, 7)) + 1

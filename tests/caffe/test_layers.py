@@ -9,7 +9,6 @@ import torch
 import caffe
 from caffe import layer as layer_module
 from caffe.layers import conv
-from caffe.proto import caffe_pb2
 import fork_cases
 import layer_cases
 from helpers import data, layer, net_from
@@ -37,31 +36,6 @@ def test_layer(kind, i, phase, tmp_path):
 
 def test_every_type_has_a_case():
     assert set(caffe.layer_type_list()) - SOURCES == set(CASES)
-
-
-# Fields of a type's own messages that it need not read, and why.
-NOT_READ = {
-    'engine': 'chooses between implementations of the original',
-    'force_nd_im2col': 'chooses between implementations of the original',
-    'stable_prod_grad': 'the gradient of PROD is always the stable one',
-    'debug_info': 'logging of the original',
-}
-NOT_READ_BY = {
-    'Im2col': {'num_output', 'bias_term', 'group', 'weight_filler', 'bias_filler'},     # it only rearranges
-    'Pooling': {'torch_pooling'},
-    'SmoothL1LossOHEM': {'ignore_label'},       # it has no labels
-    'MultiBoxLoss': {'ignore_label'},           # every object counts, or is difficult
-}
-
-
-@pytest.mark.parametrize('kind', sorted(CASES))
-def test_no_field_is_ignored(kind):
-    cls = layer_module.layer_class(kind)
-    params = caffe_pb2.LayerParameter()
-    for message in cls.messages:
-        fields = {f.name for f in getattr(params, message).DESCRIPTOR.fields}
-        left = fields - set(cls.fields) - set(NOT_READ) - NOT_READ_BY.get(kind, set())
-        assert not left, f'{kind} does not read {sorted(left)} of {message}'
 
 
 BAD = [

@@ -68,8 +68,10 @@ def class_index(label, valid, classes, ignore):
 @layer('SoftmaxWithLoss', 'softmax_param', 'loss_param', loss=True, nondiff=(1,))
 class SoftmaxWithLoss(NormalizedLoss):
     """- log softmax(x)[label], summed over the places whose label is not ignore_label, over the normalizer.
-    No term exceeds -log of the smallest float. A second top receives the softmax."""
-    fields = ('axis', 'ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer')
+    No term exceeds -log of the smallest float. A second top receives the softmax. With weight_by_label_freqs
+    (SegNet) each term is multiplied by class_weighting[label]."""
+    fields = ('axis', 'ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer',
+              'weight_by_label_freqs', 'class_weighting')
 
     def compute(self, x, label):
         loss, scores, _ = self.evaluate(x, label)
@@ -83,6 +85,11 @@ class SoftmaxWithLoss(NormalizedLoss):
         scores = F.log_softmax(x, axis)
         index = class_index(label, valid, x.shape[axis], self.field('ignore_label'))
         terms = self.term(scores.gather(axis, index))
+        if self.field('weight_by_label_freqs'):
+            weights = self.field('class_weighting')
+            if len(weights) != x.shape[axis]:
+                raise ValueError(f'{x.shape[axis]} classes want as many class_weighting; got {len(weights)}')
+            terms = terms * x.new_tensor(weights)[index]
         if valid is not None:
             terms = torch.where(valid, terms, 0.0)
         return terms.sum() / self.normalizer(outer, inner, valid), scores, terms
