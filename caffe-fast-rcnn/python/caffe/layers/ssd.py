@@ -127,8 +127,7 @@ class DetectionOutput(TorchLayer):
     For each class but background_label_id: scores above confidence_threshold, the nms_param.top_k best,
     non-maximum suppression; then the keep_top_k best of all classes. -1 or nothing: all. """
     fields = ('num_classes', 'share_location', 'background_label_id', 'nms_param', 'code_type', 'keep_top_k',
-              'variance_encoded_in_target', 'confidence_threshold', 'save_output_param', 'visualize',
-              'visualize_threshold', 'save_file')
+              'variance_encoded_in_target', 'confidence_threshold', 'save_output_param', 'visualize')
 
     def setup(self, bottom, top):
         if self.param.save_output_param.output_directory or self.param.visualize:

@@ -1,0 +1,92 @@
+"""The compatibility page: `python -m caffe.compat` rewrites the table in caffe-fast-rcnn/README.md from the registry.
+
+IGNORED is also what the tests allow a layer not to read of its own parameter message.
+"""
+import pathlib
+
+from . import layer, netparam
+from .proto import caffe_pb2
+
+README = pathlib.Path(__file__).parents[2] / 'README.md'
+MARKS = '<!-- table: python -m caffe.compat -->\n', '<!-- end of table -->\n'
+
+_CHOICE = 'a choice of implementation'
+_MOVED = 'an error says that it belongs to `transform_param`'
+_MOVED_FIELDS = dict.fromkeys(('scale', 'mean_file', 'crop_size', 'mirror'), _MOVED)
+
+# Fields that no layer reads, and why.
+IGNORED = {
+    'engine': _CHOICE,
+    'force_nd_im2col': _CHOICE,
+    'stable_prod_grad': 'the gradient of PROD is always the stable one',
+    'debug_info': 'a log of the net that the original unrolls',
+}
+# Fields that a type does not read, and why.
+IGNORED_BY = {
+    'Data': _MOVED_FIELDS, 'ImageData': _MOVED_FIELDS, 'WindowData': _MOVED_FIELDS,
+    'DetectionOutput': dict.fromkeys(('visualize_threshold', 'save_file'), 'they go with `visualize`, which raises'),
+    'Im2col': dict.fromkeys(('num_output', 'bias_term', 'group', 'weight_filler', 'bias_filler'),
+                            'it rearranges and has no filters'),
+    'MultiBoxLoss': {'ignore_label': 'the background has `background_label_id`'},
+    'Python': {'share_in_parallel': 'each worker has its own net and layer'},
+    'SmoothL1LossOHEM': {'ignore_label': 'there are no labels'},
+}
+
+_DRAWS = 'draws other random numbers'
+_NOTES = {
+    'BatchReindex': 'an index out of range raises',
+    'Crop': 'the second bottom may ask for a gradient, which is zero',
+    'Data': 'LEVELDB needs the package plyvel; `rand_skip` and crops draw other random numbers',
+    'DetectionOutput': '`save_output_param.output_directory` and `visualize` raise: it writes and shows nothing',
+    'Dropout': _DRAWS,
+    'DummyData': _DRAWS,
+    'HDF5Data': 'other orders with `shuffle`',
+    'HDF5Output': 'the file appears when it is whole: at the end, or by `close()`',
+    'ImageData': _DRAWS,
+    'Pooling': 'STOCHASTIC ' + _DRAWS,
+    'Python': 'also with several solvers; a `backward` that writes no diff means zero',
+    'ROIPooling': 'forward and backward on the CPU as well',
+    'SmoothL1Loss': 'forward and backward on the CPU as well',
+    'Split': 'never inserted by the net',
+    'WindowData': _DRAWS,
+}
+
+
+def schema(message):
+    """Names of the fields of LayerParameter's field `message`."""
+    return list(caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[message].message_type.fields_by_name)
+
+
+def ignored(kind):
+    """{field of the type's own messages that it does not honour: why}."""
+    reasons = {**IGNORED, **IGNORED_BY.get(kind, {})}
+    cls = layer.layer_class(kind)
+    left = [f for m in cls.messages for f in schema(m) if f not in cls.fields]
+    return {f: reasons.get(f, 'unknown') for f in left}
+
+
+def row(kind):
+    cls = layer.layer_class(kind)
+    left = {}
+    for field, why in ignored(kind).items():
+        left.setdefault(why, []).append(f'`{field}`')
+    notes = [f'{", ".join(fields)}: {why}' for why, fields in left.items()] + [_NOTES.get(kind, '')]
+    family = cls.__module__.rsplit('.', 1)[1]
+    messages = ', '.join(f'`{m}`' for m in cls.messages)
+    return f'| {kind} | [{family}](python/caffe/layers/{family}.py) | {messages} | {"; ".join(filter(None, notes))} |\n'
+
+
+def table():
+    head = '| type | family | parameters | not honoured, or different |\n|---|---|---|---|\n'
+    return head + ''.join(row(kind) for kind in layer.layer_type_list())
+
+
+def main():
+    text = README.read_text()
+    before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
+    with netparam.atomic_write(README) as path:
+        pathlib.Path(path).write_text(before + MARKS[0] + table() + MARKS[1] + after)
+
+
+if __name__ == '__main__':
+    main()
