@@ -87,6 +87,9 @@ def test_a_missing_net_names_those_there_are():
 # --------------------------------------------------------------------------------------------- prepare, proposals
 def test_published_schedules():
     assert prepare.iterations('pascal_voc', None) == ((80000, 40000, 80000, 40000), (70000,), (40000,))
+    assert prepare.four_iterations(5, 100) == (5, 5, 5, 5) and prepare.four_iterations([4, 3, 2, 1], 100) == (4, 3, 2, 1)
+    assert prepare.four_iterations(None, 100) == (2000, 2000, 1000, 2000)
+    assert prepare.four_iterations(None, 6000) == (48000, 40000, 24000, 40000)
     assert prepare.iterations('mine', (4, 3, 2, 1)) == ((4, 3, 2, 1), (4,), (3,))
 
 

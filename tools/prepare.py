@@ -13,6 +13,8 @@ from _init_paths import ROOT
 
 # Iterations of the published schedules: alternating optimization (four stages), end to end, Fast R-CNN
 PUBLISHED = {'imagenet': ((320000,) * 4, 320000, 320000), 'pascal_voc': ((80000, 40000, 80000, 40000), 70000, 40000)}
+# An own dataset that says nothing of anchors gets those for objects of 32 to 512 pixels, for it may have small ones
+OWN_ANCHORS = {'scales': [2, 4, 8, 16, 32], 'ratios': [0.5, 1, 2]}
 METHODS = ('faster_rcnn_alt_opt', 'faster_rcnn_end2end', 'fast_rcnn')
 
 
@@ -36,9 +38,9 @@ def prepare(net, dataset, method):
     from datasets.factory import describe, is_path, register
     from generate import BACKBONES, generate
     data = register(dataset) if is_path(dataset) else describe(dataset)
-    iters = data.max_iters and (data.max_iters if isinstance(data.max_iters, list) else [data.max_iters])
-    iters = iters and tuple(iters * (4 // len(iters)))
-    generate(data.name, net, data.num_classes, anchors=data.anchors, max_iters=iters)
+    own = data.name not in PUBLISHED
+    iters = four_iterations(data.max_iters, len(data.splits[data.train])) if own else None
+    generate(data.name, net, data.num_classes, anchors=data.anchors or (OWN_ANCHORS if own else None), max_iters=iters)
     cfg = cfg_file(data.name, method)
     return {'MODELS': os.path.join('models', data.name, net, method), 'CFG': cfg, 'STAGES': stages(cfg),
             'TRAIN_IMDB': data.train_imdb, 'TEST_IMDB': data.test_imdb,
@@ -59,6 +61,17 @@ def stages(cfg):
     import yaml
     with open(os.path.join(ROOT, cfg)) as f:
         return 2 if yaml.safe_load(f)['TEST']['HAS_RPN'] else 1
+
+
+def four_iterations(given, images):
+    """Iterations of the four training stages of an own dataset: as given, one number or four, or by the number of its
+    images: each eight times, 2000 at the least and the published numbers at the most, half of it for the second RPN."""
+    if given:
+        given = given if isinstance(given, list) else [given]
+        return tuple(given * (4 // len(given)))
+    wanted = max(2000, 8 * images)
+    rpn, fast_rcnn = (min(wanted, most) for most in PUBLISHED['pascal_voc'][0][:2])
+    return rpn, fast_rcnn, rpn // 2, fast_rcnn
 
 
 def iterations(dataset, four):

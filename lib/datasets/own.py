@@ -11,8 +11,9 @@ The rest may be left out:
     base: 0                         the number of the first pixel, 0 or 1; default: imagenet 0; voc 0 if a
                                     coordinate of the whole dataset lies in [0, 1), else 1
     cfg: {TRAIN: {SCALES: [480]}}   settings, as in experiments/cfgs
-    anchors: {scales: [8, 16], ratios: [0.5, 1, 2]}
-    max_iters: 4000                 or four numbers: one per training stage
+    anchors: {scales: [8, 16], ratios: [0.5, 1, 2]}      default scales 2 4 8 16 32 (times 16 pixels), ratios as here
+    max_iters: 4000                 or four numbers, one per training stage; default by the number of images
+                                    (tools/prepare.py)
 
 AP is VOC's area under the curve at IoU > 0.5; difficult objects count neither way and are not trained on.
 """

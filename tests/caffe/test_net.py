@@ -201,6 +201,7 @@ def test_copy_from_says_what_does_not_fit(tmp_path):
     (data('data', 1, 2) + data('data', 1, 2), "top 'data' is already made"),
     (data('data', 1, 2) + layer('x', 'ReLU', 'data', more='loss_weight: 1 loss_weight: 2'), '2 loss_weight for 1 tops'),
     (data('data', 1, 2) + layer('x', 'ReLU', 'data', more='param { lr_mult: 1 }'), '1 param {} for 0 parameter blobs'),
+    (data('data', 1, 2) + layer('x', 'InnerProduct', 'data'), "layer 'x' \\(InnerProduct\\), bottom shapes \\(1, 2\\): num_output"),
     (data('a', 1, 2) + data('b', 1, 3) + layer('x', 'Eltwise', 'a b'), "layer 'x' \\(Eltwise\\).*\\(1, 2\\), \\(1, 3\\)"),
 ])
 def test_wrong_nets(tmp_path, text, message):
