@@ -1,7 +1,7 @@
 """Small cases of the layer types that forks of Caffe added, for layer_cases.check_layer."""
 import numpy as np
 
-from layer_cases import FILL, ROIS, TEST, TRAIN, case, distinct, fixed, positive, whole, x
+from layer_cases import CLASS_WEIGHTS, FILL, ROIS, case, distinct, fixed, positive, whole, x
 
 PRIORS = 'prior_box_param { min_size: 8 min_size: 20 max_size: 15 max_size: 40 aspect_ratio: 2 aspect_ratio: 3 %s }'
 DETECT = 'detection_output_param { num_classes: 3 code_type: CENTER_SIZE nms_param { nms_threshold: 0.4 top_k: 9 } %s }'
@@ -41,7 +41,7 @@ CASES = {
     'DetectionOutput': [case(x(2, 48), positive(2, 36), priors, more=DETECT % 'keep_top_k: 5 confidence_threshold: 0.5')],
     'FocalLoss': [case(x(4, 5), whole(5, 4)),
                   case(x(2, 5, 3), whole(5, 2, 3), tops=2, more='focal_loss_param { gamma: 0.7 alpha: 0.5 } loss_param { ignore_label: 1 }'),
-                  case(x(4, 5), whole(5, 4), more='focal_loss_param { type: LINEAR gamma: 3 beta: 0.5 }')],
+                  case(x(4, 5), whole(5, 4), more='focal_loss_param { type: LINEAR gamma: 3 beta: 0.5 } loss_param { %s }' % CLASS_WEIGHTS)],
     'HSwish': [case(x(2, 3, 4))],
     'HardSwish': [case(distinct(2, 3, 4))],
     'Interp': [case(x(2, 3, 4, 5), more='interp_param { height: 7 width: 3 }'),
@@ -73,7 +73,7 @@ CASES = {
     'SmoothL1LossOHEM': [case(x(4, 8), x(4, 8), tops=2),
                          case(x(4, 8, 1, 1), x(4, 8, 1, 1), whole(2, 4, 8, 1, 1), tops=2,
                               more='loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 128 }')],
-    'SoftmaxWithLossOHEM': [case(x(4, 5), whole(5, 4), tops=3), case(x(2, 5, 3), whole(5, 2, 3), more='loss_param { ignore_label: 1 }')],
+    'SoftmaxWithLossOHEM': [case(x(4, 5), whole(5, 4), tops=3), case(x(2, 5, 3), whole(5, 2, 3), more='loss_param { ignore_label: 1 %s }' % CLASS_WEIGHTS)],
     'Unpooling': [case(x(2, 3, 2, 3), lambda rng: rng.permuted(np.tile(np.arange(24.), (2, 3, 1)), axis=2)[:, :, :6].reshape(2, 3, 2, 3),
                        more='unpooling_param { kernel_size: 2 stride: 2 }'),
                   case(x(2, 3, 2, 3), more='unpooling_param { unpool: AVE kernel_size: 3 stride: 2 pad: 1 }'),

@@ -54,6 +54,7 @@ def case(*bottoms, more='', **options):
 
 
 FILL = 'weight_filler { type: "gaussian" std: 0.5 } bias_filler { type: "gaussian" std: 0.5 }'
+CLASS_WEIGHTS = 'weight_by_label_freqs: true ' + ' '.join(f'class_weighting: {w}' for w in (1, 2, 0.5, 3, 1))
 CONT = fixed([[0, 0], [1, 1], [0, 1]])
 ROIS = fixed([[0, 0, 0, 60, 40], [1, 16, 8, 90, 70], [1, 40, 40, 30, 30], [0, 300, 300, 400, 400],
               [0, 23, 7.9, 24, 40.1]])
@@ -304,6 +305,7 @@ CASES = {
         case(
             x(2, 5, 3), whole(5, 2, 3), more='loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 7 }'
         ),
+        case(x(2, 5, 3), whole(5, 2, 3), more=f'loss_param {{ {CLASS_WEIGHTS} }}'),
     ],
     'Split': [case(x(2, 3), tops=3)],
     'Swish': [case(x(2, 3, 4), more='swish_param { beta: 1.3 }')],

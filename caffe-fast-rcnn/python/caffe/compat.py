@@ -12,6 +12,7 @@ MARKS = '<!-- table: python -m caffe.compat -->\n', '<!-- end of table -->\n'
 
 _CHOICE = 'a choice of implementation'
 _MOVED = 'an error says that it belongs to `transform_param`'
+_SEGNET = dict.fromkeys(('weight_by_label_freqs', 'class_weighting'), 'SegNet has them in SoftmaxWithLoss alone')
 _MOVED_FIELDS = dict.fromkeys(('scale', 'mean_file', 'crop_size', 'mirror'), _MOVED)
 
 # Fields that no layer reads, and why.
@@ -27,9 +28,11 @@ IGNORED_BY = {
     'DetectionOutput': dict.fromkeys(('visualize_threshold', 'save_file'), 'they go with `visualize`, which raises'),
     'Im2col': dict.fromkeys(('num_output', 'bias_term', 'group', 'weight_filler', 'bias_filler'),
                             'it rearranges and has no filters'),
-    'MultiBoxLoss': {'ignore_label': 'the background has `background_label_id`'},
+    'InfogainLoss': _SEGNET,
+    'MultiBoxLoss': {'ignore_label': 'the background has `background_label_id`', **_SEGNET},
     'Python': {'share_in_parallel': 'each worker has its own net and layer'},
-    'SmoothL1LossOHEM': {'ignore_label': 'there are no labels'},
+    'SigmoidCrossEntropyLoss': _SEGNET,
+    'SmoothL1LossOHEM': {'ignore_label': 'there are no labels', **_SEGNET},
 }
 
 _DRAWS = 'draws other random numbers'

@@ -1,8 +1,8 @@
-"""Box arithmetic that layers share: overlaps, non-maximum suppression, SSD's codes of one box relative to
-another.
+"""Box arithmetic that layers share: overlaps, non-maximum suppression, SSD's codes of boxes.
 
 Boxes are rows x1 y1 x2 y2. offset 0: coordinates of edges, width x2 - x1; 1: whole pixels, ends included,
-width x2 - x1 + 1. """
+width x2 - x1 + 1.
+"""
 import numpy as np
 import torch
 
@@ -10,11 +10,12 @@ BLOCK = 1024        # boxes decided at a time: bounds the memory of their overla
 
 
 def overlaps(a, b, offset=0):
-    """Intersection over union (A, B) of boxes a (A, 4) and b (B, 4); a box without area overlaps nothing."""
+    """Intersection over union (A, B) of boxes a (A, 4) and b (B, 4); 0 for a box of no or infinite area."""
     area_a, area_b = ((x[:, 2:] - x[:, :2] + offset).clamp(min=0).prod(1) for x in (a, b))
     shared = torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2]) + offset
     shared = shared.clamp(min=0).prod(2)
-    return shared / (area_a[:, None] + area_b - shared).clamp(min=torch.finfo(a.dtype).tiny)
+    union = (area_a[:, None] + area_b - shared).clamp(min=torch.finfo(a.dtype).tiny)
+    return (shared / union).nan_to_num(0.0)
 
 
 def nms(boxes, threshold, offset=0, eta=1.0, limit=None):
@@ -57,8 +58,7 @@ def encode(boxes, priors, variances, code_type):
 
 def decode(code, priors, variances, code_type):
     """Boxes (..., 4) from predictions. CORNER: corners move by code * variance; CORNER_SIZE: by that times
-    the prior's size; CENTER_SIZE: the centre moves by it, and the size is multiplied by exp(code *
-    variance)."""
+    the prior's size; CENTER_SIZE: so does the centre, and the size is multiplied by exp(code * variance)."""
     code = code * variances
     if code_type != 'CENTER_SIZE':
         return priors + code * _unit(priors, code_type)

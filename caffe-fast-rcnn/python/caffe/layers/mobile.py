@@ -1,5 +1,4 @@
-"""Layers of compact nets: depthwise convolutions, ShuffleNet's ShuffleChannel, SENet's Axpy, and their
-activations."""
+"""Layers of compact nets: depthwise convolutions, ShuffleNet's ShuffleChannel, SENet's Axpy, activations."""
 import torch.nn.functional as F
 
 from ..layer import layer

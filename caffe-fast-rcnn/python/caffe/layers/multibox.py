@@ -3,8 +3,11 @@ and classes.
 
 Liu et al., SSD: Single Shot MultiBox Detector, 2016, section 2.2. Shapes: N images, K classes, P priors, T
 objects of all images, M matches, L = 1 box per prior with share_location, else K. Boxes are rows x1 y1 x2 y2
-relative to the image: 0..1. Which prior goes with which object is decided in numpy, outside autograd; the
-loss of the chosen is one expression in torch. """
+relative to the image: 0..1.
+
+Which prior goes with which object is decided in numpy, outside autograd; the loss of the chosen is one
+expression in torch.
+"""
 import typing
 
 import numpy as np
@@ -40,8 +43,10 @@ class MultiBoxLoss(NormalizedLoss):
     2. mine by loss: MAX_NEGATIVE neg_pos_ratio negatives for each match, among priors that overlap every
        object less than neg_overlap; HARD_EXAMPLE the sample_size priors of the image with the largest
        location and class loss, others drop out; NONE all priors
-    3. sum the location loss of matches and the class loss of matches and negatives A loss whose
-       propagate_down is false does not count. An image without objects has no negatives, but with NONE. """
+    3. sum the location loss of matches and the class loss of matches and negatives
+    A loss whose propagate_down is false does not count. An image without objects has no negatives, but with
+    NONE. The gradient is that of this sum, also with encode_variance_in_target.
+    """
     fields = ('loc_loss_type', 'conf_loss_type', 'loc_weight', 'num_classes', 'share_location', 'match_type',
               'overlap_threshold', 'use_prior_for_matching', 'background_label_id', 'use_difficult_gt',
               'do_neg_mining', 'neg_pos_ratio', 'neg_overlap', 'code_type', 'encode_variance_in_target',

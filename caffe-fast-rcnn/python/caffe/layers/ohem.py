@@ -1,10 +1,9 @@
-"""Online hard example mining as R-FCN trains with it: losses that tell each region's share, and the choice of
-the hardest.
+"""Online hard example mining as R-FCN trains with it. Shrivastava et al., 2016; Dai et al., R-FCN, 2016.
 
-Shrivastava et al., 2016; Dai et al., R-FCN, 2016. SoftmaxWithLossOHEM and SmoothL1LossOHEM give per-region
-losses, an Eltwise adds them, BoxAnnotatorOHEM keeps the labels and weights of the largest, and those feed the
-losses that train. Shapes: R regions, K classes, C numbers per region; per-region blobs may have spatial axes,
-each place of which counts as a region. """
+SoftmaxWithLossOHEM and SmoothL1LossOHEM give per-region losses, an Eltwise adds them, BoxAnnotatorOHEM keeps
+the labels and weights of the largest, and those feed the losses that train.
+Shapes: R regions, C numbers per region. Blobs of regions may have spatial axes; then each place is one.
+"""
 import math
 
 import torch
@@ -54,9 +53,9 @@ class SmoothL1LossOHEM(NormalizedLoss):
     optional third bottom. The second top (R, 1, ...) receives the sum over axis 1 for each place, and passes
     no gradient on.
 
-    R and the places behind axis 1 are the outer and inner number of normalization; sigma other than 1 does
-    not exist here. The gradient is that of the sum, so it holds w once (the original leaves it out: the same
-    for weights 0 and 1). """
+    normalization counts R as outer and the places behind axis 1 as inner; there is no sigma but 1. The
+    gradient holds w once, as that of the sum does (the original leaves it out: the same for 0 and 1).
+    """
     fields = ('normalization', 'normalize', 'pre_fixed_normalizer')
 
     def compute(self, x, target, weight=None):

@@ -1,8 +1,8 @@
-"""Proposal: the region proposal layer in the engine itself, as PVANET's and other forks of Caffe have it in
-C++.
+"""Proposal: regions from an RPN, in the engine itself, as PVANET's and other forks of Caffe have it.
 
-Ren et al., Faster R-CNN, 2015, section 3. Shapes: N images, A = ratios x scales anchors per position, (H, W)
-feature map. """
+Ren et al., Faster R-CNN, 2015, section 3.
+Shapes: N images, A = ratios x scales anchors per position, (H, W) feature map.
+"""
 import torch
 
 from ..layer import TorchLayer, layer
@@ -16,8 +16,10 @@ class Proposal(TorchLayer):
     x2, y2 in pixels, ends included) and scores (R,).
 
     1. anchors moved by deltas and clipped to the image; smaller than min_size x scale on a side: score 0
-    2. the pre_nms_topn best of each image, 3. nms_thresh, 4. the post_nms_topn best. R is at most N
-       post_nms_topn. """
+    2. the pre_nms_topn best of each image
+    3. dropped: those that overlap a better one by more than nms_thresh
+    4. the post_nms_topn best of each image
+    """
     fields = ('feat_stride', 'base_size', 'min_size', 'ratio', 'scale', 'pre_nms_topn', 'post_nms_topn',
               'nms_thresh')
 
@@ -43,8 +45,7 @@ class Proposal(TorchLayer):
         return (torch.cat([image, torch.cat(regions)], 1), torch.cat(kept_scores))[:self.num_tops]
 
     def propose(self, scores, deltas, info, grid):
-        """Regions (R, 4) and scores (R,) of one image. scores (A, H, W), deltas (4 A, H, W), grid (H W A,
-        4)."""
+        """Regions (R, 4) and scores (R,) from scores (A, H, W), deltas (4 A, H, W), grid (H W A, 4)."""
         scores = scores.permute(1, 2, 0).reshape(-1)
         deltas = deltas.reshape(-1, 4, *deltas.shape[1:]).permute(2, 3, 0, 1).reshape(-1, 4)
         boxes = decode(deltas, grid + grid.new_tensor([0, 0, 1, 1]), 1, 'CENTER_SIZE')      # x2 + 1: its edge

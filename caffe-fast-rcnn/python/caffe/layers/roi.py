@@ -2,7 +2,8 @@
 PSROIPooling (means of a channel for each bin).
 
 Shapes: N images, C channels, (H, W) feature map, R regions, (p, q) grid. For ROIPooling bin_edges holds all
-the rounding; the compiled CPU version and the plain torch version start from its bins and agree exactly. """
+the rounding; the compiled CPU version and the plain torch version start from its bins and agree exactly.
+"""
 import torch
 import torch.nn.functional as F
 
@@ -133,7 +134,8 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
 
     Edges as in Detectron: a region is at least one cell long, points up to one cell outside count as on the
     rim, those beyond as 0; sampling_ratio 0 takes as many points along each side as a bin has cells, rounded
-    up. (Some forks take the maximum instead.) """
+    up. (Some forks take the maximum instead.)
+    """
     check_regions(rois, pooled_h, pooled_w)
     if x.is_meta:
         return x.new_empty(len(rois), x.shape[1], pooled_h, pooled_w)
@@ -151,8 +153,7 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
 
 
 def taps(start, end, scale, bins, samples, size):
-    """Which cells along one axis, and how much of each, make the mean over a bin: (R, bins, T) int64 and
-    weights."""
+    """The cells along one axis that make the mean over a bin, (R, bins, T) int64, and how much of each."""
     start, length = start * scale, ((end - start) * scale).clamp(min=1)
     step = (length / bins)[:, None, None]
     count = torch.full_like(step, samples) if samples else step.ceil()
@@ -169,9 +170,9 @@ def taps(start, end, scale, bins, samples, size):
 
 @layer('PSROIPooling', nondiff=(1,), strict=False)
 def psroi_pooling(x, rois, *, spatial_scale, output_dim, group_size):
-    """x (N, output_dim g g, H, W), g = group_size, and rois (R, 5, as for ROIPooling) to (R, output_dim, g,
-    g): bin (i, j) of output c is the mean of channel (c g + i) g + j over the bin, 0 where it is empty. Dai
-    et al., R-FCN, 2016, section 2.
+    """x (N, output_dim g g, H, W), g = group_size, and rois (R, 5, as for ROIPooling) to
+    (R, output_dim, g, g): bin (i, j) of output c is the mean of channel (c g + i) g + j over the bin, 0
+    where it is empty. Dai et al., R-FCN, 2016, section 2.
 
     Corners are rounded, halves away from zero; the end is included; a region is at least 0.1 cells long.
     """

@@ -10,15 +10,17 @@ from .pooling import per_side
 
 @layer('BN')
 class BN(TorchLayer):
-    """The older batch normalisation, scale and shift in one. Bottom (N, C, ...); each blob (1, C, 1, 1). Two
-    dialects:
+    """The older batch normalisation, scale and shift in one; each blob (1, C, 1, 1). Two dialects share it.
 
     PSPNet's: scale (x - mean) / sqrt(var + eps) + shift; blobs scale, shift, running mean and variance, of
     which the last two are not learned. Training takes the batch's mean and (biased) variance, and moves the
-    running ones to momentum old + (1 - momentum) new; testing and `frozen` take the running ones; frozen
-    blobs are not learned at all. SegNet's, where scale_filler, shift_filler or bn_mode is given: blobs scale
-    and shift. LEARN normalises by the batch in both phases (eps 1e-9 unless given); INFERENCE is scale x +
-    shift, for files with the statistics folded in. """
+    running ones to momentum old + (1 - momentum) new; testing and `frozen` take the running ones. Frozen
+    blobs are not learned at all.
+
+    SegNet's, where scale_filler, shift_filler or bn_mode is given: blobs scale and shift. LEARN normalises
+    by the batch in both phases (eps 1e-9 unless given); INFERENCE is scale x + shift, for files with the
+    statistics folded in.
+    """
     fields = ('slope_filler', 'bias_filler', 'momentum', 'eps', 'frozen', 'scale_filler', 'shift_filler',
               'bn_mode')
 
@@ -73,9 +75,9 @@ def constant(value):
 
 @layer('Interp')
 class Interp(TorchLayer):
-    """(N, C, H, W) resized bilinearly, corners on corners, to height x width, or to (H - 1) (zoom_factor - 1)
-    + H, or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk and then zoomed. pad_beg and pad_end, not
-    above 0, cut the rims first."""
+    """(N, C, H, W) resized bilinearly, corners on corners: to height x width, or to
+    H + (H - 1) (zoom_factor - 1), or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk and then zoomed.
+    pad_beg and pad_end, not above 0, cut the rims first."""
     fields = ('height', 'width', 'zoom_factor', 'shrink_factor', 'pad_beg', 'pad_end')
 
     def compute(self, x):
@@ -104,7 +106,7 @@ class Interp(TorchLayer):
 
 def put_back(x, mask, height, width):
     """Zeros (N, C, height, width) with each x where mask, a position y width + x per value, says; of several
-    the last stays."""
+    for one place one stays."""
     if x.shape != mask.shape:
         raise ValueError(f'the mask must have the shape of the first bottom, {tuple(x.shape)}; '
                          f'got {tuple(mask.shape)}')

@@ -1,8 +1,8 @@
-"""Layers of SSD nets: Permute, Normalize, PriorBox, DetectionOutput. Liu et al., SSD: Single Shot MultiBox
-Detector, 2016.
+"""Layers of SSD nets: Permute, Normalize, PriorBox, DetectionOutput. The loss is in multibox.
 
-Shapes: N images, K classes, P priors, L = 1 box per prior with share_location, else K. Boxes are rows x1 y1
-x2 y2 relative to the image: 0..1. """
+Liu et al., SSD: Single Shot MultiBox Detector, 2016. Shapes: N images, K classes, P priors, L = 1 box per
+prior with share_location, else K. Boxes are rows x1 y1 x2 y2 relative to the image: 0..1.
+"""
 import torch
 
 from ..layer import TorchLayer, layer
@@ -20,9 +20,9 @@ def permute(x, *, order):
 
 @layer('Normalize')
 class Normalize(TorchLayer):
-    """x over its Euclidean length sqrt(sum x^2 + eps), across_spatial: of the sample, otherwise of the
-    channels at each place; times a learned scale per channel, (C,), or one for all (channel_shared), (). Liu
-    et al., ParseNet, 2015."""
+    """x over its Euclidean length sqrt(sum x^2 + eps), of the sample (across_spatial) or of the channels at
+    each place, times a learned scale per channel, (C,), or one for all (channel_shared), (). Liu et al.,
+    ParseNet, 2015."""
     fields = ('across_spatial', 'scale_filler', 'channel_shared', 'eps')
 
     def setup(self, bottom, top):
@@ -38,12 +38,13 @@ class Normalize(TorchLayer):
 
 @layer('PriorBox', nondiff=(0, 1), strict=False)
 class PriorBox(TorchLayer):
-    """Priors of a feature map (., ., H, W) on an image (., ., height, width), the second bottom: (1, 2, H W A
-    4), boxes and then variances. No values are read but the sizes of the bottoms.
+    """Priors on an image (., ., height, width), the second bottom, for a feature map (., ., H, W), the first:
+    (1, 2, H W A 4), boxes and then variances. Of the bottoms only the sizes are read.
 
     For each min_size, in pixels: a square of it; one of sqrt(min_size max_size); for each aspect_ratio r
-    other than 1, and with flip for 1 / r, the box min_size sqrt(r) x min_size / sqrt(r). Centres lie at (i +
-    offset) step. (Fractional sizes stay as they are; the first version of SSD cut them to whole pixels.) """
+    other than 1, and with flip for 1 / r, the box min_size sqrt(r) x min_size / sqrt(r). Centres lie at
+    (i + offset) step. Fractional sizes stay as they are (SSD's own code cuts them to whole pixels).
+    """
     fields = ('min_size', 'max_size', 'aspect_ratio', 'flip', 'clip', 'variance', 'img_size', 'img_h',
               'img_w', 'step', 'step_h', 'step_w', 'offset')
 
@@ -121,11 +122,11 @@ def split_predictions(loc, conf, count, classes, shared):
 @layer('DetectionOutput', nondiff=(0, 1, 2))
 class DetectionOutput(TorchLayer):
     """Codes (N, P L 4), scores (N, P K) and priors (1, 2, P 4) to detections (1, 1, D, 7): image, class,
-    score, x1, y1, x2, y2, ordered by image, class and falling score. Without any, D = N rows of -1 but for
-    the image.
+    score, x1, y1, x2, y2, ordered by image, class and falling score. Without any: N rows, -1 but the image.
 
     For each class but background_label_id: scores above confidence_threshold, the nms_param.top_k best,
-    non-maximum suppression; then the keep_top_k best of all classes. -1 or nothing: all. """
+    non-maximum suppression; then the keep_top_k best of all classes. -1 or nothing: all.
+    """
     fields = ('num_classes', 'share_location', 'background_label_id', 'nms_param', 'code_type', 'keep_top_k',
               'variance_encoded_in_target', 'confidence_threshold', 'save_output_param', 'visualize')
 
