@@ -1,7 +1,9 @@
-"""The `caffe` command: python -m caffe train | test | time | device_query | upgrade_net_text | upgrade_net_binary | upgrade_solver_proto_text.
+"""The `caffe` command: python -m caffe train | test | time | device_query | upgrade_net_text |
+upgrade_net_binary | upgrade_solver_proto_text.
 
 Flags as Caffe's, with one dash or two, as `-flag value` or `-flag=value`.
 """
+
 import argparse
 import signal
 import sys
@@ -25,8 +27,12 @@ FLAGS = {
     'level': dict(type=int, default=0, help='network level'),
     'stage': dict(default='', help='network stages, separated by commas'),
     'phase': dict(default='', choices=['', 'TRAIN', 'TEST'], help="the network's phase (time)"),
-    'sigint_effect': dict(default='stop', choices=['stop', 'snapshot', 'none'], help='what Ctrl-C does to training'),
-    'sighup_effect': dict(default='snapshot', choices=['stop', 'snapshot', 'none'], help='what SIGHUP does to training'),
+    'sigint_effect': dict(
+        default='stop', choices=['stop', 'snapshot', 'none'], help='what Ctrl-C does to training'
+    ),
+    'sighup_effect': dict(
+        default='snapshot', choices=['stop', 'snapshot', 'none'], help='what SIGHUP does to training'
+    ),
 }
 
 
@@ -58,11 +64,17 @@ def train(args):
     """Train, or go on with -snapshot, or fine-tune from -weights."""
     require(args, 'solver')
     if args.snapshot and args.weights:
-        raise SystemExit('caffe train: -snapshot goes on with a training, -weights starts one from weights; give one of them')
+        raise SystemExit(
+            'caffe train: -snapshot goes on with a training, -weights starts one from weights; give one of them'
+        )
     param = netparam.read_solver(args.solver)
     param.train_state.level = args.level
     param.train_state.stage.extend(stages(args))
-    numbers = gpus(args.gpu) or ([param.device_id] if param.solver_mode == caffe_pb2.SolverParameter.GPU and torch.cuda.is_available() else [])
+    numbers = gpus(args.gpu) or (
+        [param.device_id]
+        if param.solver_mode == caffe_pb2.SolverParameter.GPU and torch.cuda.is_available()
+        else []
+    )
     if len(numbers) > 1:
         parallel.launch(train_worker, len(numbers), (param.SerializeToString(), numbers, args))
     else:
@@ -133,7 +145,9 @@ def time_model(args):
     """Milliseconds of each layer, and of whole passes, over -iterations runs."""
     require(args, 'model')
     use_device(gpus(args.gpu)[:1])
-    net = Net(args.model, caffe.TEST if args.phase == 'TEST' else caffe.TRAIN, level=args.level, stages=stages(args))
+    net = Net(
+        args.model, caffe.TEST if args.phase == 'TEST' else caffe.TRAIN, level=args.level, stages=stages(args)
+    )
     net.run_forward()
     net.run_backward()
     last = len(net.layers) - 1
@@ -172,13 +186,23 @@ def device_query(args):
     for number in numbers:
         caffe.set_device(number)
         p = torch.cuda.get_device_properties(number)
-        logger.info('Device id: %d, name: %s, compute capability: %d.%d, total memory: %.1f GiB, multiprocessors: %d',
-                    number, p.name, p.major, p.minor, p.total_memory / 2 ** 30, p.multi_processor_count)
+        logger.info(
+            'Device id: %d, name: %s, compute capability: %d.%d, total memory: %.1f GiB, multiprocessors: %d',
+            number,
+            p.name,
+            p.major,
+            p.minor,
+            p.total_memory / 2**30,
+            p.multi_processor_count,
+        )
 
 
 COMMANDS = {'train': train, 'test': test, 'time': time_model, 'device_query': device_query}
-UPGRADES = {'upgrade_net_text': netparam.upgrade_net_text, 'upgrade_net_binary': netparam.upgrade_net_binary,
-            'upgrade_solver_proto_text': netparam.upgrade_solver_text}
+UPGRADES = {
+    'upgrade_net_text': netparam.upgrade_net_text,
+    'upgrade_net_binary': netparam.upgrade_net_binary,
+    'upgrade_solver_proto_text': netparam.upgrade_solver_text,
+}
 
 
 def parser():
@@ -197,7 +221,7 @@ def parser():
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    flags_first = [a for a in argv if a in COMMANDS]        # gflags takes flags before the command too
+    flags_first = [a for a in argv if a in COMMANDS]  # gflags takes flags before the command too
     if flags_first and argv[0] != flags_first[0]:
         argv = [flags_first[0]] + [a for i, a in enumerate(argv) if i != argv.index(flags_first[0])]
     args = parser().parse_args(argv)

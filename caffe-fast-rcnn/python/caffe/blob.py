@@ -1,12 +1,15 @@
-"""Blob: an array that layers exchange, with its diff, seen as numpy on the host and as torch on the engine's device.
+"""Blob: an array that layers exchange, with its diff, seen as numpy on the host and as torch on the engine's
+device.
 
 Three rules keep pycaffe's meaning:
 - Taking `.data` or `.diff` counts as a write: the host copy is the truth until the device next reads it.
-- On the CPU a view that somebody still holds follows the blob: when a forward or backward pass ends, its results are copied into
-  that memory (`settle`), as they would have been written there by Caffe.
-- A tensor that the engine put here may share memory with another blob's (a slice, a reshape, a passed-through diff); it is copied before
-  a view of it leaves the engine, so a write reaches this blob only.
+- On the CPU a view that somebody still holds follows the blob: when a forward or backward pass ends, its
+  results are copied into that memory (`settle`), as they would have been written there by Caffe.
+- A tensor that the engine put here may share memory with another blob's (a slice, a reshape, a
+  passed-through diff); it is copied before a view of it leaves the engine, so a write reaches this blob
+  only.
 """
+
 import math
 import weakref
 
@@ -17,13 +20,15 @@ from . import common
 
 
 class Memory:
-    """One float32 array. `host` is a CPU tensor, `dev` its copy on a CUDA device; None: not there. Both None: zeros."""
+    """One float32 array. `host` is a CPU tensor, `dev` its copy on a CUDA device; None: not there. Both
+    None: zeros."""
+
     __slots__ = ('host', 'dev', 'own', 'version', '_view', '__weakref__')
 
     def __init__(self):
         self.host = self.dev = self._view = None
-        self.own = False            # nobody else shares the storage
-        self.version = 0            # grows with each possible write
+        self.own = False  # nobody else shares the storage
+        self.version = 0  # grows with each possible write
 
     def clear(self):
         """Set to zero."""
@@ -89,7 +94,8 @@ class Memory:
         return tensor
 
     def set(self, tensor, own=False):
-        """Replace the array by `tensor`, which lies on the engine's device. own: no one else holds its storage."""
+        """Replace the array by `tensor`, which lies on the engine's device. own: no one else holds its
+        storage."""
         self.version += 1
         if tensor.device.type == 'cpu':
             self.host, self.dev = tensor, None
@@ -100,8 +106,12 @@ class Memory:
     def settle(self):
         """Bring the view that somebody holds up to date, and make it the host copy."""
         view, host = self.view, self.host
-        if view is None or host is None or view.shape != tuple(host.shape) or \
-                view.__array_interface__['data'][0] == host.data_ptr():
+        if (
+            view is None
+            or host is None
+            or view.shape != tuple(host.shape)
+            or view.__array_interface__['data'][0] == host.data_ptr()
+        ):
             return
         np.copyto(view, host.numpy())
         self.host, self.own = torch.from_numpy(view), True
@@ -150,7 +160,9 @@ class Blob:
 
     def _legacy(self, axis):
         if len(self._shape) > 4:
-            raise ValueError(f'num, channels, height and width exist for up to 4 axes; the shape is {self._shape}')
+            raise ValueError(
+                f'num, channels, height and width exist for up to 4 axes; the shape is {self._shape}'
+            )
         return self._shape[axis] if axis < len(self._shape) else 1
 
     num = property(lambda self: self._legacy(0))
@@ -214,7 +226,8 @@ class Blob:
 
     @property
     def state(self):
-        """Changes whenever the values may have: for caches of what was computed from them. None: cannot be told."""
+        """Changes whenever the values may have: for caches of what was computed from them. None: cannot be
+        told."""
         held = self._data.view is not None
         return None if held else (id(self._data), self._data.version)
 

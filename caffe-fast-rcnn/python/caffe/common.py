@@ -1,4 +1,5 @@
 """Engine-wide state: phase names, mode and device, random seed, solver count and rank, the log."""
+
 import enum
 import logging
 import os
@@ -11,6 +12,7 @@ import torch
 
 class Phase(enum.IntEnum):
     """TRAIN or TEST: equals 0 or 1, prints as its name."""
+
     TRAIN = 0
     TEST = 1
 
@@ -44,7 +46,8 @@ def set_mode_gpu():
 
 
 def set_device(device_id):
-    """Choose the CUDA device by its number; the mode stays what it is. RuntimeError when there is no such device."""
+    """Choose the CUDA device by its number; the mode stays what it is. RuntimeError when there is no such
+    device."""
     _require_cuda(int(device_id))
     _State.device_id = int(device_id)
     torch.cuda.set_device(_State.device_id)
@@ -53,8 +56,10 @@ def set_device(device_id):
 def _require_cuda(device_id):
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not 0 <= device_id < count:
-        raise RuntimeError(f'GPU {device_id} was asked for, but torch {torch.__version__} sees '
-                           f'{count} CUDA device{"s" * (count != 1)}; use set_mode_cpu() (tools: --gpu cpu)')
+        raise RuntimeError(
+            f'GPU {device_id} was asked for, but torch {torch.__version__} sees '
+            f'{count} CUDA device{"s" * (count != 1)}; use set_mode_cpu() (tools: --gpu cpu)'
+        )
 
 
 def device():
@@ -63,7 +68,8 @@ def device():
 
 
 def set_random_seed(seed):
-    """Seed what the engine draws from: torch's generators (all devices) and Python's `random`. Numpy's stays untouched."""
+    """Seed what the engine draws from: torch's generators (all devices) and Python's `random`. Numpy's
+    stays untouched."""
     torch.manual_seed(int(seed))
     random.seed(int(seed))
 
@@ -97,8 +103,11 @@ class _StderrHandler(logging.StreamHandler):
 
     def __init__(self):
         super().__init__(sys.stderr)
-        self.setFormatter(logging.Formatter('%(levelname).1s%(asctime)s %(process)d %(filename)s:%(lineno)d] '
-                                            '%(message)s', '%m%d %H:%M:%S'))
+        self.setFormatter(
+            logging.Formatter(
+                '%(levelname).1s%(asctime)s %(process)d %(filename)s:%(lineno)d] %(message)s', '%m%d %H:%M:%S'
+            )
+        )
 
     def emit(self, record):
         if not logging.root.handlers:

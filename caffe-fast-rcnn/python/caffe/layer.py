@@ -4,11 +4,14 @@ A Net knows four calls, which a user's Python layer implements directly:
     setup(bottom, top)                          once: read parameters, make blobs
     reshape(bottom, top)                        whenever bottoms may have changed shape: shape the tops
     forward(bottom, top)                        fill the tops
-    backward(top, propagate_down, bottom)       fill the diffs of the bottoms for which propagate_down is true; add to the blobs' diffs
+    backward(top, propagate_down, bottom)       fill the diffs of the bottoms for which propagate_down is true;
+                                                add to the blobs' diffs
 
-Built-in types give one `compute(*bottom tensors)` instead. It runs under autograd in forward, on meta tensors in reshape; backward is one
-torch.autograd.grad over that call. @layer('Type') on a function or class registers it; see `layer` for how parameters reach it.
+Built-in types give one `compute(*bottom tensors)` instead. It runs under autograd in forward, on meta tensors in
+reshape; backward is one torch.autograd.grad over that call. @layer('Type') on a function or class registers it; see
+`layer` for how parameters reach it.
 """
+
 import difflib
 import inspect
 
@@ -23,11 +26,11 @@ from .proto import caffe_pb2
 class Layer:
     """pycaffe's base class for Python layers, and ours for layers that move data rather than compute."""
 
-    loss = False        # the first top has loss weight 1 unless the prototxt says otherwise
-    nondiff = ()        # bottoms that take no gradient
-    strict = True       # asking for theirs raises; otherwise it is zero
-    messages = ()       # names of LayerParameter's fields that hold this type's parameters
-    fields = ()         # names of these messages' fields that the layer honours
+    loss = False  # the first top has loss weight 1 unless the prototxt says otherwise
+    nondiff = ()  # bottoms that take no gradient
+    strict = True  # asking for theirs raises; otherwise it is zero
+    messages = ()  # names of LayerParameter's fields that hold this type's parameters
+    fields = ()  # names of these messages' fields that the layer honours
 
     def __init__(self, layer_param=None):
         self.layer_param = caffe_pb2.LayerParameter() if layer_param is None else layer_param
@@ -35,9 +38,9 @@ class Layer:
         self.phase = Phase(self.layer_param.phase)
         self.blobs = BlobVec()
         self.param_str = self.param_str_ = self.layer_param.python_param.param_str
-        self.loss_weights = []              # one per top; the Net sets them
-        self.propagate_down = []            # one per bottom; the Net sets them
-        self.param_propagate_down = []      # one per blob; the Net sets them
+        self.loss_weights = []  # one per top; the Net sets them
+        self.propagate_down = []  # one per bottom; the Net sets them
+        self.param_propagate_down = []  # one per blob; the Net sets them
 
     def setup(self, bottom, top):
         pass
@@ -103,7 +106,9 @@ class TorchLayer(Layer):
 
     def add_blob(self, shape, filler_param=None):
         self.blobs.add_blob(*shape)
-        self.blobs[-1].fill(filler.fill(tuple(shape), filler_param) if filler_param is not None else torch.zeros(tuple(shape)))
+        self.blobs[-1].fill(
+            filler.fill(tuple(shape), filler_param) if filler_param is not None else torch.zeros(tuple(shape))
+        )
 
     def compute(self, *bottoms):
         raise TypeError(f'{type(self).__name__} has no compute(*bottoms)')
@@ -126,8 +131,9 @@ class TorchLayer(Layer):
         """The outputs for these bottoms; keeps the tape that backward needs."""
         needs = self.propagate_down or [False] * len(bottom)
         param_needs = self.param_propagate_down or [False] * len(self.blobs)
-        inputs = [_leaf(b.tensor, need and i not in self.nondiff)
-                  for i, (b, need) in enumerate(zip(bottom, needs))]
+        inputs = [
+            _leaf(b.tensor, need and i not in self.nondiff) for i, (b, need) in enumerate(zip(bottom, needs))
+        ]
         self.weights = weights = [_leaf(b.tensor, need) for b, need in zip(self.blobs, param_needs)]
         record = any(needs) or any(param_needs)
         with torch.set_grad_enabled(record):
@@ -137,17 +143,19 @@ class TorchLayer(Layer):
         return outputs
 
     def forward_in_net(self, bottom, top):
-        self.forward(bottom, top)       # gives the tops their shapes by itself
+        self.forward(bottom, top)  # gives the tops their shapes by itself
 
     def backward(self, top, propagate_down, bottom):
-        if self._tape is None:          # no forward came before: take the bottoms as they are
+        if self._tape is None:  # no forward came before: take the bottoms as they are
             self._record(bottom)
-        if self._tape is None:          # nothing here takes a gradient
+        if self._tape is None:  # nothing here takes a gradient
             return
         inputs, weights, outputs = self._tape
         for i in self.nondiff:
             if self.strict and i < len(bottom) and propagate_down[i]:
-                raise ValueError(f'layer {self.name!r} ({self.type}) cannot propagate a gradient to its bottom {i}')
+                raise ValueError(
+                    f'layer {self.name!r} ({self.type}) cannot propagate a gradient to its bottom {i}'
+                )
         roots = [(y, t.grad) for y, t in zip(outputs, top) if y.requires_grad]
         takes = [p and i not in self.nondiff for i, p in enumerate(propagate_down)]
         wanted = [x for x, t in zip(inputs, takes) if t] + [w for w in weights if w.requires_grad]
@@ -178,7 +186,9 @@ class TorchLayer(Layer):
             outputs = self.compute(*tensors)
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
             shapes = ', '.join(str(tuple(t.shape)) for t in tensors)
-            raise ValueError(f'layer {self.name!r} ({self.type}), bottom shapes {shapes or "none"}: {error}') from error
+            raise ValueError(
+                f'layer {self.name!r} ({self.type}), bottom shapes {shapes or "none"}: {error}'
+            ) from error
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
@@ -187,9 +197,9 @@ def _leaf(tensor, need):
 
 
 class FunctionLayer(TorchLayer):
-    """A TorchLayer from a function: positional parameters are bottoms, keyword-only ones fields of the messages."""
+    """A TorchLayer from a function: positional parameters are bottoms, keyword-only ones the messages' fields."""
 
-    function = None     # set by @layer
+    function = None  # set by @layer
 
     def setup(self, bottom, top):
         special = {'phase': int(self.phase), 'num_tops': self.num_tops}
@@ -204,17 +214,21 @@ class FunctionLayer(TorchLayer):
 
 _REGISTRY = {}
 _SPECIAL = ('phase', 'num_tops')
-_PARAM_OF_TYPE = {f.message_type.name[:-len('Parameter')]: f.name
-                  for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields
-                  if f.message_type is not None and f.message_type.name.endswith('Parameter') and f.name.endswith('_param')}
+_PARAM_OF_TYPE = {
+    f.message_type.name[: -len('Parameter')]: f.name
+    for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields
+    if f.message_type is not None and f.message_type.name.endswith('Parameter') and f.name.endswith('_param')
+}
 
 
 def layer(type_name, *messages, loss=False, nondiff=(), strict=True):
     """Register a layer type.
 
-    On a class: the class. On a function: its positional parameters are the bottoms (`*xs`: any number; a default: optional), its keyword-only
-    parameters are fields of the type's parameter message, read once at setup (`phase` and `num_tops` are the layer's own).
-    messages: the LayerParameter fields to read, where they are not the one that the type's name gives ('ReLU' -> relu_param).
+    On a class: the class. On a function: its positional parameters are the bottoms (`*xs`: any number; a default:
+    optional), its keyword-only parameters are fields of the type's parameter message, read once at setup (`phase`
+    and `num_tops` are the layer's own).
+    messages: the LayerParameter fields to read, where they are not the one that the type's name gives ('ReLU' ->
+    relu_param).
     loss: the first top has loss weight 1 by default. nondiff: bottoms that take no gradient; to ask for
     one raises if strict, as in Caffe's losses, and gives zero otherwise.
     """
@@ -227,14 +241,23 @@ def layer(type_name, *messages, loss=False, nondiff=(), strict=True):
         cls.loss, cls.nondiff, cls.strict, cls.messages = loss, tuple(nondiff), strict, messages
         _REGISTRY[type_name] = cls
         return thing
+
     return register
 
 
 def _class_of(function, type_name):
     names = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return type(type_name, (FunctionLayer,), {
-        'function': staticmethod(function), '__doc__': function.__doc__, '__module__': function.__module__,
-        'fields': tuple(n for n in names if n not in _SPECIAL), 'special': tuple(n for n in names if n in _SPECIAL)})
+    return type(
+        type_name,
+        (FunctionLayer,),
+        {
+            'function': staticmethod(function),
+            '__doc__': function.__doc__,
+            '__module__': function.__module__,
+            'fields': tuple(n for n in names if n not in _SPECIAL),
+            'special': tuple(n for n in names if n in _SPECIAL),
+        },
+    )
 
 
 def layer_type_list():
@@ -246,6 +269,9 @@ def layer_class(type_name):
     """The class of a registered type. KeyError names the nearest known types."""
     if type_name not in _REGISTRY:
         near = difflib.get_close_matches(type_name, _REGISTRY, 3, 0.5)
-        raise ValueError(f'unknown layer type {type_name!r}' + (f'; did you mean {" or ".join(near)}?' if near else '') +
-                         f' Known types: {", ".join(sorted(_REGISTRY))}')
+        raise ValueError(
+            f'unknown layer type {type_name!r}'
+            + (f'; did you mean {" or ".join(near)}?' if near else '')
+            + f' Known types: {", ".join(sorted(_REGISTRY))}'
+        )
     return _REGISTRY[type_name]

@@ -1,8 +1,11 @@
-"""Several workers, one per GPU (or CPU process): NCCL(solver, uid) keeps their parameters equal, on torch.distributed.
+"""Several workers, one per GPU (or CPU process): NCCL(solver, uid) keeps their parameters equal, on
+torch.distributed.
 
-As with pycaffe: each process sets its device, solver count and rank, makes a solver and an NCCL from a common uid, calls bcast() once, and adds
-the NCCL to the solver's callbacks; gradients are then averaged before every update. With one worker everything here does nothing.
+As with pycaffe: each process sets its device, solver count and rank, makes a solver and an NCCL from a
+common uid, calls bcast() once, and adds the NCCL to the solver's callbacks; gradients are then averaged
+before every update. With one worker everything here does nothing.
 """
+
 import os
 import socket
 
@@ -23,7 +26,9 @@ class NCCL:
         self.solver, self.count = solver, common.solver_count()
         if self.count > 1 and not dist.is_initialized():
             backend = 'nccl' if common.device().type == 'cuda' else 'gloo'
-            dist.init_process_group(backend, init_method=uid.decode(), rank=common.solver_rank(), world_size=self.count)
+            dist.init_process_group(
+                backend, init_method=uid.decode(), rank=common.solver_rank(), world_size=self.count
+            )
 
     @staticmethod
     def new_uid():
@@ -46,7 +51,8 @@ class NCCL:
         pass
 
     def on_gradients_ready(self):
-        """Average the diffs of the parameters that learn over all ranks: one all-reduce of all of them in a row."""
+        """Average the diffs of the parameters that learn over all ranks: one all-reduce of all of them in
+        a row."""
         if self.count == 1:
             return
         blobs = [b for b, lr in zip(self.solver.net.learnable_params, self.solver.net.params_lr) if lr]
@@ -61,7 +67,8 @@ class NCCL:
 
 
 def launch(function, count, args):
-    """Run function(rank, uid, *args) in `count` processes; an error of one ends the others and is raised here."""
+    """Run function(rank, uid, *args) in `count` processes; an error of one ends the others and is raised
+    here."""
     uid = NCCL.new_uid()
     torch.multiprocessing.spawn(_worker, (function, count, uid, args), nprocs=count)
 

@@ -1,12 +1,14 @@
 """plan: what a Net rewrites before it runs.
 
-A chain is a Convolution, Deconvolution, InnerProduct or Eltwise followed in place by layers that its result can absorb:
-BatchNorm with global statistics, Scale and Bias (per channel), and last a ReLU. The affine ones become a factor f and a shift s of the
-head's weights: y = ReLU((x * W + b) f + s) = ReLU(x * (W f) + (b f + s)). While the parameters neither change nor need a gradient the product is
-kept; otherwise autograd goes through it. All layers of a chain write one blob, so whoever looks at a blob sees what Caffe shows.
+A chain is a Convolution, Deconvolution, InnerProduct or Eltwise followed in place by layers that its result
+can absorb: BatchNorm with global statistics, Scale and Bias (per channel), and last a ReLU. The affine ones
+become a factor f and a shift s of the head's weights: y = ReLU((x * W + b) f + s) = ReLU(x * (W f) + (b f +
+s)). While the parameters neither change nor need a gradient the product is kept; otherwise autograd goes
+through it. All layers of a chain write one blob, so whoever looks at a blob sees what Caffe shows.
 
 On the CPU 4-d convolutions run in channels-last order, which oneDNN computes without reordering.
 """
+
 import torch
 
 from . import common
@@ -24,14 +26,16 @@ class Chain(TorchLayer):
         self.first, self.last = first, first + len(layers) - 1
         super().__init__(self.head.layer_param)
         self.relu = self.layers[-1].type == 'ReLU'
-        self._kept = None, None         # state of the blobs, folded weights
+        self._kept = None, None  # state of the blobs, folded weights
         for layer in layers:
             self.blobs.extend(layer.blobs)
 
     def refresh(self):
         """Take over what the Net decided for the layers."""
         self.propagate_down = self.head.propagate_down
-        self.param_propagate_down = [p and layer.type != 'BatchNorm' for layer in self.layers for p in layer.param_propagate_down]
+        self.param_propagate_down = [
+            p and layer.type != 'BatchNorm' for layer in self.layers for p in layer.param_propagate_down
+        ]
 
     def compute(self, *bottoms):
         if self.head.type == 'Convolution' and common.device().type == 'cpu':
@@ -42,7 +46,7 @@ class Chain(TorchLayer):
         if not self.relu:
             return output
         if isinstance(output, tuple):
-            output, = output
+            (output,) = output
         return torch.relu(output) if self.head.type == 'Eltwise' else torch.relu_(output)
 
     def _folded(self):
@@ -59,7 +63,9 @@ class Chain(TorchLayer):
         folded = [next(weights) for _ in self.head.blobs]
         for layer in self.tail:
             if layer.type in _AFFINE:
-                folded = _absorb(self.head, folded, *_factor_and_shift(layer, [next(weights) for _ in layer.blobs]))
+                folded = _absorb(
+                    self.head, folded, *_factor_and_shift(layer, [next(weights) for _ in layer.blobs])
+                )
         return folded
 
 
@@ -72,7 +78,12 @@ def _is_affine(layer, bottoms):
     if layer.type == 'BatchNorm':
         stated = layer.field('use_global_stats')
         return layer.phase == common.TEST if stated is None else stated
-    return layer.type in ('Scale', 'Bias') and len(bottoms) == 1 and layer.field('axis') == 1 and layer.field('num_axes') == 1
+    return (
+        layer.type in ('Scale', 'Bias')
+        and len(bottoms) == 1
+        and layer.field('axis') == 1
+        and layer.field('num_axes') == 1
+    )
 
 
 def _factor_and_shift(layer, weights):
@@ -91,7 +102,11 @@ def _absorb(head, weights, factor, shift):
     """The head's [weight, bias] after y -> y factor + shift."""
     weight, bias = weights if len(weights) == 2 else (weights[0], None)
     if factor is not None:
-        axis = 1 if head.type == 'Deconvolution' or head.type == 'InnerProduct' and head.field('transpose') else 0
+        axis = (
+            1
+            if head.type == 'Deconvolution' or head.type == 'InnerProduct' and head.field('transpose')
+            else 0
+        )
         weight = weight * factor.reshape([-1 if i == axis else 1 for i in range(weight.dim())])
         bias = None if bias is None else bias * factor
     if shift is not None:
@@ -109,7 +124,7 @@ def chains(nodes):
     while i < len(nodes):
         last = _chain_end(nodes, i, consumers)
         if last > i or nodes[i].layer.type == 'Convolution':
-            found[i] = Chain([node.layer for node in nodes[i:last + 1]], i)
+            found[i] = Chain([node.layer for node in nodes[i : last + 1]], i)
         i = last + 1
     return found
 
@@ -117,10 +132,18 @@ def chains(nodes):
 def _chain_end(nodes, first, consumers):
     """Index of the last layer that the layer at `first` absorbs (first itself: none)."""
     head = nodes[first]
-    if head.layer.type not in _HEADS or len(head.tops) != 1 or any(head.layer.loss_weights) or head.tops[0] in head.bottoms:
+    if (
+        head.layer.type not in _HEADS
+        or len(head.tops) != 1
+        or any(head.layer.loss_weights)
+        or head.tops[0] in head.bottoms
+    ):
         return first
-    foldable = head.layer.type != 'Eltwise' and head.layer.field('axis') == 1 and \
-        (head.layer.type != 'Deconvolution' or head.layer.field('group') == 1)
+    foldable = (
+        head.layer.type != 'Eltwise'
+        and head.layer.field('axis') == 1
+        and (head.layer.type != 'Deconvolution' or head.layer.field('group') == 1)
+    )
     last = first
     for i in range(first + 1, len(nodes)):
         node, before = nodes[i], nodes[last]

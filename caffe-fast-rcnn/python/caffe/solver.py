@@ -1,8 +1,11 @@
-"""Solver: step, test, solve, snapshot, restore; the learning-rate policies; clipping and decay; the six update rules.
+"""Solver: step, test, solve, snapshot, restore; the learning-rate policies; clipping and decay; the six
+update rules.
 
-One iteration (Caffe, src/caffe/solver.cpp): clear the parameters' diffs, test if due, forward and backward iter_size times, then apply_update:
-clip, divide by iter_size, add weight decay, turn each diff into an update by the solver's rule, subtract it. `iter` counts updates.
+One iteration (Caffe, src/caffe/solver.cpp): clear the parameters' diffs, test if due, forward and backward
+iter_size times, then apply_update: clip, divide by iter_size, add weight decay, turn each diff into an
+update by the solver's rule, subtract it. `iter` counts updates.
 """
+
 import collections
 import difflib
 import math
@@ -22,23 +25,31 @@ from .proto import caffe_pb2
 _POLICIES = {
     'fixed': lambda p, it: p.base_lr,
     'step': lambda p, it: p.base_lr * p.gamma ** (it // p.stepsize),
-    'exp': lambda p, it: p.base_lr * p.gamma ** it,
+    'exp': lambda p, it: p.base_lr * p.gamma**it,
     'inv': lambda p, it: p.base_lr * (1 + p.gamma * it) ** -p.power,
     'multistep': lambda p, it: p.base_lr * p.gamma ** sum(it >= s for s in p.stepvalue),
     'poly': lambda p, it: p.base_lr * (1 - it / p.max_iter) ** p.power,
     'sigmoid': lambda p, it: p.base_lr / (1 + math.exp(-p.gamma * (it - p.stepsize))),
 }
-_POLICY_NEEDS = {'step': ['gamma', 'stepsize'], 'exp': ['gamma'], 'inv': ['gamma', 'power'], 'multistep': ['gamma'],
-                 'poly': ['power', 'max_iter'], 'sigmoid': ['gamma', 'stepsize']}
+_POLICY_NEEDS = {
+    'step': ['gamma', 'stepsize'],
+    'exp': ['gamma'],
+    'inv': ['gamma', 'power'],
+    'multistep': ['gamma'],
+    'poly': ['power', 'max_iter'],
+    'sigmoid': ['gamma', 'stepsize'],
+}
 
 
 class Solver:
-    """Base of the solvers; a subclass gives update(grad, rate, i), which turns gradient into what is subtracted.
+    """Base of the solvers; a subclass gives update(grad, rate, i), which turns gradient into what is
+    subtracted.
 
-    solver_file: a solver prototxt, or a SolverParameter. Relative paths in it are taken from the current directory.
+    solver_file: a solver prototxt, or a SolverParameter. Relative paths in it are taken from the current
+    directory.
     """
 
-    histories = 1       # arrays of history per parameter
+    histories = 1  # arrays of history per parameter
 
     def __init__(self, solver_file):
         if isinstance(solver_file, caffe_pb2.SolverParameter):
@@ -49,12 +60,12 @@ class Solver:
         if self.param.random_seed >= 0:
             common.set_random_seed(self.param.random_seed + common.solver_rank())
         self.iter = 0
-        self.requested_action = lambda: None    # asked after each iteration; may answer 'snapshot' or 'stop'
+        self.requested_action = lambda: None  # asked after each iteration; may answer 'snapshot' or 'stop'
         self._callbacks = []
         self._losses = collections.deque(maxlen=max(1, self.param.average_loss))
         self.net = self._train_net()
         self.test_nets = self._test_nets() if common.solver_rank() == 0 else []
-        self.history = [None] * (self.histories * len(self.net.learnable_params))       # None: zeros
+        self.history = [None] * (self.histories * len(self.net.learnable_params))  # None: zeros
         for weights in self.param.weights:
             for path in filter(None, (w.strip() for w in weights.split(','))):
                 for net in [self.net, *self.test_nets]:
@@ -66,8 +77,11 @@ class Solver:
         policy = self.param.lr_policy
         if policy not in _POLICIES:
             near = difflib.get_close_matches(policy, _POLICIES, 1, 0.3)
-            raise ValueError(f'{self._file}: unknown lr_policy {policy!r}' + (f'; did you mean {near[0]!r}?' if near else '') +
-                             f' Known: {", ".join(_POLICIES)}')
+            raise ValueError(
+                f'{self._file}: unknown lr_policy {policy!r}'
+                + (f'; did you mean {near[0]!r}?' if near else '')
+                + f' Known: {", ".join(_POLICIES)}'
+            )
         for name in _POLICY_NEEDS.get(policy, []):
             if not self.param.HasField(name):
                 raise ValueError(f'{self._file}: lr_policy {policy!r} needs {name}')
@@ -78,7 +92,9 @@ class Solver:
         p = self.param
         given = [n for n in ('net', 'net_param', 'train_net', 'train_net_param') if p.HasField(n)]
         if len(given) != 1:
-            raise ValueError(f'{self._file}: one of net, net_param, train_net, train_net_param is wanted, there are {given or "none"}')
+            raise ValueError(
+                f'{self._file}: one of net, net_param, train_net, train_net_param is wanted, there are {given or "none"}'
+            )
         return self._make_net(getattr(p, given[0]), common.TRAIN, p.train_state)
 
     def _test_nets(self):
@@ -93,7 +109,9 @@ class Solver:
             raise ValueError(f'{self._file}: {len(p.test_state)} test_state for {len(sources)} test nets')
         nets = []
         for i, source in enumerate(sources):
-            net = self._make_net(source, common.TEST, p.test_state[i] if p.test_state else caffe_pb2.NetState())
+            net = self._make_net(
+                source, common.TEST, p.test_state[i] if p.test_state else caffe_pb2.NetState()
+            )
             net.no_backward()
             net.share_with(self.net)
             nets.append(net)
@@ -125,7 +143,11 @@ class Solver:
         stop = self.iter + iters
         while self.iter < stop:
             self.net.clear_param_diffs()
-            if p.test_interval and self.iter % p.test_interval == 0 and (self.iter > 0 or p.test_initialization):
+            if (
+                p.test_interval
+                and self.iter % p.test_interval == 0
+                and (self.iter > 0 or p.test_initialization)
+            ):
                 self._test_all()
             for on_start, _ in self._callbacks:
                 on_start()
@@ -140,7 +162,9 @@ class Solver:
                 on_gradients_ready()
             self.apply_update()
             action = self.requested_action()
-            if (action == 'snapshot' or p.snapshot and self.iter % p.snapshot == 0) and common.solver_rank() == 0:
+            if (
+                action == 'snapshot' or p.snapshot and self.iter % p.snapshot == 0
+            ) and common.solver_rank() == 0:
                 self.snapshot()
             if action == 'stop':
                 return False
@@ -187,14 +211,19 @@ class Solver:
             self._log_outputs(net, 'Test', lambda blob: means[id(blob)])
 
     def solve(self, resume_file=None):
-        """Run to max_iter, from resume_file (a .solverstate) if given; snapshot at the end unless snapshot_after_train is off."""
+        """Run to max_iter, from resume_file (a .solverstate) if given; snapshot at the end unless
+        snapshot_after_train is off."""
         p = self.param
         if p.snapshot_after_train:
             self._check_snapshot_folder()
         if resume_file:
             self.restore(resume_file)
         finished = self.step(p.max_iter - self.iter)
-        if p.snapshot_after_train and (not p.snapshot or self.iter % p.snapshot) and common.solver_rank() == 0:
+        if (
+            p.snapshot_after_train
+            and (not p.snapshot or self.iter % p.snapshot)
+            and common.solver_rank() == 0
+        ):
             self.snapshot()
         if not finished:
             logger.info('Optimization stopped early.')
@@ -215,10 +244,13 @@ class Solver:
         return _POLICIES[self.param.lr_policy](self.param, self.iter)
 
     def apply_update(self):
-        """Turn the parameters' diffs into updates and subtract them; the diffs then hold the updates. Counts one iteration."""
+        """Turn the parameters' diffs into updates and subtract them; the diffs then hold the updates.
+        Counts one iteration."""
         net, rate = self.net, self.learning_rate()
         scale = self._clip_scale() / self.param.iter_size
-        for i, (blob, lr, decay) in enumerate(zip(net.learnable_params, net.params_lr, net.params_weight_decay)):
+        for i, (blob, lr, decay) in enumerate(
+            zip(net.learnable_params, net.params_lr, net.params_weight_decay)
+        ):
             if lr == 0 and self.history[i] is None:
                 continue
             with torch.no_grad():
@@ -251,7 +283,9 @@ class Solver:
 
     def _history(self, i, like):
         if self.history[i] is None or self.history[i].device != like.device:
-            self.history[i] = torch.zeros_like(like) if self.history[i] is None else self.history[i].to(like.device)
+            self.history[i] = (
+                torch.zeros_like(like) if self.history[i] is None else self.history[i].to(like.device)
+            )
         return self.history[i]
 
     # snapshots
@@ -266,8 +300,10 @@ class Solver:
     def _check_snapshot_folder(self):
         folder = os.path.dirname(os.path.abspath(self.snapshot_filename('')))
         if not os.access(folder, os.W_OK):
-            raise FileNotFoundError(f'{self._file}: snapshots go to {folder} (snapshot_prefix {self.param.snapshot_prefix!r}), '
-                                    f'which {"cannot be written" if os.path.isdir(folder) else "does not exist"}')
+            raise FileNotFoundError(
+                f'{self._file}: snapshots go to {folder} (snapshot_prefix {self.param.snapshot_prefix!r}), '
+                f'which {"cannot be written" if os.path.isdir(folder) else "does not exist"}'
+            )
 
     def snapshot(self):
         """Write <prefix>_iter_<N>.caffemodel and .solverstate (.h5 added with snapshot_format HDF5)."""
@@ -281,13 +317,18 @@ class Solver:
 
     def _history_arrays(self):
         blobs = self.net.learnable_params * self.histories
-        return [torch.zeros(b.shape).numpy() if h is None else h.cpu().numpy() for b, h in zip(blobs, self.history)]
+        return [
+            torch.zeros(b.shape).numpy() if h is None else h.cpu().numpy()
+            for b, h in zip(blobs, self.history)
+        ]
 
     def _current_step(self):
         """How many learning-rate steps lie behind: the state file's current_step."""
         p = self.param
-        return {'step': lambda: self.iter // p.stepsize,
-                'multistep': lambda: sum(self.iter >= s for s in p.stepvalue)}.get(p.lr_policy, lambda: 0)()
+        return {
+            'step': lambda: self.iter // p.stepsize,
+            'multistep': lambda: sum(self.iter >= s for s in p.stepvalue),
+        }.get(p.lr_policy, lambda: 0)()
 
     def _write_state(self, path, model):
         state = caffe_pb2.SolverState(iter=self.iter, learned_net=model, current_step=self._current_step())
@@ -312,17 +353,25 @@ class Solver:
         iteration, model, history = read(state_file)
         blobs = self.net.learnable_params * self.histories
         if len(history) != len(blobs):
-            raise ValueError(f'{state_file}: {len(history)} history arrays, this {type(self).__name__} of net {self.net.name!r} has '
-                             f'{len(blobs)}' + ('; weights (.caffemodel) are loaded by net.copy_from' if not history else ''))
+            raise ValueError(
+                f'{state_file}: {len(history)} history arrays, this {type(self).__name__} of net {self.net.name!r} has '
+                f'{len(blobs)}'
+                + ('; weights (.caffemodel) are loaded by net.copy_from' if not history else '')
+            )
         for i, (blob, array) in enumerate(zip(blobs, history)):
             if blob.count != array.size:
-                raise ValueError(f'{state_file}: history {i} has the shape {array.shape}, its parameter {blob.shape}')
+                raise ValueError(
+                    f'{state_file}: history {i} has the shape {array.shape}, its parameter {blob.shape}'
+                )
         if model:
             beside = os.path.join(os.path.dirname(state_file), os.path.basename(model))
             self.net.copy_from(model if os.path.exists(model) else beside)
         self.iter = iteration
         self._losses.clear()
-        self.history = [torch.tensor(a).reshape(b.shape).to(common.device()) if a.any() else None for a, b in zip(history, blobs)]
+        self.history = [
+            torch.tensor(a).reshape(b.shape).to(common.device()) if a.any() else None
+            for a, b in zip(history, blobs)
+        ]
 
     @staticmethod
     def _read_state(path):
@@ -331,7 +380,9 @@ class Solver:
             try:
                 state.ParseFromString(f.read())
             except DecodeError as error:
-                raise ValueError(f'{path} is not a solver state, or is cut off ({os.path.getsize(path)} bytes): {error}') from None
+                raise ValueError(
+                    f'{path} is not a solver state, or is cut off ({os.path.getsize(path)} bytes): {error}'
+                ) from None
         return state.iter, state.learned_net, [netparam.blobproto_to_array(b) for b in state.history]
 
     @staticmethod
@@ -377,7 +428,8 @@ class RMSPropSolver(Solver):
 
 
 class AdaDeltaSolver(Solver):
-    """h = m h + (1 - m) g^2; v = g sqrt((delta + u) / (delta + h)); u = m u + (1 - m) v^2; update rate v; m = momentum."""
+    """h = m h + (1 - m) g^2; v = g sqrt((delta + u) / (delta + h)); u = m u + (1 - m) v^2; update rate v;
+    m = momentum."""
 
     histories = 2
 
@@ -391,26 +443,38 @@ class AdaDeltaSolver(Solver):
 
 
 class AdamSolver(Solver):
-    """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; update rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + delta)."""
+    """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; update rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v)
+    + delta)."""
 
     histories = 2
 
     def update(self, grad, rate, i):
         b1, b2, t = self.param.momentum, self.param.momentum2, self.iter + 1
         m = self._history(i, grad).mul_(b1).add_(grad, alpha=1 - b1)
-        v = self._history(i + len(self.net.learnable_params), grad).mul_(b2).addcmul_(grad, grad, value=1 - b2)
-        return rate * math.sqrt(1 - b2 ** t) / (1 - b1 ** t) * m / (v.sqrt() + self.param.delta)
+        v = (
+            self._history(i + len(self.net.learnable_params), grad)
+            .mul_(b2)
+            .addcmul_(grad, grad, value=1 - b2)
+        )
+        return rate * math.sqrt(1 - b2**t) / (1 - b1**t) * m / (v.sqrt() + self.param.delta)
 
 
-_SOLVERS = {cls.__name__[:-len('Solver')]: cls for cls in Solver.__subclasses__()}
+_SOLVERS = {cls.__name__[: -len('Solver')]: cls for cls in Solver.__subclasses__()}
 
 
 def get_solver(solver_file):
     """The solver of the type that the prototxt names."""
-    param = solver_file if isinstance(solver_file, caffe_pb2.SolverParameter) else netparam.read_solver(str(solver_file))
+    param = (
+        solver_file
+        if isinstance(solver_file, caffe_pb2.SolverParameter)
+        else netparam.read_solver(str(solver_file))
+    )
     known = {name.lower(): cls for name, cls in _SOLVERS.items()}
     if param.type.lower() not in known:
         near = difflib.get_close_matches(param.type, _SOLVERS, 1, 0.3)
-        raise ValueError(f'{solver_file}: unknown solver type {param.type!r}' + (f'; did you mean {near[0]!r}?' if near else '') +
-                         f' Known: {", ".join(sorted(_SOLVERS))}')
+        raise ValueError(
+            f'{solver_file}: unknown solver type {param.type!r}'
+            + (f'; did you mean {near[0]!r}?' if near else '')
+            + f' Known: {", ".join(sorted(_SOLVERS))}'
+        )
     return known[param.type.lower()](solver_file)
