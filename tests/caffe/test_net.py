@@ -1,5 +1,4 @@
 """Net: building, ranges, gradients of shared and in-place blobs, weights, errors."""
-import gc
 import sys
 import types
 import weakref
