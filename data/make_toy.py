@@ -31,9 +31,9 @@ splits: {train: ImageSets/DET/train.txt, val: ImageSets/DET/val.txt}
 train: train
 test: val
 anchors: {scales: [2, 3, 5], ratios: [1]}
-max_iters: [600, 600, 300, 600]
+max_iters: [300, 1400, 250, 700]
 cfg:
-  TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 128, BG_THRESH_LO: 0.0}
+  TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 64, BG_THRESH_LO: 0.0}
   TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
 '''
 
