@@ -1,4 +1,4 @@
-"""The compatibility page: `python -m caffe.compat` rewrites the table in caffe-fast-rcnn/README.md from the registry.
+"""The compatibility page: `python -m caffe.compat` rewrites the table in caffe-fast-rcnn/README.md.
 
 IGNORED is also what the tests allow a layer not to read of its own parameter message.
 """
@@ -12,7 +12,7 @@ MARKS = '<!-- table: python -m caffe.compat -->\n', '<!-- end of table -->\n'
 
 _CHOICE = 'a choice of implementation'
 _MOVED = 'an error says that it belongs to `transform_param`'
-_SEGNET = dict.fromkeys(('weight_by_label_freqs', 'class_weighting'), 'SegNet has them in SoftmaxWithLoss alone')
+_SEGNET = dict.fromkeys(('weight_by_label_freqs', 'class_weighting'), 'SegNet reads them in SoftmaxWithLoss')
 _MOVED_FIELDS = dict.fromkeys(('scale', 'mean_file', 'crop_size', 'mirror'), _MOVED)
 
 # Fields that no layer reads, and why.
@@ -25,7 +25,7 @@ IGNORED = {
 # Fields that a type does not read, and why.
 IGNORED_BY = {
     'Data': _MOVED_FIELDS, 'ImageData': _MOVED_FIELDS, 'WindowData': _MOVED_FIELDS,
-    'DetectionOutput': dict.fromkeys(('visualize_threshold', 'save_file'), 'they go with `visualize`, which raises'),
+    'DetectionOutput': dict.fromkeys(('visualize_threshold', 'save_file'), 'for `visualize`, which raises'),
     'Im2col': dict.fromkeys(('num_output', 'bias_term', 'group', 'weight_filler', 'bias_filler'),
                             'it rearranges and has no filters'),
     'InfogainLoss': _SEGNET,
@@ -40,7 +40,7 @@ _NOTES = {
     'BatchReindex': 'an index out of range raises',
     'Crop': 'the second bottom may ask for a gradient, which is zero',
     'Data': 'LEVELDB needs the package plyvel; `rand_skip` and crops draw other random numbers',
-    'DetectionOutput': '`save_output_param.output_directory` and `visualize` raise: it writes and shows nothing',
+    'DetectionOutput': '`save_output_param.output_directory` and `visualize` raise',
     'Dropout': _DRAWS,
     'DummyData': _DRAWS,
     'HDF5Data': 'other orders with `shuffle`',
@@ -75,8 +75,9 @@ def row(kind):
         left.setdefault(why, []).append(f'`{field}`')
     notes = [f'{", ".join(fields)}: {why}' for why, fields in left.items()] + [_NOTES.get(kind, '')]
     family = cls.__module__.rsplit('.', 1)[1]
-    messages = ', '.join(f'`{m}`' for m in cls.messages)
-    return f'| {kind} | [{family}](python/caffe/layers/{family}.py) | {messages} | {"; ".join(filter(None, notes))} |\n'
+    cells = (kind, f'[{family}](python/caffe/layers/{family}.py)', ', '.join(f'`{m}`' for m in cls.messages),
+             '; '.join(filter(None, notes)))
+    return f'| {" | ".join(cells)} |\n'
 
 
 def table():
