@@ -1,4 +1,4 @@
-"""The layers of Caffe's forks against plain loops written from their definitions, and against OpenCV where it knows them.
+"""The layers of Caffe's forks against plain loops written from their definitions, and against OpenCV.
 
 Gradients by differences, saving and shapes: fork_cases.py, which test_layers.py puts through the harness.
 """
@@ -8,10 +8,12 @@ import math
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import caffe
 from caffe.layers import boxes as box_lib
 from helpers import data, layer, net_from
+from rpn.generate_anchors import generate_anchors
 
 TRAIN, TEST = caffe.TRAIN, caffe.TEST
 
@@ -25,7 +27,11 @@ def answer(folder, kind, values, more='', tops=1, phase=TRAIN):
     values = [np.asarray(v, np.float32) for v in values]
     text = ''.join(data(f'b{i}', *v.shape) for i, v in enumerate(values))
     names = [f't{i}' for i in range(tops)]
-    net = net_from(folder, text + layer('L', kind, ' '.join(f'b{i}' for i in range(len(values))), ' '.join(names), more), phase)
+    net = net_from(
+        folder,
+        text + layer('L', kind, ' '.join(f'b{i}' for i in range(len(values))), ' '.join(names), more),
+        phase,
+    )
     for i, v in enumerate(values):
         net.blobs[f'b{i}'].data[...] = v
     net.forward()
@@ -103,7 +109,6 @@ def decode_by_hand(code, prior, variance, kind):
 @pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('eta', [1.0, 0.8])
 def test_nms(offset, eta, monkeypatch):
-    import torch
     monkeypatch.setattr(box_lib, 'BLOCK', 16)
     start = rng().uniform(0, 60, (80, 2))
     boxes = np.concatenate([start, start + rng(1).uniform(5, 40, (80, 2))], 1).astype(np.float32)
@@ -130,7 +135,9 @@ def at(plane, y, x):
     y0, x0 = int(y), int(x)
     y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
     fy, fx = y - y0, x - x0
-    return ((1 - fy) * ((1 - fx) * plane[y0, x0] + fx * plane[y0, x1]) + fy * ((1 - fx) * plane[y1, x0] + fx * plane[y1, x1]))
+    return (1 - fy) * ((1 - fx) * plane[y0, x0] + fx * plane[y0, x1]) + fy * (
+        (1 - fx) * plane[y1, x0] + fx * plane[y1, x1]
+    )
 
 
 @pytest.mark.parametrize('samples', [2, 3, 0])
@@ -148,7 +155,7 @@ def test_roi_align(samples, tmp_path):
 
 
 def test_roi_align_takes_four_points_unless_told(tmp_path):
-    """A bin of one cell between four: the mean of four points at its quarters is the mean of the four cells."""
+    """A bin of one cell between four: the mean at the quarters of it is the mean of the four cells."""
     x = np.arange(16.).reshape(1, 1, 4, 4)
     top, = answer(tmp_path, 'ROIAlign', [x, [[0, 1, 1, 2, 2]]], 'roi_align_param { pooled_h: 1 pooled_w: 1 }')
     assert top.item() == (5 + 6 + 9 + 10) / 4
@@ -177,20 +184,31 @@ def test_psroi_pooling(tmp_path):
 
 
 def test_psroi_pooling_opencv(tmp_path):
-    x, rois = rng().standard_normal((2, 18, 12, 14)), [[0, 0, 0, 100, 90], [1, 33, 17, 150, 160], [0, 5, 9, 40, 44]]
-    text = data('x', 2, 18, 12, 14) + data('rois', 3, 5) + \
-        layer('p', 'PSROIPooling', 'x rois', more='psroi_pooling_param { spatial_scale: 0.0625 output_dim: 2 group_size: 3 }')
+    x, rois = rng().standard_normal((2, 18, 12, 14)), [
+        [0, 0, 0, 100, 90],
+        [1, 33, 17, 150, 160],
+        [0, 5, 9, 40, 44],
+    ]
+    text = (
+        data('x', 2, 18, 12, 14)
+        + data('rois', 3, 5)
+        + layer(
+            'p',
+            'PSROIPooling',
+            'x rois',
+            more='psroi_pooling_param { spatial_scale: 0.0625 output_dim: 2 group_size: 3 }',
+        )
+    )
     agree(opencv(tmp_path, text, {'x': x, 'rois': np.array(rois)}, ['p']))
 
 
 # Proposals
 
-PROPOSAL = '''proposal_param { feat_stride: 16 base_size: 16 ratio: 0.5 ratio: 1 ratio: 2 scale: 1 scale: 2 scale: 4
-                               min_size: %d pre_nms_topn: %d post_nms_topn: %d nms_thresh: 0.6 }'''
+PROPOSAL = '''proposal_param { feat_stride: 16 base_size: 16 ratio: 0.5 ratio: 1 ratio: 2 scale: 1 scale: 2
+                               scale: 4 min_size: %d pre_nms_topn: %d post_nms_topn: %d nms_thresh: 0.6 }'''
 
 
 def proposals_by_hand(scores, deltas, info, least, before, after):
-    from rpn.generate_anchors import generate_anchors
     anchors = generate_anchors(16, [0.5, 1, 2], np.array([1, 2, 4]))
     count, (height, width) = len(anchors), scores.shape[2:]
     rows = []
@@ -222,7 +240,11 @@ def test_proposal(info, tmp_path):
 def test_proposal_opencv(tmp_path):
     text = data('s', 1, 18, 10, 12) + data('d', 1, 36, 10, 12) + data('i', 1, 3) + \
         layer('p', 'Proposal', 's d i', more=PROPOSAL % (1, 200, 20))
-    inputs = {'s': rng().random((1, 18, 10, 12)), 'd': rng(1).normal(0, 0.3, (1, 36, 10, 12)), 'i': np.array([[160, 192, 1]])}
+    inputs = {
+        's': rng().random((1, 18, 10, 12)),
+        'd': rng(1).normal(0, 0.3, (1, 36, 10, 12)),
+        'i': np.array([[160, 192, 1]]),
+    }
     agree(opencv(tmp_path, text, inputs, ['p']), 1e-3)
 
 
@@ -231,19 +253,42 @@ def conv(name, bottom, outputs, more='kernel_size: 1', kind='Convolution', top=N
     return layer(name, kind, bottom, top, more=f'convolution_param {{ num_output: {outputs} {more} {fill} }}')
 
 
-@pytest.mark.parametrize('kind, more', [('ROIAlign', 'roi_align_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.0625 }'),
-                                        ('PSROIPooling', 'psroi_pooling_param { spatial_scale: 0.0625 output_dim: 1 group_size: 2 }')])
+@pytest.mark.parametrize(
+    'kind, more',
+    [
+        ('ROIAlign', 'roi_align_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.0625 }'),
+        ('PSROIPooling', 'psroi_pooling_param { spatial_scale: 0.0625 output_dim: 1 group_size: 2 }'),
+    ],
+)
 def test_regions_from_learned_layers(kind, more, tmp_path):
-    """Proposal and the region layers pass no gradient to what proposed, though a net asks for one, as end-to-end nets do."""
-    net = net_from(tmp_path, data('x', 1, 2, 6, 6) + data('i', 1, 3) + conv('s', 'x', 6) + conv('d', 'x', 12) + conv('map', 'x', 4) +
-                   layer('p', 'Proposal', 's d i', more='proposal_param { ratio: 1 scale: 1 scale: 2 scale: 4 post_nms_topn: 5 }') +
-                   layer('r', kind, 'map p', more=more) + layer('loss', 'Reduction', 'r', more='loss_weight: 1'), TRAIN)
+    """Proposal and the region layers pass none to what proposed, though end-to-end nets ask for it."""
+    net = net_from(
+        tmp_path,
+        data('x', 1, 2, 6, 6)
+        + data('i', 1, 3)
+        + conv('s', 'x', 6)
+        + conv('d', 'x', 12)
+        + conv('map', 'x', 4)
+        + layer(
+            'p',
+            'Proposal',
+            's d i',
+            more='proposal_param { ratio: 1 scale: 1 scale: 2 scale: 4 post_nms_topn: 5 }',
+        )
+        + layer('r', kind, 'map p', more=more)
+        + layer('loss', 'Reduction', 'r', more='loss_weight: 1'),
+        TRAIN,
+    )
     net.blobs['x'].data[...] = rng().random((1, 2, 6, 6))
     net.blobs['i'].data[...] = [64, 64, 1]
     net.forward()
     net.backward()
     assert net.blobs['p'].shape[1] == 5
-    assert (net.params['s'][0].diff == 0).all() and (net.params['d'][0].diff == 0).all() and (net.params['map'][0].diff != 0).any()
+    assert (
+        (net.params['s'][0].diff == 0).all()
+        and (net.params['d'][0].diff == 0).all()
+        and (net.params['map'][0].diff != 0).any()
+    )
 
 
 # Online hard example mining
@@ -253,11 +298,23 @@ def test_box_annotator_keeps_the_hardest_of_each_image(tmp_path):
     rois[:, 0] = [0, 1, 0, 1, 0, 0]
     loss, labels = np.array([3, 9, 5, 1, 5, 4.]), np.array([1, 2, 0, 4, 5, 6.])
     weights = np.arange(1, 13).reshape(6, 2)
-    got = answer(tmp_path, 'BoxAnnotatorOHEM', [rois, loss, labels, weights], 'box_annotator_ohem_param { roi_per_img: 2 }', 2)
+    got = answer(
+        tmp_path,
+        'BoxAnnotatorOHEM',
+        [rois, loss, labels, weights],
+        'box_annotator_ohem_param { roi_per_img: 2 }',
+        2,
+    )
     np.testing.assert_array_equal(got[0], [-1, 2, 0, 4, 5, -1])
     np.testing.assert_array_equal(got[1], [[0, 0], [3, 4], [5, 6], [7, 8], [9, 10], [0, 0]])
     shaped = [v.reshape(6, -1, 1, 1) for v in (rois, loss, labels, weights)]
-    again = answer(tmp_path, 'BoxAnnotatorOHEM', shaped, 'box_annotator_ohem_param { roi_per_img: 1 ignore_label: 255 }', 2)
+    again = answer(
+        tmp_path,
+        'BoxAnnotatorOHEM',
+        shaped,
+        'box_annotator_ohem_param { roi_per_img: 1 ignore_label: 255 }',
+        2,
+    )
     np.testing.assert_array_equal(again[0].reshape(-1), [255, 2, 0, 255, 255, 255])
     assert again[1].shape == (6, 2, 1, 1)
 
@@ -272,17 +329,29 @@ def test_softmax_loss_ohem(tmp_path):
     more = 'loss_param { ignore_label: -1 normalization: PRE_FIXED pre_fixed_normalizer: 8 }'
     loss, probability, each = answer(tmp_path, 'SoftmaxWithLossOHEM', [scores, labels], more, 3)
     logs = log_softmax(scores)
-    want = np.array([0 if k == -1 else -logs[i, k, 0, 0] for i, k in enumerate(labels.reshape(-1))]).reshape(labels.shape)
+    want = np.array([0 if k == -1 else -logs[i, k, 0, 0] for i, k in enumerate(labels.reshape(-1))]).reshape(
+        labels.shape
+    )
     close(loss, want.sum() / 8)
     close(probability, np.exp(logs))
     close(each, want)
 
 
-@pytest.mark.parametrize('normalization, divisor', [('', 24), ('normalization: FULL', 24), ('normalization: BATCH_SIZE', 4), ('normalization: NONE', 1),
-                                                    ('normalization: PRE_FIXED pre_fixed_normalizer: 128', 128)])
+@pytest.mark.parametrize(
+    'normalization, divisor',
+    [
+        ('', 24),
+        ('normalization: FULL', 24),
+        ('normalization: BATCH_SIZE', 4),
+        ('normalization: NONE', 1),
+        ('normalization: PRE_FIXED pre_fixed_normalizer: 128', 128),
+    ],
+)
 def test_smooth_l1_loss_ohem(normalization, divisor, tmp_path):
     x, target, weight = rng().standard_normal((3, 4, 8, 2, 3)) * 2
-    loss, each = answer(tmp_path, 'SmoothL1LossOHEM', [x, target, weight], f'loss_param {{ {normalization} }}', 2)
+    loss, each = answer(
+        tmp_path, 'SmoothL1LossOHEM', [x, target, weight], f'loss_param {{ {normalization} }}', 2
+    )
     d = np.abs(weight * (x - target))
     terms = np.where(d < 1, d * d / 2, d - 0.5)
     close(loss, terms.sum() / divisor)
@@ -303,7 +372,12 @@ def test_focal_loss(gamma, alpha, tmp_path):
 def test_focal_loss_linear(tmp_path):
     """Two classes: the logit of the label's class is the difference of scores."""
     scores = np.array([[1., -2], [0.3, 0.1]])
-    loss, = answer(tmp_path, 'FocalLoss', [scores, [0, 1]], 'focal_loss_param { type: LINEAR gamma: 3 beta: 0.5 alpha: 1 }')
+    (loss,) = answer(
+        tmp_path,
+        'FocalLoss',
+        [scores, [0, 1]],
+        'focal_loss_param { type: LINEAR gamma: 3 beta: 0.5 alpha: 1 }',
+    )
     close(loss, np.mean([math.log(1 + math.exp(-(3 * z + 0.5))) / 3 for z in (3, -0.2)]))
 
 
@@ -315,7 +389,9 @@ def test_permute(tmp_path):
         full = order + [i for i in range(4) if i not in order]
         more = f'permute_param {{ {" ".join(f"order: {o}" for o in order)} }}'
         close(answer(tmp_path, 'Permute', [x], more)[0], x.transpose(full))
-    text = data('x', 2, 3, 4, 5) + layer('p', 'Permute', 'x', more='permute_param { order: 0 order: 2 order: 3 order: 1 }')
+    text = data('x', 2, 3, 4, 5) + layer(
+        'p', 'Permute', 'x', more='permute_param { order: 0 order: 2 order: 3 order: 1 }'
+    )
     agree(opencv(tmp_path, text, {'x': x}, ['p']), 0)
 
 
@@ -324,7 +400,8 @@ def test_permute(tmp_path):
 def test_normalize(across, shared, tmp_path):
     x, scale = rng().standard_normal((2, 3, 4, 5)), rng(1).random(3) + 0.5
     scale = scale[:1].repeat(3) if shared else scale
-    more = f'norm_param {{ across_spatial: {across} channel_shared: {shared} eps: 0.01 scale_filler {{ value: 20 }} }}'.lower()
+    more = f'across_spatial: {across} channel_shared: {shared} eps: 0.01 scale_filler {{ value: 20 }}'.lower()
+    more = f'norm_param {{ {more} }}'
     net = net_from(tmp_path, data('x', *x.shape) + layer('L', 'Normalize', 'x', more=more), TRAIN)
     blob, = net.params['L']
     assert blob.shape == (() if shared else (3,)) and (blob.data == 20).all()
@@ -348,13 +425,20 @@ def test_normalize_opencv(tmp_path):
 PRIOR_BOXES = [
     ('min_size: 30 min_size: 60 max_size: 45 max_size: 100 aspect_ratio: 2 aspect_ratio: 3 clip: true '
      'variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2', 2 * (1 + 1 + 4)),
-    ('min_size: 30.5 flip: false aspect_ratio: 2 aspect_ratio: 1 step: 16 offset: 0.3 variance: 0.2 clip: false', 2),
-    ('min_size: 30 max_size: 60 aspect_ratio: 2 aspect_ratio: 0.5 step_h: 15 step_w: 20 variance: 0.1 clip: false', 4)]
+    ('min_size: 30.5 flip: false aspect_ratio: 2 aspect_ratio: 1 step: 16 offset: 0.3 variance: 0.2 '
+     'clip: false', 2),
+    ('min_size: 30 max_size: 60 aspect_ratio: 2 aspect_ratio: 0.5 step_h: 15 step_w: 20 variance: 0.1 '
+     'clip: false', 4)]
 
 
 def prior_boxes_by_hand(text, feature, image):
     words = text.replace(':', '').split()
-    given = {name: [float(v) if v[0].isdigit() else v == 'true' for n, v in zip(words[::2], words[1::2]) if n == name] for name in words[::2]}
+    given = {
+        name: [
+            float(v) if v[0].isdigit() else v == 'true' for n, v in zip(words[::2], words[1::2]) if n == name
+        ]
+        for name in words[::2]
+    }
     one = lambda name, default: given.get(name, [default])[0]
     ratios = [1.0]
     for r in given.get('aspect_ratio', []):
@@ -369,8 +453,15 @@ def prior_boxes_by_hand(text, feature, image):
         for i, s in enumerate(given['min_size']):
             shapes = [(s, s)] + [(math.sqrt(s * m),) * 2 for m in given.get('max_size', [])[i:i + 1]]
             shapes += [(s * math.sqrt(r), s / math.sqrt(r)) for r in ratios[1:]]
-            boxes += [((cx - w / 2) / image[1], (cy - h / 2) / image[0], (cx + w / 2) / image[1], (cy + h / 2) / image[0])
-                      for w, h in shapes]
+            boxes += [
+                (
+                    (cx - w / 2) / image[1],
+                    (cy - h / 2) / image[0],
+                    (cx + w / 2) / image[1],
+                    (cy + h / 2) / image[0],
+                )
+                for w, h in shapes
+            ]
     boxes = np.array(boxes)
     variance = given.get('variance', [0.1])
     variance = variance * 4 if len(variance) == 1 else variance
@@ -380,8 +471,14 @@ def prior_boxes_by_hand(text, feature, image):
 
 @pytest.mark.parametrize('text, count', PRIOR_BOXES)
 def test_prior_box(text, count, tmp_path):
-    net = data('x', 1, 6, 5, 7) + data('d', 1, 3, 100, 130) + layer('p', 'PriorBox', 'x d', more=f'prior_box_param {{ {text} }}')
-    (ours, theirs), = opencv(tmp_path, net, {'x': np.zeros((1, 6, 5, 7)), 'd': np.zeros((1, 3, 100, 130))}, ['p'])
+    net = (
+        data('x', 1, 6, 5, 7)
+        + data('d', 1, 3, 100, 130)
+        + layer('p', 'PriorBox', 'x d', more=f'prior_box_param {{ {text} }}')
+    )
+    ((ours, theirs),) = opencv(
+        tmp_path, net, {'x': np.zeros((1, 6, 5, 7)), 'd': np.zeros((1, 3, 100, 130))}, ['p']
+    )
     want = prior_boxes_by_hand(text, (5, 7), (100, 130))
     assert ours.shape == (1, 2, 5 * 7 * count * 4)
     close(ours, want)
@@ -404,8 +501,21 @@ def some_priors(count=24):
     return np.stack([boxes, rng(7).uniform(0.1, 0.4, (count, 4))]).reshape(1, 2, -1)
 
 
-def detections_by_hand(loc, conf, prior, classes, shared=True, code='CORNER', in_target=False, background=0, least=-math.inf,
-                       threshold=0.3, eta=1.0, top_k=-1, keep=-1):
+def detections_by_hand(
+    loc,
+    conf,
+    prior,
+    classes,
+    shared=True,
+    code='CORNER',
+    in_target=False,
+    background=0,
+    least=-math.inf,
+    threshold=0.3,
+    eta=1.0,
+    top_k=-1,
+    keep=-1,
+):
     boxes, variances = prior.reshape(2, -1, 4)
     count, rows = len(boxes), []
     variances = np.ones_like(variances) if in_target else variances
@@ -424,17 +534,39 @@ def detections_by_hand(loc, conf, prior, classes, shared=True, code='CORNER', in
     return np.array(rows).reshape(1, 1, -1, 7)
 
 
-@pytest.mark.parametrize('more, options', [
-    ('nms_param { nms_threshold: 0.4 top_k: 10 } code_type: CENTER_SIZE keep_top_k: 9 confidence_threshold: 0.3',
-     dict(code='CENTER_SIZE', threshold=0.4, top_k=10, keep=9, least=0.3)),
-    ('nms_param { nms_threshold: 0.7 eta: 0.9 } variance_encoded_in_target: true', dict(threshold=0.7, eta=0.9, in_target=True)),
-    ('share_location: false code_type: CORNER_SIZE background_label_id: 2 nms_param { top_k: 6 } keep_top_k: 7',
-     dict(shared=False, code='CORNER_SIZE', background=2, top_k=6, keep=7)),
-    ('background_label_id: -1 keep_top_k: 100 confidence_threshold: 0.9', dict(background=-1, keep=100, least=0.9))])
+@pytest.mark.parametrize(
+    'more, options',
+    [
+        (
+            'nms_param { nms_threshold: 0.4 top_k: 10 } code_type: CENTER_SIZE keep_top_k: 9 '
+            'confidence_threshold: 0.3',
+            dict(code='CENTER_SIZE', threshold=0.4, top_k=10, keep=9, least=0.3),
+        ),
+        (
+            'nms_param { nms_threshold: 0.7 eta: 0.9 } variance_encoded_in_target: true',
+            dict(threshold=0.7, eta=0.9, in_target=True),
+        ),
+        (
+            'share_location: false code_type: CORNER_SIZE background_label_id: 2 nms_param { top_k: 6 } '
+            'keep_top_k: 7',
+            dict(shared=False, code='CORNER_SIZE', background=2, top_k=6, keep=7),
+        ),
+        (
+            'background_label_id: -1 keep_top_k: 100 confidence_threshold: 0.9',
+            dict(background=-1, keep=100, least=0.9),
+        ),
+    ],
+)
 def test_detection_output(more, options, tmp_path):
     prior, per = some_priors(), 1 if options.get('shared', True) else 4
     loc, conf = rng(1).normal(0, 0.4, (2, 24 * per * 4)), rng(2).random((2, 24 * 4))
-    top, = answer(tmp_path, 'DetectionOutput', [loc, conf, prior], f'detection_output_param {{ num_classes: 4 {more} }}', phase=TEST)
+    (top,) = answer(
+        tmp_path,
+        'DetectionOutput',
+        [loc, conf, prior],
+        f'detection_output_param {{ num_classes: 4 {more} }}',
+        phase=TEST,
+    )
     close(top, detections_by_hand(loc, conf, prior, 4, **options), 1e-5)
 
 
@@ -485,11 +617,32 @@ def location_loss(code, target, kind):
     return sum(d * d / 2 if kind == 'L2' or d < 1 else d - 0.5 for d in terms)
 
 
-DEFAULTS = dict(loc_loss_type='SMOOTH_L1', conf_loss_type='SOFTMAX', loc_weight=1.0, num_classes=4, share_location=True,
-                match_type='PER_PREDICTION', overlap_threshold=0.5, use_prior_for_matching=True, background_label_id=0,
-                use_difficult_gt=True, neg_pos_ratio=3.0, neg_overlap=0.5, code_type='CORNER', encode_variance_in_target=False,
-                map_object_to_agnostic=False, ignore_cross_boundary_bbox=False, bp_inside=False, mining_type='MAX_NEGATIVE',
-                nms_threshold=None, nms_top_k=-1, sample_size=64, use_prior_for_nms=False, normalization='VALID', counted=(True, True))
+DEFAULTS = dict(
+    loc_loss_type='SMOOTH_L1',
+    conf_loss_type='SOFTMAX',
+    loc_weight=1.0,
+    num_classes=4,
+    share_location=True,
+    match_type='PER_PREDICTION',
+    overlap_threshold=0.5,
+    use_prior_for_matching=True,
+    background_label_id=0,
+    use_difficult_gt=True,
+    neg_pos_ratio=3.0,
+    neg_overlap=0.5,
+    code_type='CORNER',
+    encode_variance_in_target=False,
+    map_object_to_agnostic=False,
+    ignore_cross_boundary_bbox=False,
+    bp_inside=False,
+    mining_type='MAX_NEGATIVE',
+    nms_threshold=None,
+    nms_top_k=-1,
+    sample_size=64,
+    use_prior_for_nms=False,
+    normalization='VALID',
+    counted=(True, True),
+)
 
 
 def multibox_by_hand(loc, conf, prior, truth, **options):
@@ -499,7 +652,9 @@ def multibox_by_hand(loc, conf, prior, truth, **options):
     count, per = len(boxes), 1 if o.share_location else o.num_classes
     codes, scores = loc.reshape(len(loc), count, per, 4), conf.reshape(len(conf), count, o.num_classes)
     flat = np.ones(4)
-    decoded = lambda n, p, l: decode_by_hand(codes[n, p, l], boxes[p], flat if o.encode_variance_in_target else variances[p], o.code_type)
+    decoded = lambda n, p, l: decode_by_hand(
+        codes[n, p, l], boxes[p], flat if o.encode_variance_in_target else variances[p], o.code_type
+    )
 
     def location(n, p, l, thing):
         target, code = encode_by_hand(thing[3:7], boxes[p], variances[p], o.code_type), codes[n, p, l]
@@ -519,7 +674,11 @@ def multibox_by_hand(loc, conf, prior, truth, **options):
             pool = things if o.use_prior_for_matching else mine
             seen = [boxes[p] if o.use_prior_for_matching else decoded(n, p, l) for p in range(count)]
             match, most = match_by_hand(seen, [t[3:7] for t in pool], threshold, o.ignore_cross_boundary_bbox)
-            chosen = [(p, l, pool[m]) for p, m in enumerate(match) if m >= 0 and (o.share_location or pool[m][1] == l)]
+            chosen = [
+                (p, l, pool[m])
+                for p, m in enumerate(match)
+                if m >= 0 and (o.share_location or pool[m][1] == l)
+            ]
             pairs += chosen
             state = list(zip(match, most))
         label = [o.background_label_id] * count
@@ -541,7 +700,12 @@ def multibox_by_hand(loc, conf, prior, truth, **options):
             able.sort(key=lambda p: -loss[p])
             if o.nms_threshold is not None:
                 able = able[:o.nms_top_k] if o.nms_top_k >= 0 else able
-                able = [able[i] for i in nms_by_hand([boxes[p] if o.use_prior_for_nms else decoded(n, p, 0) for p in able], o.nms_threshold)]
+                able = [
+                    able[i]
+                    for i in nms_by_hand(
+                        [boxes[p] if o.use_prior_for_nms else decoded(n, p, 0) for p in able], o.nms_threshold
+                    )
+                ]
             able = able[:limit]
             if o.mining_type == 'HARD_EXAMPLE':
                 pairs = [pair for pair in pairs if pair[0] in able]
@@ -553,24 +717,52 @@ def multibox_by_hand(loc, conf, prior, truth, **options):
     return (o.counted[0] * o.loc_weight * total_location + o.counted[1] * total_class) / max(1, divisor)
 
 
-OBJECTS = np.array([[0, 1, 0, 0.05, 0.1, 0.45, 0.4, 0], [0, 3, 0, 0.5, 0.45, 0.9, 1.0, 0], [0, 2, 0, 0.3, 0.35, 0.8, 0.7, 1],
-                    [1, 2, 0, 0.1, 0.5, 0.6, 0.8, 1], [1, 1, 0, 0.52, 0.1, 0.97, 0.55, 0], [-1, 0, 0, 0, 0, 0, 0, 0]]).reshape(1, 1, 6, 8)
+OBJECTS = np.array(
+    [
+        [0, 1, 0, 0.05, 0.1, 0.45, 0.4, 0],
+        [0, 3, 0, 0.5, 0.45, 0.9, 1.0, 0],
+        [0, 2, 0, 0.3, 0.35, 0.8, 0.7, 1],
+        [1, 2, 0, 0.1, 0.5, 0.6, 0.8, 1],
+        [1, 1, 0, 0.52, 0.1, 0.97, 0.55, 0],
+        [-1, 0, 0, 0, 0, 0, 0, 0],
+    ]
+).reshape(1, 1, 6, 8)
 
 MULTIBOX = [
-    dict(), dict(code_type='CENTER_SIZE', overlap_threshold=0.3), dict(code_type='CORNER_SIZE', normalization='FULL'),
+    dict(),
+    dict(code_type='CENTER_SIZE', overlap_threshold=0.3),
+    dict(code_type='CORNER_SIZE', normalization='FULL'),
     dict(loc_loss_type='L2', conf_loss_type='LOGISTIC', loc_weight=2.5, normalization='BATCH_SIZE'),
-    dict(match_type='BIPARTITE', normalization='NONE'), dict(use_difficult_gt=False, neg_pos_ratio=1.5, neg_overlap=0.2),
-    dict(mining_type='NONE', overlap_threshold=0.4), dict(mining_type='NONE', conf_loss_type='LOGISTIC'),
+    dict(match_type='BIPARTITE', normalization='NONE'),
+    dict(use_difficult_gt=False, neg_pos_ratio=1.5, neg_overlap=0.2),
+    dict(mining_type='NONE', overlap_threshold=0.4),
+    dict(mining_type='NONE', conf_loss_type='LOGISTIC'),
     dict(mining_type='NONE', share_location=False, overlap_threshold=0.3),
-    dict(mining_type='NONE', share_location=False, use_prior_for_matching=False, overlap_threshold=0.2, code_type='CENTER_SIZE'),
-    dict(use_prior_for_matching=False, overlap_threshold=0.3), dict(background_label_id=3, use_difficult_gt=False, objects=OBJECTS[:, :, 2:]),
-    dict(mining_type='HARD_EXAMPLE', sample_size=8, overlap_threshold=0.2), dict(mining_type='HARD_EXAMPLE', loc_loss_type='L2', code_type='CENTER_SIZE'),
-    dict(encode_variance_in_target=True, code_type='CENTER_SIZE'), dict(bp_inside=True, overlap_threshold=0.2),
-    dict(bp_inside=True, use_prior_for_matching=False, overlap_threshold=0.2), dict(ignore_cross_boundary_bbox=True, overlap_threshold=0.2),
-    dict(nms_threshold=0.3, neg_pos_ratio=6.), dict(nms_threshold=0.2, nms_top_k=9, use_prior_for_nms=True, neg_pos_ratio=6.),
+    dict(
+        mining_type='NONE',
+        share_location=False,
+        use_prior_for_matching=False,
+        overlap_threshold=0.2,
+        code_type='CENTER_SIZE',
+    ),
+    dict(use_prior_for_matching=False, overlap_threshold=0.3),
+    dict(background_label_id=3, use_difficult_gt=False, objects=OBJECTS[:, :, 2:]),
+    dict(mining_type='HARD_EXAMPLE', sample_size=8, overlap_threshold=0.2),
+    dict(mining_type='HARD_EXAMPLE', loc_loss_type='L2', code_type='CENTER_SIZE'),
+    dict(encode_variance_in_target=True, code_type='CENTER_SIZE'),
+    dict(bp_inside=True, overlap_threshold=0.2),
+    dict(bp_inside=True, use_prior_for_matching=False, overlap_threshold=0.2),
+    dict(ignore_cross_boundary_bbox=True, overlap_threshold=0.2),
+    dict(nms_threshold=0.3, neg_pos_ratio=6.0),
+    dict(nms_threshold=0.2, nms_top_k=9, use_prior_for_nms=True, neg_pos_ratio=6.0),
     dict(mining_type='HARD_EXAMPLE', sample_size=9, nms_threshold=0.3, overlap_threshold=0.2),
-    dict(map_object_to_agnostic=True, num_classes=2), dict(counted=(False, True)), dict(counted=(True, False)),
-    dict(objects=OBJECTS[:, :, 5:]), dict(objects=OBJECTS[:, :, 5:], mining_type='NONE'), dict(objects=OBJECTS[:, :, :3], overlap_threshold=0.3)]
+    dict(map_object_to_agnostic=True, num_classes=2),
+    dict(counted=(False, True)),
+    dict(counted=(True, False)),
+    dict(objects=OBJECTS[:, :, 5:]),
+    dict(objects=OBJECTS[:, :, 5:], mining_type='NONE'),
+    dict(objects=OBJECTS[:, :, :3], overlap_threshold=0.3),
+]
 
 
 def multibox_text(options):
@@ -589,7 +781,11 @@ def multibox_text(options):
     return f'multibox_loss_param {{ {" ".join(fields)} {nms} }}{rest}'
 
 
-@pytest.mark.parametrize('options', MULTIBOX, ids=lambda o: ' '.join(f'{k}={v}' for k, v in o.items() if k != 'objects') or 'defaults')
+@pytest.mark.parametrize(
+    'options',
+    MULTIBOX,
+    ids=lambda o: ' '.join(f'{k}={v}' for k, v in o.items() if k != 'objects') or 'defaults',
+)
 @pytest.mark.parametrize('seed', [0, 1])
 def test_multibox_loss(options, seed, tmp_path):
     options = {'num_classes': 4, **options}
@@ -602,9 +798,20 @@ def test_multibox_loss(options, seed, tmp_path):
 
 # Segmentation
 
-@pytest.mark.parametrize('more, size', [('height: 9 width: 4', (9, 4)), ('zoom_factor: 2', (9, 13)), ('shrink_factor: 2', (3, 4)),
-                                        ('shrink_factor: 3 zoom_factor: 4', (5, 9)), ('height: 7 width: 7 pad_beg: -1 pad_end: -2', (7, 7)),
-                                        ('zoom_factor: 3 pad_end: -1', (10, 16)), ('height: 1 width: 1', (1, 1)), ('height: 5 width: 7', (5, 7))])
+
+@pytest.mark.parametrize(
+    'more, size',
+    [
+        ('height: 9 width: 4', (9, 4)),
+        ('zoom_factor: 2', (9, 13)),
+        ('shrink_factor: 2', (3, 4)),
+        ('shrink_factor: 3 zoom_factor: 4', (5, 9)),
+        ('height: 7 width: 7 pad_beg: -1 pad_end: -2', (7, 7)),
+        ('zoom_factor: 3 pad_end: -1', (10, 16)),
+        ('height: 1 width: 1', (1, 1)),
+        ('height: 5 width: 7', (5, 7)),
+    ],
+)
 def test_interp(more, size, tmp_path):
     x = rng().standard_normal((2, 3, 5, 7))
     cut = x[:, :, 1:-2, 1:-2] if 'pad_beg' in more else x[:, :, :-1, :-1] if 'pad' in more else x
@@ -614,7 +821,14 @@ def test_interp(more, size, tmp_path):
         want[n, c, i, j] = at(cut[n, c], y, x_)
     close(answer(tmp_path, 'Interp', [x], f'interp_param {{ {more} }}')[0], want)
     if 'pad' not in more and 'shrink' not in more:
-        agree(opencv(tmp_path, data('x', *x.shape) + layer('p', 'Interp', 'x', more=f'interp_param {{ {more} }}'), {'x': x}, ['p']))
+        agree(
+            opencv(
+                tmp_path,
+                data('x', *x.shape) + layer('p', 'Interp', 'x', more=f'interp_param {{ {more} }}'),
+                {'x': x},
+                ['p'],
+            )
+        )
 
 
 def places_by_hand(x, mask, size):
@@ -625,29 +839,53 @@ def places_by_hand(x, mask, size):
     return top
 
 
-@pytest.mark.parametrize('more, size', [('scale: 2', (6, 8)), ('scale: 2 pad_out_h: true pad_out_w: true', (5, 7)), ('scale_h: 3 scale_w: 2', (9, 8)),
-                                        ('scale: 2 upsample_h: 7 upsample_w: 9', (7, 9))])
+@pytest.mark.parametrize(
+    'more, size',
+    [
+        ('scale: 2', (6, 8)),
+        ('scale: 2 pad_out_h: true pad_out_w: true', (5, 7)),
+        ('scale_h: 3 scale_w: 2', (9, 8)),
+        ('scale: 2 upsample_h: 7 upsample_w: 9', (7, 9)),
+    ],
+)
 def test_upsample_with_a_mask(more, size, tmp_path):
     x = rng().standard_normal((2, 3, 3, 4))
-    mask = rng(1).permuted(np.tile(np.arange(size[0] * size[1]), (2, 3, 1)), axis=2)[:, :, :12].reshape(x.shape)
-    close(answer(tmp_path, 'Upsample', [x, mask], f'upsample_param {{ {more} }}')[0], places_by_hand(x, mask, size))
+    mask = (
+        rng(1).permuted(np.tile(np.arange(size[0] * size[1]), (2, 3, 1)), axis=2)[:, :, :12].reshape(x.shape)
+    )
+    close(
+        answer(tmp_path, 'Upsample', [x, mask], f'upsample_param {{ {more} }}')[0],
+        places_by_hand(x, mask, size),
+    )
 
 
 def test_softmax_loss_weighs_classes(tmp_path):
     scores, labels, weights = rng().standard_normal((2, 3, 4)), rng(1).integers(0, 3, (2, 4)), (0.5, 2.0, 1.5)
     more = f'weight_by_label_freqs: true ignore_label: 2 {" ".join(f"class_weighting: {w}" for w in weights)}'
     logs = log_softmax(scores)
-    terms = [-weights[labels[n, i]] * logs[n, labels[n, i], i] for n, i in np.ndindex(2, 4) if labels[n, i] != 2]
-    close(answer(tmp_path, 'SoftmaxWithLoss', [scores, labels], f'loss_param {{ {more} }}')[0], sum(terms) / len(terms))
+    terms = [
+        -weights[labels[n, i]] * logs[n, labels[n, i], i] for n, i in np.ndindex(2, 4) if labels[n, i] != 2
+    ]
+    close(
+        answer(tmp_path, 'SoftmaxWithLoss', [scores, labels], f'loss_param {{ {more} }}')[0],
+        sum(terms) / len(terms),
+    )
     with pytest.raises(ValueError, match='3 classes want as many class_weighting; got 2'):
-        answer(tmp_path, 'SoftmaxWithLoss', [scores, labels], 'loss_param { weight_by_label_freqs: true class_weighting: 1 class_weighting: 2 }')
+        more = 'loss_param { weight_by_label_freqs: true class_weighting: 1 class_weighting: 2 }'
+        answer(tmp_path, 'SoftmaxWithLoss', [scores, labels], more)
 
 
 def test_upsample_undoes_pooling(tmp_path):
     """SegNet's pair: the maxima return to their places, 5 x 7 from 3 x 4."""
     x = rng().random((1, 2, 5, 7)) + 1
-    net = net_from(tmp_path, data('x', 1, 2, 5, 7) + layer('pool', 'Pooling', 'x', 'pool mask', 'pooling_param { kernel_size: 2 stride: 2 }') +
-                   layer('up', 'Upsample', 'pool mask', more='upsample_param { scale: 2 pad_out_h: true pad_out_w: true }'))
+    net = net_from(
+        tmp_path,
+        data('x', 1, 2, 5, 7)
+        + layer('pool', 'Pooling', 'x', 'pool mask', 'pooling_param { kernel_size: 2 stride: 2 }')
+        + layer(
+            'up', 'Upsample', 'pool mask', more='upsample_param { scale: 2 pad_out_h: true pad_out_w: true }'
+        ),
+    )
     up = net.forward(x=x)['up']
     want = np.zeros_like(x)
     for n, c, i, j in np.ndindex(1, 2, 3, 4):
@@ -664,9 +902,20 @@ def test_upsample_repeats_without_a_mask(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['AVE', 'TILE'])
-@pytest.mark.parametrize('more, kernel, stride, pad, size', [
-    ('kernel_size: 2 stride: 2', (2, 2), (2, 2), (0, 0), (4, 6)), ('kernel_size: 3 stride: 2 pad: 1', (3, 3), (2, 2), (1, 1), (3, 5)),
-    ('kernel_h: 3 kernel_w: 2 stride_h: 1 stride_w: 3 pad_h: 1 pad_w: 0 unpool_size: 6', (3, 2), (1, 3), (1, 0), (6, 6))])
+@pytest.mark.parametrize(
+    'more, kernel, stride, pad, size',
+    [
+        ('kernel_size: 2 stride: 2', (2, 2), (2, 2), (0, 0), (4, 6)),
+        ('kernel_size: 3 stride: 2 pad: 1', (3, 3), (2, 2), (1, 1), (3, 5)),
+        (
+            'kernel_h: 3 kernel_w: 2 stride_h: 1 stride_w: 3 pad_h: 1 pad_w: 0 unpool_size: 6',
+            (3, 2),
+            (1, 3),
+            (1, 0),
+            (6, 6),
+        ),
+    ],
+)
 def test_unpooling_over_windows(kind, more, kernel, stride, pad, size, tmp_path):
     x = rng().standard_normal((2, 3, 2, 3))
     want = np.zeros((2, 3, *size))
@@ -679,11 +928,16 @@ def test_unpooling_over_windows(kind, more, kernel, stride, pad, size, tmp_path)
 
 def test_unpooling_with_a_mask(tmp_path):
     x, mask = rng().standard_normal((1, 2, 2, 3)), rng(1).permutation(24)[:12].reshape(1, 2, 2, 3)
-    close(answer(tmp_path, 'Unpooling', [x, mask], 'unpooling_param { kernel_size: 2 stride: 2 }')[0], places_by_hand(x, mask, (4, 6)))
+    close(
+        answer(tmp_path, 'Unpooling', [x, mask], 'unpooling_param { kernel_size: 2 stride: 2 }')[0],
+        places_by_hand(x, mask, (4, 6)),
+    )
 
 
 def test_mask_beyond_the_top(tmp_path):
-    with pytest.raises(ValueError, match=r"'L' \(Upsample\).*positions 3 to 24; the top of 4 x 6 has 0 to 23"):
+    with pytest.raises(
+        ValueError, match=r"'L' \(Upsample\).*positions 3 to 24; the top of 4 x 6 has 0 to 23"
+    ):
         answer(tmp_path, 'Upsample', [np.zeros((1, 1, 2, 3)), np.array([[[[3, 4, 5], [6, 7, 24]]]])])
 
 
@@ -697,7 +951,7 @@ def normalised(x, mean, var, eps):
 
 def test_bn_of_pspnet(tmp_path):
     x = rng().standard_normal((4, 3, 2, 5)) * 2 + 1
-    more = 'bn_param { slope_filler { type: "constant" value: 2 } bias_filler { value: 0.5 } momentum: 0.9 eps: 0.01 }'
+    more = 'bn_param { slope_filler { value: 2 } bias_filler { value: 0.5 } momentum: 0.9 eps: 0.01 }'
     net = bn_net(tmp_path, more, TRAIN)
     assert [b.shape for b in net.params['L']] == [(1, 3, 1, 1)] * 4 and net.params_lr == [1, 1, 0, 0]
     mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3))
@@ -706,7 +960,10 @@ def test_bn_of_pspnet(tmp_path):
     running = net.params['L'][2].data.reshape(-1), net.params['L'][3].data.reshape(-1)
     close(running[0], mean * (1 - 0.9 ** 2))
     close(running[1], var * (1 - 0.9 ** 2) + 0.9 ** 2, 1e-5)
-    for test in (bn_net(tmp_path, more, TEST), bn_net(tmp_path, more.replace('eps', 'frozen: true eps'), TRAIN)):
+    for test in (
+        bn_net(tmp_path, more, TEST),
+        bn_net(tmp_path, more.replace('eps', 'frozen: true eps'), TRAIN),
+    ):
         test.share_with(net)
         before = running[0].copy()
         close(test.forward(x=x)['L'], 2 * normalised(x, *running, 0.01) + 0.5, 1e-4)
@@ -722,14 +979,23 @@ def test_bn_of_segnet(phase, tmp_path):
     fillers = 'scale_filler { type: "constant" value: 1.5 } shift_filler { type: "constant" value: 0.001 }'
     learn = bn_net(tmp_path, f'bn_param {{ {fillers} }}', phase)
     assert [b.shape for b in learn.params['L']] == [(1, 3, 1, 1)] * 2
-    close(learn.forward(x=x)['L'], 1.5 * normalised(x, x.mean((0, 2, 3)), x.var((0, 2, 3)), 1e-9) + 0.001, 1e-4)
-    close(bn_net(tmp_path, f'bn_param {{ bn_mode: INFERENCE {fillers} }}', phase).forward(x=x)['L'], 1.5 * x + 0.001)
+    close(
+        learn.forward(x=x)['L'], 1.5 * normalised(x, x.mean((0, 2, 3)), x.var((0, 2, 3)), 1e-9) + 0.001, 1e-4
+    )
+    close(
+        bn_net(tmp_path, f'bn_param {{ bn_mode: INFERENCE {fillers} }}', phase).forward(x=x)['L'],
+        1.5 * x + 0.001,
+    )
 
 
 # Compact nets
 
 def test_axpy(tmp_path):
-    scale, x, y = rng().standard_normal((2, 3)), rng(1).standard_normal((2, 3, 4, 5)), rng(2).standard_normal((2, 3, 4, 5))
+    scale, x, y = (
+        rng().standard_normal((2, 3)),
+        rng(1).standard_normal((2, 3, 4, 5)),
+        rng(2).standard_normal((2, 3, 4, 5)),
+    )
     for shape in ((2, 3), (2, 3, 1, 1)):
         close(answer(tmp_path, 'Axpy', [scale.reshape(shape), x, y])[0], scale[:, :, None, None] * x + y)
 
@@ -740,14 +1006,20 @@ def test_shuffle_channel(group, tmp_path):
     want = [x[:, g * (6 // group) + k] for k in range(6 // group) for g in range(group)]
     more = f'shuffle_channel_param {{ group: {group} }}'
     close(answer(tmp_path, 'ShuffleChannel', [x], more)[0], np.stack(want, 1))
-    agree(opencv(tmp_path, data('x', 2, 6, 2, 3) + layer('p', 'ShuffleChannel', 'x', more=more), {'x': x}, ['p']), 0)
+    agree(
+        opencv(
+            tmp_path, data('x', 2, 6, 2, 3) + layer('p', 'ShuffleChannel', 'x', more=more), {'x': x}, ['p']
+        ),
+        0,
+    )
 
 
 @pytest.mark.parametrize('kind', ['ConvolutionDepthwise', 'DepthwiseConvolution'])
 def test_depthwise_convolution(kind, tmp_path):
     x = rng().standard_normal((2, 4, 5, 6))
     text = data('x', 2, 4, 5, 6) + layer('c', kind, 'x', more='''convolution_param {
-        num_output: 4 kernel_size: 3 stride: 2 pad: 1 weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" } }''')
+        num_output: 4 kernel_size: 3 stride: 2 pad: 1
+        weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" } }''')
     net = net_from(tmp_path, text)
     weight, bias = (b.data for b in net.params['c'])
     assert weight.shape == (4, 1, 3, 3)
@@ -759,11 +1031,84 @@ def test_depthwise_convolution(kind, tmp_path):
         agree(opencv(tmp_path, text, {'x': x}, ['c']))
 
 
-@pytest.mark.parametrize('kind, formula', [
-    ('ReLU6', lambda v: min(max(v, 0), 6)), ('Mish', lambda v: v * math.tanh(math.log1p(math.exp(v)))),
-    ('HardSwish', lambda v: v * min(max(v + 3, 0), 6) / 6), ('HSwish', lambda v: v * min(max(v + 3, 0), 6) / 6)])
+@pytest.mark.parametrize(
+    'kind, formula',
+    [
+        ('ReLU6', lambda v: min(max(v, 0), 6)),
+        ('Mish', lambda v: v * math.tanh(math.log1p(math.exp(v)))),
+        ('HardSwish', lambda v: v * min(max(v + 3, 0), 6) / 6),
+        ('HSwish', lambda v: v * min(max(v + 3, 0), 6) / 6),
+    ],
+)
 def test_activations(kind, formula, tmp_path):
     x = rng().standard_normal((2, 3, 4)) * 4
     close(answer(tmp_path, kind, [x])[0], np.vectorize(formula)(x))
     if kind != 'HSwish':
         agree(opencv(tmp_path, data('x', 2, 3, 4) + layer('p', kind, 'x'), {'x': x}, ['p']))
+
+
+BAD = [
+    ('ROIAlign', [(1, 2, 4, 4), (3, 5)], 'roi_align_param { pooled_h: 2 }', 'pooled_h and pooled_w'),
+    ('ROIAlign', [(1, 2, 4, 4), (3, 4)], 'roi_align_param { pooled_h: 2 pooled_w: 2 }', 'rows of 5'),
+    ('PSROIPooling', [(1, 8, 4, 4), (3, 5)],
+     'psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 3 }', 'got 1.0 and 8 channels'),
+    ('Proposal', [(1, 6, 2, 2), (1, 12, 2, 2), (1, 3)], 'proposal_param { ratio: 1 }', 'ratio and scale'),
+    ('Proposal', [(1, 6, 2, 2), (1, 12, 2, 2), (1, 3)], 'proposal_param { ratio: 1 scale: 2 }',
+     '1 anchors want scores'),
+    ('BoxAnnotatorOHEM', [(3, 5), (2,), (3,), (3, 4)], 'box_annotator_ohem_param { roi_per_img: 2 }',
+     '2 losses want as many rois'),
+    ('SmoothL1LossOHEM', [(2, 3), (2, 4)], '', r'got \(2, 4\)'),
+    ('Permute', [(2, 3)], 'permute_param { order: 2 }', 'order .2,. must name'),
+    ('Permute', [(2, 3)], 'permute_param { order: 0 order: 0 }', 'different axes'),
+    ('PriorBox', [(1, 1, 2, 2), (1, 1, 8, 8)], '', 'min_size must be given'),
+    ('PriorBox', [(1, 1, 2, 2), (1, 1, 8, 8)], 'prior_box_param { min_size: 4 max_size: 3 }',
+     'max_size larger'),
+    ('PriorBox', [(1, 1, 2, 2), (1, 1, 8, 8)],
+     'prior_box_param { min_size: 4 variance: 0.1 variance: 0.2 }', 'once or four times'),
+    ('PriorBox', [(1, 1, 2, 2), (1, 1, 8, 8)],
+     'prior_box_param { min_size: 4 step: 2 step_h: 2 step_w: 2 }', 'step, or step_h and step_w'),
+    ('PriorBox', [(1, 1, 2, 2), (1, 1, 8, 8)], 'prior_box_param { min_size: 4 img_h: 9 }',
+     'img_size, or img_h'),
+    ('DetectionOutput', [(1, 8), (1, 5), (1, 2, 8)], 'detection_output_param { num_classes: 3 }',
+     '1 x 8 locations and 1 x 6 scores'),
+    ('DetectionOutput', [(1, 8), (1, 6), (1, 2, 8)],
+     'detection_output_param { num_classes: 3 visualize: true }', 'writes and shows nothing'),
+    ('DetectionOutput', [(1, 8), (1, 6), (1, 2, 8)],
+     'detection_output_param { num_classes: 3 nms_param { eta: 0 } }', 'eta must be'),
+    ('MultiBoxLoss', [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 7)], 'multibox_loss_param { num_classes: 3 }',
+     'rows of 8'),
+    ('MultiBoxLoss', [(1, 8), (1, 6), (1, 1, 16), (1, 1, 1, 8)], 'multibox_loss_param { num_classes: 3 }',
+     r'shape \(1, 2, 4 P\)'),
+    ('MultiBoxLoss', [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)],
+     'multibox_loss_param { num_classes: 3 do_neg_mining: false }', 'contradicts mining_type MAX_NEGATIVE'),
+    ('MultiBoxLoss', [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)],
+     'multibox_loss_param { num_classes: 3 share_location: false }', 'wants share_location'),
+    ('MultiBoxLoss', [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)], 'multibox_loss_param { num_classes: 3 }',
+     'the class of the background, 0'),
+    ('Interp', [(1, 1, 4, 4)], '', 'height and width, zoom_factor or shrink_factor'),
+    ('Interp', [(1, 1, 4, 4)], 'interp_param { zoom_factor: 2 pad_beg: 1 }', 'can only cut'),
+    ('Upsample', [(1, 1, 4, 4)], 'upsample_param { pad_out_h: true }', 'want the mask'),
+    ('Upsample', [(1, 1, 4, 4), (1, 1, 4, 3)], '', r'got \(1, 1, 4, 3\)'),
+    ('Unpooling', [(1, 1, 4, 4)], 'unpooling_param { kernel_size: 2 }', 'MAX wants the mask'),
+    ('Axpy', [(1, 2), (1, 3, 4, 4), (1, 3, 4, 4)], '', 'Axpy wants a scale'),
+    ('ShuffleChannel', [(1, 4, 2, 2)], 'shuffle_channel_param { group: 3 }', 'group 3 does not divide 4'),
+    ('DepthwiseConvolution', [(1, 4, 3, 3)], 'convolution_param { num_output: 6 kernel_size: 3 }',
+     'group 4 does not divide'),
+]
+
+
+@pytest.mark.parametrize('kind, shapes, more, wanted', BAD)
+def test_bad_parameters(kind, shapes, more, wanted, tmp_path):
+    with pytest.raises(ValueError, match=wanted) as error:
+        answer(tmp_path, kind, [np.zeros(shape) for shape in shapes], more)
+    assert "'L'" in str(error.value) and kind in str(error.value)
+
+
+def test_objects_that_cannot_be(tmp_path):
+    """A class that the net does not know, an image that the batch does not have."""
+    values = [np.zeros((2, 96)), np.zeros((2, 96)), some_priors()]
+    cases = ([0, 4], 'class of an object 4 is not in 0..3'), ([2, 1], 'image number of an object 2')
+    for row, wanted in cases:
+        thing = np.array([[[[*row, 0, 0.1, 0.1, 0.5, 0.5, 0]]]])
+        with pytest.raises(ValueError, match=wanted):
+            answer(tmp_path, 'MultiBoxLoss', [*values, thing], 'multibox_loss_param { num_classes: 4 }')

@@ -76,7 +76,7 @@ def constant(value):
 @layer('Interp')
 class Interp(TorchLayer):
     """(N, C, H, W) resized bilinearly, corners on corners: to height x width, or to
-    H + (H - 1) (zoom_factor - 1), or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk and then zoomed.
+    H + (H - 1) (zoom_factor - 1), or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk, then zoomed.
     pad_beg and pad_end, not above 0, cut the rims first."""
     fields = ('height', 'width', 'zoom_factor', 'shrink_factor', 'pad_beg', 'pad_end')
 
