@@ -1,0 +1,101 @@
+"""The caffe command: train, test, time, with their flags, in this process."""
+import logging
+import os
+import re
+import signal
+
+import pytest
+
+import caffe
+from caffe.__main__ import main
+from helpers import layer
+
+NET = layer('data', 'DummyData', more='dummy_data_param { shape { dim: 2 dim: 3 } data_filler { value: 1 } }') + \
+    layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 }') + \
+    layer('twice', 'Power', 'ip', 'ip', more='power_param { scale: 2 } include { stage: "double" }') + \
+    layer('deep', 'Power', 'ip', 'ip', more='power_param { scale: 3 } include { min_level: 1 }') + \
+    layer('four', 'DummyData', more='dummy_data_param { shape { dim: 2 dim: 1 } data_filler { value: 4 } }') + \
+    layer('loss', 'EuclideanLoss', 'ip four')
+SOLVER = '''net: "net.prototxt" base_lr: 0.125 momentum: 0.5 lr_policy: "fixed" max_iter: 4
+            snapshot: 2 snapshot_prefix: "out"'''
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch, caplog):
+    """Each test in an empty folder with net.prototxt and solver.prototxt of 4 iterations."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'net.prototxt').write_text(NET)
+    (tmp_path / 'solver.prototxt').write_text(SOLVER)
+    caplog.set_level(logging.INFO)
+
+
+def bias(path):
+    return float(caffe.Net('net.prototxt', path, caffe.TEST).params['ip'][1].data[0])
+
+
+def test_a_training_that_is_resumed_ends_as_one_that_was_not():
+    main(['train', '--solver=solver.prototxt'])
+    whole = bias('out_iter_4.caffemodel')
+    os.remove('out_iter_4.caffemodel')
+    main(['train', '-solver', 'solver.prototxt', '-snapshot', 'out_iter_2.solverstate'])
+    assert bias('out_iter_4.caffemodel') == whole != bias('out_iter_2.caffemodel')
+
+
+def test_training_starts_from_weights(tmp_path):
+    net = caffe.Net('net.prototxt', caffe.TRAIN)
+    net.params['ip'][0].data[...] = 1
+    net.params['ip'][1].data[...] = 1           # 3 1 + 1 = 4: nothing to learn
+    net.save('right.caffemodel')
+    main(['train', '-solver', 'solver.prototxt', '-weights', 'right.caffemodel'])
+    assert bias('out_iter_4.caffemodel') == 1
+    with pytest.raises(SystemExit, match='one of them'):
+        main(['train', '-solver', 'solver.prototxt', '-weights', 'a', '-snapshot', 'b'])
+
+
+@pytest.mark.parametrize('number, flag, effect, files', [
+    (signal.SIGINT, 'sigint_effect', 'stop', ['out_iter_1']),           # stops, and snapshots as it ends
+    (signal.SIGINT, 'sigint_effect', 'snapshot', ['out_iter_1', 'out_iter_2', 'out_iter_4']),
+    (signal.SIGHUP, 'sighup_effect', 'none', ['out_iter_2', 'out_iter_4']),
+])
+def test_signals_have_their_effect(number, flag, effect, files, monkeypatch):
+    """The signal comes during the first iteration."""
+    def train_and_signal(path):
+        solver = get_solver(path)
+        solver.add_callback(lambda: None, lambda: solver.iter or os.kill(os.getpid(), number))
+        return solver
+    get_solver = caffe.get_solver
+    monkeypatch.setattr(caffe, 'get_solver', train_and_signal)
+    before = signal.getsignal(number)
+    main(['train', '-solver', 'solver.prototxt', f'-{flag}', effect])
+    assert sorted(f[:-12] for f in os.listdir() if f.endswith('solverstate')) == files
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize('flags, loss', [([], 2 * 16 / 4), (['-stage', 'double'], 0), (['-level', '1'], 2 * 4 / 4)])
+def test_the_mean_score_over_batches(flags, loss, caplog):
+    """ip is 0, 4 with stage double, 6 with level 1; four is 4."""
+    net = caffe.Net('net.prototxt', caffe.TRAIN)
+    net.params['ip'][1].data[...] = 2 if flags else 0
+    net.save('w.caffemodel')
+    main(['test', '-model', 'net.prototxt', '-weights', 'w.caffemodel', '-iterations', '3', *flags])
+    said = caplog.messages
+    assert sum(m.startswith('Batch ') for m in said) == 3 and said[-1].startswith(f'loss = {loss:g}')
+
+
+def test_time_tells_of_each_layer(caplog):
+    main(['time', '-model', 'net.prototxt', '-iterations', '2', '-phase', 'TEST'])
+    told = [match.groups() for m in caplog.messages if (match := re.match(r' *(\w+)\t(\w+): [\d.e-]+ ms\.$', m))]
+    assert told == [(name, way) for name in ('data', 'ip', 'four', 'loss') for way in ('forward', 'backward')]
+    assert any(m.startswith('Average Forward-Backward') for m in caplog.messages)
+
+
+@pytest.mark.parametrize('argv, wanted', [
+    (['train'], '-solver is needed'), (['test', '-model', 'net.prototxt'], '-weights is needed')])
+def test_what_is_missing_is_named(argv, wanted):
+    with pytest.raises(SystemExit, match=wanted):
+        main(argv)
+
+
+def test_flags_may_come_first():
+    main(['-solver=solver.prototxt', 'train'])
+    assert os.path.exists('out_iter_4.caffemodel')
