@@ -161,6 +161,14 @@ def test_roi_align_takes_four_points_unless_told(tmp_path):
     assert top.item() == (5 + 6 + 9 + 10) / 4
 
 
+@pytest.mark.parametrize('kind, more', [
+    ('ROIAlign', 'roi_align_param { pooled_h: 2 pooled_w: 2 sampling_ratio: 0 }'),
+    ('PSROIPooling', 'psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 2 }')])
+def test_no_regions(kind, more, tmp_path):
+    top, = answer(tmp_path, kind, [np.zeros((1, 8, 4, 4)), np.zeros((0, 5))], more)
+    assert top.shape == (0, 8 if kind == 'ROIAlign' else 2, 2, 2)
+
+
 def psroi_by_hand(x, rois, scale, dim, g):
     away = lambda v: math.floor(abs(v) + 0.5) * (1 if v >= 0 else -1)
     height, width = x.shape[2:]

@@ -11,11 +11,17 @@ BLOCK = 1024        # boxes decided at a time: bounds the memory of their overla
 
 def overlaps(a, b, offset=0):
     """Intersection over union (A, B) of boxes a (A, 4) and b (B, 4); 0 for a box of no or infinite area."""
-    area_a, area_b = ((x[:, 2:] - x[:, :2] + offset).clamp(min=0).prod(1) for x in (a, b))
-    shared = torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2]) + offset
-    shared = shared.clamp(min=0).prod(2)
-    union = (area_a[:, None] + area_b - shared).clamp(min=torch.finfo(a.dtype).tiny)
-    return (shared / union).nan_to_num(0.0)
+    ax1, ay1, ax2, ay2 = a.T.contiguous()[:, :, None]
+    bx1, by1, bx2, by2 = b.T.contiguous()
+    area_a, area_b = (_extent(x[:, 0], x[:, 2], offset) * _extent(x[:, 1], x[:, 3], offset) for x in (a, b))
+    shared = _extent(torch.maximum(ax1, bx1), torch.minimum(ax2, bx2), offset)
+    shared *= _extent(torch.maximum(ay1, by1), torch.minimum(ay2, by2), offset)
+    union = (area_a[:, None] + area_b).sub_(shared).clamp_(min=torch.finfo(a.dtype).tiny)
+    return shared.div_(union).nan_to_num_(0.0)
+
+
+def _extent(start, end, offset):
+    return (end - start + offset).clamp_(min=0)
 
 
 def nms(boxes, threshold, offset=0, eta=1.0, limit=None):

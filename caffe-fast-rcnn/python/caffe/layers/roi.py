@@ -137,8 +137,8 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
     up. (Some forks take the maximum instead.)
     """
     check_regions(rois, pooled_h, pooled_w)
-    if x.is_meta:
-        return x.new_empty(len(rois), x.shape[1], pooled_h, pooled_w)
+    if x.is_meta or not len(rois):
+        return x.new_zeros(len(rois), x.shape[1], pooled_h, pooled_w)
     image, rois = regions(x, rois)
     row, row_weight = taps(rois[:, 1], rois[:, 3], spatial_scale, pooled_h, sampling_ratio, x.shape[2])
     column, column_weight = taps(rois[:, 0], rois[:, 2], spatial_scale, pooled_w, sampling_ratio, x.shape[3])
@@ -157,7 +157,7 @@ def taps(start, end, scale, bins, samples, size):
     start, length = start * scale, ((end - start) * scale).clamp(min=1)
     step = (length / bins)[:, None, None]
     count = torch.full_like(step, samples) if samples else step.ceil()
-    k = torch.arange(int(count.max()) if len(count) else 0, device=start.device, dtype=start.dtype)
+    k = torch.arange(int(count.max()), device=start.device, dtype=start.dtype)
     b = torch.arange(bins, device=start.device, dtype=start.dtype)[:, None]
     at = start[:, None, None] + b * step + (k + 0.5) * step / count
     weight = ((k < count) & (at >= -1) & (at <= size)) / count
