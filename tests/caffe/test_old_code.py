@@ -480,3 +480,166 @@ def test_training_a_segmenter():
     assert pixel_accuracy(solver.test_nets[0], 5) > .9
     assert (solver.net.params['upscore'][0].data == frozen).all()
     assert solver.net.blobs['score'].data.shape[2:] == solver.net.blobs['data'].data.shape[2:]
+
+
+# Detectors of the forks, written with NetSpec as their scripts do
+
+class OneSquare(caffe.Layer):
+    """SSD's input: images (4, 3, 32, 32) of one bright square and its label (1, 1, 4, 8): image, class, number, box in
+    0..1, difficult."""
+
+    def setup(self, bottom, top):
+        self.random = np.random.RandomState(int(self.param_str))
+
+    def reshape(self, bottom, top):
+        top[0].reshape(4, 3, 32, 32)
+        top[1].reshape(1, 1, 4, 8)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = self.random.randn(4, 3, 32, 32) * .1
+        for i in range(4):
+            x, y = self.random.randint(0, 22, 2)
+            top[0].data[i, :, y:y + 10, x:x + 10] += 1
+            top[1].data[0, 0, i] = i, 1, 0, x / 32, y / 32, (x + 10) / 32, (y + 10) / 32, 0
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
+def ssd(deploy):
+    """One feature map of 8 x 8, one prior each; the head in the manner of SSD's model_libs."""
+    net = caffe.NetSpec()
+    if deploy:
+        net.data = L.Input(shape=dict(dim=[1, 3, 32, 32]))
+    else:
+        net.data, net.label = L.Python(module='my_layers', layer='OneSquare', param_str='1', ntop=2)
+    top = net.data
+    for i, stride in enumerate((2, 2, 1)):
+        name = f'conv{i + 1}'
+        kwargs = dict(num_output=16, kernel_size=5, pad=2, stride=stride, weight_filler=dict(type='xavier'),
+                      param=[dict(lr_mult=1, decay_mult=1), dict(lr_mult=2, decay_mult=0)])
+        net[name] = L.Convolution(top, **kwargs)
+        net[f'relu{i + 1}'] = top = L.ReLU(net[name], in_place=True)
+    for kind, outputs in (('loc', 4), ('conf', 2)):
+        net[f'mbox_{kind}_conv'] = L.Convolution(top, num_output=outputs, kernel_size=3, pad=1,
+                                                 weight_filler=dict(type='xavier'))
+        net[f'mbox_{kind}_perm'] = L.Permute(net[f'mbox_{kind}_conv'], order=[0, 2, 3, 1])
+        net[f'mbox_{kind}'] = L.Flatten(net[f'mbox_{kind}_perm'], axis=1)
+    net.mbox_priorbox = L.PriorBox(top, net.data, min_size=10., clip=False, variance=[.1, .1, .2, .2])
+    shared = dict(num_classes=2, share_location=True, background_label_id=0, code_type=P.PriorBox.CENTER_SIZE)
+    if deploy:
+        net.mbox_conf_reshape = L.Reshape(net.mbox_conf, shape=dict(dim=[0, -1, 2]))
+        net.mbox_conf_softmax = L.Softmax(net.mbox_conf_reshape, axis=2)
+        net.mbox_conf_flatten = L.Flatten(net.mbox_conf_softmax, axis=1)
+        net.detection_out = L.DetectionOutput(
+            net.mbox_loc, net.mbox_conf_flatten, net.mbox_priorbox, include=dict(phase=caffe_pb2.Phase.Value('TEST')),
+            detection_output_param=dict(nms_param=dict(nms_threshold=.45, top_k=100), keep_top_k=20,
+                                        confidence_threshold=.01, **shared))
+    else:
+        net.mbox_loss = L.MultiBoxLoss(
+            net.mbox_loc, net.mbox_conf, net.mbox_priorbox, net.label, propagate_down=[True, True, False, False],
+            loss_param=dict(normalization=P.Loss.VALID), include=dict(phase=caffe_pb2.Phase.Value('TRAIN')),
+            multibox_loss_param=dict(loc_loss_type=P.MultiBoxLoss.SMOOTH_L1, conf_loss_type=P.MultiBoxLoss.SOFTMAX,
+                                     match_type=P.MultiBoxLoss.PER_PREDICTION, mining_type=P.MultiBoxLoss.MAX_NEGATIVE,
+                                     overlap_threshold=.5, neg_pos_ratio=3., neg_overlap=.5, loc_weight=1., **shared))
+    return net.to_proto()
+
+
+def test_ssd_is_trained_and_detects():
+    solver = solver_for(write('train.prototxt', ssd(deploy=False)))
+    solver.step(100)
+    solver.net.save('ssd.caffemodel')
+    net = caffe.Net(write('deploy.prototxt', ssd(deploy=True)), 'ssd.caffemodel', caffe.TEST)
+    transformer = caffe.io.Transformer({'data': net.blobs['data'].data.shape})
+    transformer.set_transpose('data', (2, 0, 1))
+    random = np.random.RandomState(9)
+    for _ in range(5):
+        x, y = random.randint(0, 22, 2)
+        im = random.randn(32, 32, 3) * .1
+        im[y:y + 10, x:x + 10] += 1
+        net.blobs['data'].data[...] = transformer.preprocess('data', im)
+        detections = net.forward()['detection_out']
+        det_conf, det_label = detections[0, 0, :, 2], detections[0, 0, :, 1]
+        best = np.argmax(det_conf)
+        box = detections[0, 0, best, 3:7] * 32
+        assert det_label[best] == 1 and det_conf[best] > .6
+        np.testing.assert_allclose(box, [x, y, x + 10, y + 10], atol=2.5)
+        other = cv2.dnn.readNetFromCaffe('deploy.prototxt', 'ssd.caffemodel')
+        other.setInput(net.blobs['data'].data)
+        theirs = other.forward()[0, 0]
+        np.testing.assert_allclose(theirs[theirs.any(1)], detections[0, 0], rtol=1e-3, atol=1e-3)
+
+
+class SquareAndRegions(caffe.Layer):
+    """R-FCN's input: an image (1, 3, 64, 64) of one bright square; regions (24, 5), a third of them near it; their labels
+    (24, 1, 1, 1), and targets and weights (24, 8, 1, 1) of the boxes, which here always move to the right by .1 of a width."""
+
+    def setup(self, bottom, top):
+        self.random = np.random.RandomState(4)
+
+    def reshape(self, bottom, top):
+        for blob, shape in zip(top, [(1, 3, 64, 64), (24, 5), (24, 1, 1, 1), (24, 8, 1, 1), (24, 8, 1, 1)]):
+            blob.reshape(*shape)
+
+    def forward(self, bottom, top):
+        data, rois, labels, targets, weights = (blob.data for blob in top)
+        x, y = self.random.randint(0, 32, 2)
+        data[...] = self.random.randn(1, 3, 64, 64) * .1
+        data[0, :, y:y + 32, x:x + 32] += 1
+        labels.flat = np.arange(24) < 8
+        corners = np.where(labels[:, 0, 0] > 0, [x, y] + self.random.randint(-3, 4, (24, 2)),
+                           [x, y] + self.random.choice([-40, 40], (24, 2)))
+        rois[...] = np.hstack([np.zeros((24, 1)), corners, corners + 31]).clip(0, 63)
+        targets[...] = 0
+        targets[:8, 4] = .1
+        weights[...] = 0
+        weights[:8, 4:] = 1
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+
+def rfcn():
+    """R-FCN's head with online hard example mining: two losses for each region choose the regions that count."""
+    n = caffe.NetSpec()
+    n.data, n.rois, n.labels, n.bbox_targets, n.bbox_inside_weights = L.Python(
+        module='my_layers', layer='SquareAndRegions', ntop=5)
+    fill = dict(weight_filler=dict(type='gaussian', std=.05))
+    n.conv1 = L.Convolution(n.data, num_output=8, kernel_size=5, stride=4, pad=2, weight_filler=dict(type='xavier'))
+    n.relu1 = L.ReLU(n.conv1, in_place=True)
+    for kind, outputs in (('cls', 2), ('bbox', 8)):
+        n[f'rfcn_{kind}'] = L.Convolution(n.relu1, num_output=outputs * 9, kernel_size=1, **fill)
+        n[f'psroipooled_{kind}_rois'] = L.PSROIPooling(
+            n[f'rfcn_{kind}'], n.rois, spatial_scale=.25, output_dim=outputs, group_size=3)
+    n.cls_score, n.bbox_pred = (
+        L.Pooling(n[f'psroipooled_{kind}_rois'], pool=P.Pooling.AVE, kernel_size=3, stride=3) for kind in ('cls', 'bbox'))
+    n.temp_loss_cls, n.temp_prob_cls, n.per_roi_loss_cls = L.SoftmaxWithLossOHEM(
+        n.cls_score, n.labels, ntop=3, loss_weight=[0, 0, 0], propagate_down=[False] * 2)
+    n.temp_loss_bbox, n.per_roi_loss_bbox = L.SmoothL1LossOHEM(
+        n.bbox_pred, n.bbox_targets, n.bbox_inside_weights, ntop=2, loss_weight=[0, 0], propagate_down=[False] * 3)
+    n.per_roi_loss = L.Eltwise(n.per_roi_loss_cls, n.per_roi_loss_bbox, propagate_down=[False] * 2)
+    n.labels_ohem, n.bbox_loss_weights_ohem = L.BoxAnnotatorOHEM(
+        n.rois, n.per_roi_loss, n.labels, n.bbox_inside_weights, ntop=2, propagate_down=[False] * 4,
+        roi_per_img=10, ignore_label=-1)
+    n.silence = L.Silence(n.temp_loss_cls, n.temp_prob_cls, n.temp_loss_bbox, ntop=0)
+    n.loss_cls = L.SoftmaxWithLoss(n.cls_score, n.labels_ohem, loss_weight=1, propagate_down=[True, False],
+                                   loss_param=dict(ignore_label=-1))
+    n.loss_bbox = L.SmoothL1LossOHEM(n.bbox_pred, n.bbox_targets, n.bbox_loss_weights_ohem, loss_weight=1,
+                                     loss_param=dict(normalization=P.Loss.PRE_FIXED, pre_fixed_normalizer=10),
+                                     propagate_down=[True, False, False])
+    n.accuracy = L.Accuracy(n.cls_score, n.labels)
+    return n.to_proto()
+
+
+def test_rfcn_is_trained_on_the_hardest_regions():
+    solver = solver_for(write('rfcn.prototxt', rfcn()))
+    accuracy, smooth = [], []
+    for _ in range(150):
+        solver.step(1)
+        net = solver.net
+        hardest = np.sort(np.argsort(-net.blobs['per_roi_loss'].data.ravel(), kind='stable')[:10])
+        np.testing.assert_array_equal(np.flatnonzero(net.blobs['labels_ohem'].data.ravel() != -1), hardest)
+        accuracy.append(float(net.blobs['accuracy'].data))
+        smooth.append(float(net.blobs['temp_loss_bbox'].data))
+    assert np.mean(accuracy[-20:]) > .95 > np.mean(accuracy[:5])
+    assert np.mean(smooth[-20:]) < .3 * np.mean(smooth[:5])
