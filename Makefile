@@ -14,7 +14,7 @@ KERNEL_SOURCES := $(SETUPS) $(shell find lib caffe-fast-rcnn/python -name '*.pyx
 all: $(VENV)/requirements.done $(VENV)/kernels.done
 
 $(VENV)/requirements.done: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or later is needed, %s is %s" % (sys.executable, sys.version.split()[0]))'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("wanted Python 3.10, got " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
@@ -28,20 +28,23 @@ $(VENV)/kernels.done: $(KERNEL_SOURCES) $(VENV)/requirements.done
 	    echo "Compiling the kernels of $$setup"; \
 	    (cd $$(dirname $$setup) && $(CURDIR)/$(PY) setup.py -q build_ext --inplace) || failed=1; \
 	  done; \
-	  if [ -n "$$failed" ]; then echo "Compiling failed (see above). Everything works without, but slower."; else touch $@; fi; \
+	  if [ -z "$$failed" ]; then touch $@; \
+	  else echo "Compiling failed (see above). Everything works without, but slower."; fi; \
 	fi
 
 # Drawn shapes, all of alternating optimization, test, pictures: a few minutes on two cores
 demo: all
 	$(PY) data/make_toy.py data/toy
 	PYTHON=$(PY) experiments/scripts/faster_rcnn_alt_opt.sh cpu ResNet-10 toy
-	$(PY) tools/rpn_generate.py --gpu cpu --def $(TOY_NETS)/rpn_test.pt --net $(TOY_MODEL) --imdb toy_val --cfg $(TOY_CFG)
+	$(PY) tools/rpn_generate.py --gpu cpu --def $(TOY_NETS)/rpn_test.pt --net $(TOY_MODEL) --imdb toy_val \
+	  --cfg $(TOY_CFG)
 	$(PY) tools/eval_recall.py --imdb toy_val --method rpn --cfg $(TOY_CFG)
-	$(PY) tools/demo.py --gpu cpu --def $(TOY_NETS)/faster_rcnn_test.pt --net $(TOY_MODEL) --imdb toy_val --cfg $(TOY_CFG) \
-	  --out $(TOY_OUT)/pictures
+	$(PY) tools/demo.py --gpu cpu --def $(TOY_NETS)/faster_rcnn_test.pt --net $(TOY_MODEL) --imdb toy_val \
+	  --cfg $(TOY_CFG) --out $(TOY_OUT)/pictures
 	$(PY) tools/plot_loss.py $(TOY_OUT)/*_log.jsonl --out $(TOY_OUT)/losses.png
 	@echo
-	@echo "On the test images: $$(grep -h '^Mean AP' "$$(ls -t experiments/logs/faster_rcnn_alt_opt_ResNet-10_toy.txt.* | head -n 1)" | tail -n 1)"
+	@log=$$(ls -t experiments/logs/faster_rcnn_alt_opt_ResNet-10_toy.txt.* | head -n 1); \
+	  echo "On the test images: $$(grep '^Mean AP' $$log | tail -n 1)"
 	@echo "Pictures of detections: $(TOY_OUT)/pictures; losses: $(TOY_OUT)/losses.png; model: $(TOY_MODEL)"
 
 TOY_OUT   := output/faster_rcnn_alt_opt/toy_train

@@ -3,10 +3,10 @@
 
     python data/make_toy.py FOLDER
 
-FOLDER becomes a devkit in the layout of ILSVRC DET (ImageSets, Annotations, Data) with FOLDER/toy.yml to train by,
-which is registered: the recipes know it as `toy`. Beside it, selective_search_data/<imdb>.mat gets the boxes of a
-sliding window in the form of selective search's, for nets that are given their proposals. The same seed draws the same
-pictures.
+FOLDER becomes a devkit in the layout of ILSVRC DET (ImageSets, Annotations, Data) with FOLDER/toy.yml to
+train by, which is registered: the recipes know it as `toy`. Beside it, selective_search_data/<imdb>.mat gets
+the boxes of a sliding window in the form of selective search's, for nets that are given their proposals. The
+same seed draws the same pictures.
 """
 import argparse
 import os
@@ -33,7 +33,8 @@ test: val
 anchors: {scales: [2, 3, 5], ratios: [1]}
 max_iters: [300, 1400, 250, 700]
 cfg:
-  TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 64, BG_THRESH_LO: 0.0}
+  TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 64,
+          BG_THRESH_LO: 0.0}
   TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
 '''
 
@@ -58,8 +59,8 @@ def draw(rng):
     for _ in range(rng.integers(1, 5)):
         size = int(rng.integers(32, 81))
         x, y = (int(rng.integers(2, side - size - 2)) for side in (width, height))
-        taken = any(x < b[2] + 4 and b[0] < x + size + 4 and y < b[3] + 4 and b[1] < y + size + 4 for _, b in objects)
-        if not taken:
+        if not any(x < x2 + 4 and x1 < x + size + 4 and y < y2 + 4 and y1 < y + size + 4
+                   for _, (x1, y1, x2, y2) in objects):
             name = CLASSES[rng.integers(len(CLASSES))]
             objects.append((name, _draw_shape(rng, image, name, x, y, size)))
     return image, objects
@@ -76,7 +77,7 @@ def _background(rng, height, width):
 
 
 def _draw_shape(rng, image, name, x, y, size):
-    """Draws a shape of about `size` pixels with its corner at (x, y); returns the box of the pixels it covers."""
+    """Draws a shape about `size` pixels wide with its corner at (x, y); returns the box of its pixels."""
     mask = np.zeros(image.shape[:2], np.uint8)
     cv2.fillPoly(mask, [np.round(_outline(rng, name) * size + (x, y)).astype(np.int32)], 255)
     ys, xs = np.nonzero(mask)

@@ -1,4 +1,4 @@
-"""tools/ and experiments/scripts: arguments, what they refuse and how, the toy devkit, and the recipes run on it."""
+"""tools/ and experiments/scripts: arguments, what they refuse, the toy devkit, the recipes run on it."""
 import argparse
 import json
 import os
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 test_tool.__test__ = False
 
 
-# ------------------------------------------------------------------------------------------------- arguments
+# -------------------------------------------------------------------------------------------------- arguments
 @pytest.mark.parametrize('text, ids', [('cpu', []), ('0', [0]), ('0,1', [0, 1])])
 def test_gpu(text, ids):
     assert _command.parse_gpu(text) == ids
@@ -39,13 +39,16 @@ def test_gpu_refused(text):
 
 
 def test_the_original_flags():
-    args = alt_opt.parse_args('--gpu 1 --net_name ZF --weights w --imdb voc_2007_trainval --cfg c --set EXP_DIR x'.split())
+    args = alt_opt.parse_args('--gpu 1 --net_name ZF --weights w --imdb voc_2007_trainval --cfg c '
+                              '--set EXP_DIR x'.split())
     assert (args.gpu, args.net_name, args.weights, args.imdb, args.cfg_file, args.set_cfgs) == \
         ([1], 'ZF', 'w', 'voc_2007_trainval', 'c', ['EXP_DIR', 'x'])
-    args = test_tool.parse_args('--gpu cpu --def d --net n --cfg c --wait --imdb i --comp --vis --num_dets 5 --set A 1'.split())
+    args = test_tool.parse_args('--gpu cpu --def d --net n --cfg c --wait --imdb i --comp --vis --num_dets 5 '
+                                '--set A 1'.split())
     assert (args.gpu, args.prototxt, args.weights, args.wait, args.comp, args.vis, args.num_dets) == \
         ([], 'd', 'n', True, True, True, 5)
-    args = train_tool.parse_args('--gpu 0 --solver s --iters 7 --weights w --cfg c --imdb i --rand --set A 1'.split())
+    args = train_tool.parse_args('--gpu 0 --solver s --iters 7 --weights w --cfg c --imdb i --rand '
+                                 '--set A 1'.split())
     assert (args.solver, args.max_iters, args.weights, args.rand) == ('s', 7, 'w', True)
 
 
@@ -56,7 +59,7 @@ def test_max_iters_refused(iters, capsys):
     assert '--max_iters wants one number or 4' in capsys.readouterr().err
 
 
-# ---------------------------------------------------------------------------------------------- the stage table
+# -------------------------------------------------------------------------------------------- the stage table
 def test_each_stage_uses_what_an_earlier_one_made():
     known = {None, alt_opt.INITIAL}
     for stage in alt_opt.STAGES:
@@ -70,7 +73,7 @@ def test_a_stage_gets_its_settings_and_leaves_cfg_alone(stage):
     cfg.TRAIN.REAL_BATCH_SIZE = 16
     before = cfg_values()
     section = {alt_opt.train_rpn: ('TRAIN', {'HAS_RPN': True, 'BBOX_REG': False, 'REAL_BATCH_SIZE': 8}),
-               alt_opt.train_fast_rcnn: ('TRAIN', {'HAS_RPN': False, 'BBOX_REG': True, 'REAL_BATCH_SIZE': 16}),
+               alt_opt.train_fast_rcnn: ('TRAIN', {'HAS_RPN': False, 'REAL_BATCH_SIZE': 16}),
                alt_opt.generate_proposals: ('TEST', {'RPN_POST_NMS_TOP_N': 2000})}
     name, wanted = section[stage.function]
     values = alt_opt.stage_cfg(stage)
@@ -84,10 +87,11 @@ def test_a_missing_net_names_those_there_are():
         alt_opt.net_file('ResNet-102', 'rpn_test.pt')
 
 
-# --------------------------------------------------------------------------------------------- prepare, proposals
+# ----------------------------------------------------------------------------------------- prepare, proposals
 def test_published_schedules():
     assert prepare.iterations('pascal_voc', None) == ((80000, 40000, 80000, 40000), (70000,), (40000,))
-    assert prepare.four_iterations(5, 100) == (5, 5, 5, 5) and prepare.four_iterations([4, 3, 2, 1], 100) == (4, 3, 2, 1)
+    assert prepare.four_iterations(5, 100) == (5, 5, 5, 5)
+    assert prepare.four_iterations([4, 3, 2, 1], 100) == (4, 3, 2, 1)
     assert prepare.four_iterations(None, 100) == (2000, 2000, 1000, 2000)
     assert prepare.four_iterations(None, 6000) == (48000, 40000, 24000, 40000)
     assert prepare.iterations('mine', (4, 3, 2, 1)) == ((4, 3, 2, 1), (4,), (3,))
@@ -109,7 +113,7 @@ def test_newest_proposals(tmp_path):
     assert _command.newest_proposals(str(tmp_path)) == _command.proposal_file(str(tmp_path), 'new')
 
 
-# ---------------------------------------------------------------------------------------------- demo, plot_loss
+# -------------------------------------------------------------------------------------------- demo, plot_loss
 def test_demo_takes_files_and_folders(tmp_path):
     (tmp_path / 'in').mkdir()
     for name in 'b.png', 'a.JPG', 'notes.txt':
@@ -131,8 +135,9 @@ def test_demo_draws_where_the_box_is():
 
 def test_plot_takes_the_last_run(tmp_path):
     log = tmp_path / 'log.jsonl'
-    log.write_text(''.join(json.dumps({'iteration': i, 'lr': .1, 'smoothed_loss': float(i), 'loss_cls': 1.}) + '\n'
-                           for i in (1, 2, 3, 1, 2)))
+    lines = [json.dumps({'iteration': i, 'lr': .1, 'smoothed_loss': float(i), 'loss_cls': 1.})
+             for i in (1, 2, 3, 1, 2)]
+    log.write_text('\n'.join(lines) + '\n')
     records = plot_loss.last_run(str(log))
     assert [record['iteration'] for record in records] == [1, 2]
     plot_loss.plot([('log', records)], str(tmp_path / 'losses.png'))
@@ -144,7 +149,7 @@ def test_running_mean():
     np.testing.assert_allclose(plot_loss.running_mean(values, 2), [1, 1.5, 4, 4.5])
 
 
-# ---------------------------------------------------------------------------------------------- the toy devkit
+# --------------------------------------------------------------------------------------------- the toy devkit
 @pytest.fixture(scope='module')
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp('devkit') / 'toy'
@@ -164,7 +169,8 @@ def test_toy_boxes_lie_around_what_is_drawn(toy):
         image = cv2.imread(str(toy / 'Data' / 'DET' / path.parent.name / f'{path.stem}.JPEG'))
         root = ElementTree.parse(path).getroot()
         assert (int(root.find('size/height').text), int(root.find('size/width').text)) == image.shape[:2]
-        boxes = [[int(box.find(tag).text) for tag in ('xmin', 'ymin', 'xmax', 'ymax')] for box in root.iter('bndbox')]
+        boxes = [[int(box.find(tag).text) for tag in ('xmin', 'ymin', 'xmax', 'ymax')]
+                 for box in root.iter('bndbox')]
         assert boxes and {o.find('name').text for o in root.iter('object')} <= set(make_toy.CLASSES)
         for x1, y1, x2, y2 in boxes:
             assert 0 <= x1 < x2 < image.shape[1] and 0 <= y1 < y2 < image.shape[0]
@@ -173,8 +179,8 @@ def test_toy_boxes_lie_around_what_is_drawn(toy):
 
 
 def test_the_toy_has_no_faults(toy):
-    done = subprocess.run([sys.executable, ROOT / 'tools' / 'check_dataset.py', toy / 'toy.yml'], capture_output=True,
-                          text=True)
+    done = subprocess.run([sys.executable, ROOT / 'tools' / 'check_dataset.py', toy / 'toy.yml'],
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -183,13 +189,14 @@ def test_sliding_windows():
     assert windows.tolist() == [[x, y, x + 31, y + 31] for y in (0, 8, 16) for x in (0, 8)]
 
 
-# ---------------------------------------------------------------------------------- the recipes, in a copy of all
+# ------------------------------------------------------------------------------ the recipes, in a copy of all
 @pytest.fixture(scope='module')
 def checkout(tmp_path_factory):
     """A copy of the project with a small toy devkit: what runs in it touches nothing else."""
     folder = tmp_path_factory.mktemp('checkout')
     for part in ('tools', 'lib', 'models', 'caffe-fast-rcnn', 'experiments/scripts', 'experiments/cfgs'):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns('__pycache__', 'build', 'toy'))
+        shutil.copytree(ROOT / part, folder / part,
+                        ignore=shutil.ignore_patterns('__pycache__', 'build', 'toy'))
     (folder / 'experiments' / 'logs').mkdir()
     make_toy.write(str(folder / 'data' / 'toy'), train=4, val=2)
     return folder
@@ -198,8 +205,9 @@ def checkout(tmp_path_factory):
 def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
     """Runs experiments/scripts/<name>.sh with `words`; gives its exit status and all that it printed."""
     environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run([f'experiments/scripts/{name}.sh', *words], cwd=checkout, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=300)
+    done = subprocess.run([f'experiments/scripts/{name}.sh', *words], cwd=checkout, env=environment,
+                          text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=300)
     return done.returncode, done.stdout
 
 
@@ -208,11 +216,11 @@ def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
     (['cpu', 'ResNet-11', 'pascal_voc'], "unknown net 'ResNet-11'.*ResNet-101"),
     (['cpu', 'ResNet-10', 'pascalvoc'], 'unknown dataset pascalvoc; the nearest is pascal_voc'),
     (['cpu', 'ResNet-10', 'nowhere/mine.yml'], 'nowhere/mine.yml: no such'),
-    (['cpu', 'ResNet-101', 'imagenet'], 'data/imagenet_models/ResNet-101.caffemodel: no such file.*import_weights.py'),
+    (['cpu', 'ResNet-101', 'imagenet'], 'ResNet-101.caffemodel: no such file.*import_weights.py'),
     (['gpu', 'ResNet-10', 'data/toy/toy.yml'], "wanted cpu, a GPU's number"),
     (['99', 'ResNet-10', 'data/toy/toy.yml'], 'GPU 99 '),
     (['0,1', 'ResNet-10', 'data/toy/toy.yml'], 'one worker.*--gpu 0,1'),
-    (['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'TRAIN.SCALE', '[200]'], 'TRAIN.SCALE.*nearest is TRAIN.SCALES'),
+    (['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'TRAIN.SCALE', '[200]'], 'nearest is TRAIN.SCALES'),
 ])
 def test_what_a_recipe_refuses(checkout, words, message):
     status, output = recipe(checkout, *words)
@@ -226,21 +234,24 @@ def test_alternating_optimization(checkout):
     log = checkout / re.search('Logging output to (.*)', output)[1]
     assert re.search(r'Final model: (.|\n)*Mean AP = \d', log.read_text())
     status, output = recipe(checkout, *words)
-    assert status == 0 and output.count('done before') == 3 and re.search(r'Final model: (.|\n)*Mean AP = \d', output), output
+    assert status == 0 and re.search(r'Final model: (.|\n)*Mean AP = \d', output), output
+    assert output.count('done before') == 3
     final = re.search('Final model: (.*)', output)[1]
     folder, models = os.path.dirname(final), 'models/toy/ResNet-10/faster_rcnn_alt_opt'
-    run_tool(checkout, 'demo.py', '--cpu', '--def', f'{models}/faster_rcnn_test.pt', '--net', final, '--imdb', 'toy_val',
-             '--out', f'{folder}/pictures')
+    run_tool(checkout, 'demo.py', '--cpu', '--def', f'{models}/faster_rcnn_test.pt', '--net', final,
+             '--imdb', 'toy_val', '--out', f'{folder}/pictures')
     assert len(list(Path(folder, 'pictures').glob('*.png'))) == 2
 
 
 def test_end_to_end(checkout):
-    status, output = recipe(checkout, 'cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2', name='faster_rcnn_end2end')
+    words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2']
+    status, output = recipe(checkout, *words, name='faster_rcnn_end2end')
     assert status == 0 and re.search(r'Mean AP = \d', output), output
 
 
 def test_given_proposals(checkout):
-    status, output = recipe(checkout, 'cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2', name='fast_rcnn')
+    words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2']
+    status, output = recipe(checkout, *words, name='fast_rcnn')
     assert status == 0 and re.search(r'Mean AP = \d', output), output
     results = 'output/fast_rcnn/toy_val/resnet10_fast_rcnn_iter_2'
     mean = re.findall(r'Mean AP = .*', output)[-1]
@@ -249,15 +260,16 @@ def test_given_proposals(checkout):
 
 
 def run_tool(checkout, name, *words):
-    done = subprocess.run([sys.executable, f'tools/{name}', *words], cwd=checkout, text=True, capture_output=True,
-                          timeout=120)
+    done = subprocess.run([sys.executable, f'tools/{name}', *words], cwd=checkout, timeout=120, text=True,
+                          capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-# --------------------------------------------------------------------------------------------------- the README
+# ------------------------------------------------------------------------------------------------- the README
 MADE_LATER = ('output/', 'data/toy', 'data/imagenet_models', 'data/cache', 'data/selective_search_data',
-              'data/VOCdevkit2007', 'data/VOCdevkit2012', 'data/ImageNet2015', 'data/datasets/', '.venv', 'models/mine')
+              'data/VOCdevkit2007', 'data/VOCdevkit2012', 'data/ImageNet2015', 'data/datasets/', '.venv',
+              'models/mine')
 
 
 def test_every_path_in_the_readme_is_there():

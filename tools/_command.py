@@ -1,7 +1,7 @@
 """What the tools share: the flags that most of them have, and what these set in motion.
 
-Settings come in this order, the later over the earlier: the library's own, --cfg's file, the dataset's (`cfg` in its
-YAML file), --set.
+Settings come in this order, the later over the earlier: the library's own, --cfg's file, the dataset's (`cfg`
+in its YAML file), --set.
 """
 import argparse
 import glob
@@ -21,7 +21,8 @@ FLAGS = {
                 help='the GPU to compute on, or cpu (default 0)'),
     'def': dict(dest='prototxt', metavar='PROTOTXT', help='the net'),
     'net': dict(dest='weights', metavar='CAFFEMODEL', help='its weights'),
-    'weights': dict(dest='weights', metavar='CAFFEMODEL', help='initial weights; none: as the net fills them'),
+    'weights': dict(dest='weights', metavar='CAFFEMODEL',
+                    help='initial weights; none: as the net fills them'),
     'imdb': dict(dest='imdb', metavar='NAME_SPLIT', help='the images, e.g. voc_2007_trainval'),
     'cfg': dict(dest='cfg_file', metavar='YAML', help='settings that differ from the library\'s'),
     'set': dict(dest='set_cfgs', nargs=argparse.REMAINDER, metavar='KEY VALUE',
@@ -52,7 +53,8 @@ def parse_gpu(text):
     except ValueError:
         ids = [-1]
     if min(ids) < 0 or len(set(ids)) < len(ids):
-        raise argparse.ArgumentTypeError(f"wanted cpu, a GPU's number, or different numbers as 0,1; got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"wanted cpu, a GPU's number, or different numbers as 0,1; got {text!r}")
     return ids
 
 
@@ -62,7 +64,7 @@ def start_log():
 
 
 def load_cfg(args):
-    """Settles cfg from --cfg, the dataset of --imdb and --set; then the device. Ends the tool where one is wrong."""
+    """Settles cfg from --cfg, the dataset of --imdb, and --set; then the device. Wrong ones end the tool."""
     from datasets.factory import describe
     from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
     try:
@@ -128,7 +130,8 @@ def use_device(gpu):
 def one_gpu(gpu, tool):
     """Refuses several GPUs where one worker does all the work."""
     if len(gpu) > 1:
-        sys.exit(f'{tool} computes with one worker; got --gpu {",".join(map(str, gpu))}. Give one number, or cpu.')
+        sys.exit(f'{tool} computes with one worker; got --gpu {",".join(map(str, gpu))}. '
+                 f'Give one number, or cpu.')
 
 
 def seed(number):
@@ -169,7 +172,7 @@ def newest_proposals(output_dir):
     """The proposal file last written for an imdb with that output folder."""
     found = sorted(glob.glob(proposal_file(glob.escape(output_dir), '*')), key=os.path.getmtime)
     if not found:
-        sys.exit(f'{output_dir} holds no proposals (*_rpn_proposals.npz): run tools/rpn_generate.py for this imdb '
-                 f'with the same --cfg, or give --rpn_file')
+        sys.exit(f'{output_dir} holds no proposals (*_rpn_proposals.npz): run tools/rpn_generate.py for this '
+                 f'imdb with the same --cfg, or give --rpn_file')
     log.info('proposals: %s%s', found[-1], f' (the newest of {len(found)})' if len(found) > 1 else '')
     return found[-1]

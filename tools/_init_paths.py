@@ -9,6 +9,6 @@ for folder in ('models', 'lib', os.path.join('caffe-fast-rcnn', 'python')):
     if path not in sys.path:
         sys.path.insert(0, path)
 
-# Idle threads sleep. By default they spin, and where other programs want the same cores (or a container has less than
-# it shows) each layer waits for a thread that is not scheduled: ten times slower on two busy cores
+# Idle threads sleep. By default they spin, and where other programs want the same cores (or a container has
+# less than it shows) each layer waits for a thread that is not scheduled: ten times slower on two busy cores
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')

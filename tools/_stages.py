@@ -1,8 +1,8 @@
-"""Long jobs in steps: each step in a child process, a manifest of what is done, and going on where it stopped.
+"""Long jobs in steps: each in a child process, with a manifest of what is done, to go on where it stopped.
 
-A step is a function `function(job)` that writes one file and returns its path. `job` holds plain values; a `File`
-among them names a file that the step reads, and counts by what is in it. A step is skipped when the manifest has it as
-done with the same job and its file is still the one that it wrote.
+A step is a function `function(job)` that writes one file and returns its path. `job` holds plain values; a
+`File` among them names a file that the step reads, and counts by what is in it. A step is skipped when the
+manifest has it as done with the same job and its file is still the one that it wrote.
 """
 import faulthandler
 import hashlib
@@ -54,12 +54,12 @@ class Manifest:
         self._write({step: entry for step, entry in self.done.items() if step != name})
         start = time.time()
         result = run_in_child(name, function, job, f'{os.path.splitext(self.path)[0]}_{name}.log')
-        self._write({**self.done, name: {
-            'result': result, 'file': _stamp(result), 'seconds': round(time.time() - start, 1), 'settings': settings}})
+        self._write({**self.done, name: {'result': result, 'file': _stamp(result), 'settings': settings,
+                                         'seconds': round(time.time() - start, 1)}})
         return result
 
     def _changed(self, name, settings):
-        """None where step `name` stands as it is, else what changed since it was done (nothing: it never was)."""
+        """None where step `name` stands as it is, else what changed since (nothing: it never was done)."""
         if name not in self.done:
             return []
         entry = self.done[name]
@@ -79,7 +79,8 @@ class Manifest:
 def run_in_child(name, function, job, log_path):
     """`function(job)` in a process of its own, whose memory goes with it.
 
-    Raises StageError when the function raises, and when the process dies without a word; never waits for a dead one.
+    Raises StageError when the function raises, and when the process dies without a word; never waits for a
+    dead one.
     """
     log.info('%s: starts, log %s', name, log_path)
     context = multiprocessing.get_context('spawn')
@@ -191,4 +192,5 @@ def _parse(path, text):
     try:
         return json.loads(text)
     except json.JSONDecodeError as e:
-        raise StageError(f'{path} is not the JSON that this command writes ({e}); remove it to start over') from e
+        raise StageError(f'{path} is not the JSON that this command writes ({e}); '
+                         f'remove it to start over') from e

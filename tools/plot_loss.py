@@ -13,7 +13,8 @@ import matplotlib.pyplot as plt    # noqa: E402  (after the choice of a backend 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('logs', nargs='+', metavar='JSONL', help='e.g. output/faster_rcnn_alt_opt/toy_train/*_log.jsonl')
+    parser.add_argument('logs', nargs='+', metavar='JSONL',
+                        help='e.g. output/faster_rcnn_alt_opt/toy_train/*_log.jsonl')
     parser.add_argument('--out', default='losses.png', help='the picture to write (default losses.png)')
     args = parser.parse_args()
     plot([(os.path.basename(path), last_run(path)) for path in args.logs], args.out)
@@ -21,10 +22,10 @@ def main():
 
 
 def last_run(path):
-    """The records of the last run in a log to which every run appends: [{iteration, lr, smoothed_loss, ...}]."""
+    """The records of the last run in a log that all runs append to: [{iteration, lr, smoothed_loss, ...}]."""
     with open(path) as f:
         records = [json.loads(line) for line in f]
-    starts = [i for i, record in enumerate(records) if i and record['iteration'] <= records[i - 1]['iteration']]
+    starts = [i for i in range(1, len(records)) if records[i]['iteration'] <= records[i - 1]['iteration']]
     records = records[starts[-1] if starts else 0:]
     if not records:
         raise ValueError(f'{path}: no iteration in it')
@@ -39,8 +40,8 @@ def plot(runs, out):
         for name in records[0]:
             if name not in ('iteration', 'lr', 'seconds'):
                 values = np.array([record[name] for record in records], float)
-                smooth = values if name == 'smoothed_loss' else running_mean(values, max(len(values) // 50, 1))
-                axis.plot(iterations, smooth, label=name, linewidth=1)
+                window = 1 if name == 'smoothed_loss' else max(len(values) // 50, 1)
+                axis.plot(iterations, running_mean(values, window), label=name, linewidth=1)
         axis.set(title=title, xlabel='iteration', ylim=(0, None))
         axis.legend()
     figure.tight_layout()

@@ -12,8 +12,9 @@ import _command
 from _init_paths import ROOT
 
 # Iterations of the published schedules: alternating optimization (four stages), end to end, Fast R-CNN
-PUBLISHED = {'imagenet': ((320000,) * 4, 320000, 320000), 'pascal_voc': ((80000, 40000, 80000, 40000), 70000, 40000)}
-# An own dataset that says nothing of anchors gets those for objects of 32 to 512 pixels, for it may have small ones
+PUBLISHED = {'imagenet': ((320000,) * 4, 320000, 320000),
+             'pascal_voc': ((80000, 40000, 80000, 40000), 70000, 40000)}
+# An own dataset that names no anchors gets those for objects of 32 to 512 pixels: it may have small ones
 OWN_ANCHORS = {'scales': [2, 4, 8, 16, 32], 'ratios': [0.5, 1, 2]}
 METHODS = ('faster_rcnn_alt_opt', 'faster_rcnn_end2end', 'fast_rcnn')
 
@@ -21,7 +22,7 @@ METHODS = ('faster_rcnn_alt_opt', 'faster_rcnn_end2end', 'fast_rcnn')
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('net', help='e.g. ResNet-101')
-    parser.add_argument('dataset', help='pascal_voc, imagenet, the path of a YAML file, or the name of a registered one')
+    parser.add_argument('dataset', help='pascal_voc, imagenet, a YAML file, or the name of a registered one')
     parser.add_argument('method', choices=METHODS)
     args = parser.parse_args()
     _command.start_log()
@@ -40,7 +41,8 @@ def prepare(net, dataset, method):
     data = register(dataset) if is_path(dataset) else describe(dataset)
     own = data.name not in PUBLISHED
     iters = four_iterations(data.max_iters, len(data.splits[data.train])) if own else None
-    generate(data.name, net, data.num_classes, anchors=data.anchors or (OWN_ANCHORS if own else None), max_iters=iters)
+    anchors = data.anchors or (OWN_ANCHORS if own else None)
+    generate(data.name, net, data.num_classes, anchors=anchors, max_iters=iters)
     cfg = cfg_file(data.name, method)
     return {'MODELS': os.path.join('models', data.name, net, method), 'CFG': cfg, 'STAGES': stages(cfg),
             'TRAIN_IMDB': data.train_imdb, 'TEST_IMDB': data.test_imdb,
@@ -57,15 +59,15 @@ def cfg_file(dataset, method):
 
 
 def stages(cfg):
-    """1 where the settings test a Fast R-CNN net on proposals of another: no second round is needed; else 2."""
+    """1 where the settings test a Fast R-CNN net on another's proposals: it needs no second round; else 2."""
     import yaml
     with open(os.path.join(ROOT, cfg)) as f:
         return 2 if yaml.safe_load(f)['TEST']['HAS_RPN'] else 1
 
 
 def four_iterations(given, images):
-    """Iterations of the four training stages of an own dataset: as given, one number or four, or by the number of its
-    images: each eight times, 2000 at the least and the published numbers at the most, half of it for the second RPN."""
+    """Iterations of the four training stages of an own dataset: as given, one or four, or by its images:
+    each eight times, at least 2000, at most as published; half of that for the second RPN."""
     if given:
         given = given if isinstance(given, list) else [given]
         return tuple(given * (4 // len(given)))
@@ -87,9 +89,9 @@ def initial_weights(net):
     for name in names:
         if os.path.exists(os.path.join(ROOT, name)):
             return name
-    raise FileNotFoundError(f"{' or '.join(names)}: no such file. {net} starts from weights trained on ImageNet: put "
-                            f'its public .caffemodel there, or make one of torchvision\'s weights with '
-                            f'tools/import_weights.py. ResNet-10 needs none')
+    raise FileNotFoundError(f"{' or '.join(names)}: no such file. {net} starts from weights trained on "
+                            f"ImageNet: put its public .caffemodel there, or make one of torchvision's weights "
+                            f'with tools/import_weights.py. ResNet-10 needs none')
 
 
 if __name__ == '__main__':

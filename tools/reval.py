@@ -15,8 +15,8 @@ def main():
     from utils.proposals import load_detections
     data = get_imdb(args.imdb)
     data.competition_mode(args.comp)
-    found = [name for name in ('detections.npz', 'detections.pkl') if os.path.exists(os.path.join(args.output_dir, name))]
-    dets = load_detections(os.path.join(args.output_dir, *(found or ['detections.npz'])[:1]))
+    paths = [os.path.join(args.output_dir, name) for name in ('detections.npz', 'detections.pkl')]
+    dets = load_detections(next(filter(os.path.exists, paths), paths[0]))
     if args.nms:
         dets = apply_nms(dets, cfg.TEST.NMS)
     data.evaluate_detections(dets, args.output_dir)
@@ -24,8 +24,8 @@ def main():
 
 def parse_args(argv=None):
     parser = _command.parser(__doc__, 'imdb', 'cfg', required=('imdb',), gpu=[])
-    parser.add_argument('output_dir', help='the folder with detections.npz (or an older tool\'s detections.pkl)')
-    parser.add_argument('--comp', action='store_true', help='competition mode: result files under plain names, kept')
+    parser.add_argument('output_dir', help='the folder with detections.npz (or an older detections.pkl)')
+    parser.add_argument('--comp', action='store_true', help='competition mode: see test_net.py')
     parser.add_argument('--nms', action='store_true', help='apply NMS (TEST.NMS) to them first')
     _command.add(parser, 'set')
     return parser.parse_args(argv)

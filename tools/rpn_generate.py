@@ -4,7 +4,8 @@ import _command
 
 
 def main():
-    args = _command.parser(__doc__, 'gpu', 'def', 'net', 'imdb', 'cfg', 'set', required=('def', 'net', 'imdb')).parse_args()
+    flags = ('gpu', 'def', 'net', 'imdb', 'cfg', 'set')
+    args = _command.parser(__doc__, *flags, required=('def', 'net', 'imdb')).parse_args()
     _command.start_log()
     _command.one_gpu(args.gpu, 'rpn_generate.py')
     cfg = _command.load_cfg(args)

@@ -27,7 +27,8 @@ def main():
 def parse_args(argv=None):
     parser = _command.parser(__doc__, 'gpu', 'def', 'net', 'imdb', 'cfg', required=('def', 'net', 'imdb'))
     parser.add_argument('--wait', action='store_true', help='wait until the weights\' file is there')
-    parser.add_argument('--comp', action='store_true', help='competition mode: result files under plain names, kept')
+    parser.add_argument('--comp', action='store_true',
+                        help='competition mode: write the result files that a server wants, score nothing')
     parser.add_argument('--num_dets', type=int, default=100, metavar='N', help='detections per image at most')
     parser.add_argument('--vis', action='store_true', help='show the detections of each image in a window')
     parser.add_argument('--rpn_file', metavar='FILE', help='proposals to test on, for a net without an RPN; '

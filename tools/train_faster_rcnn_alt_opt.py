@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Train Faster R-CNN by alternating optimization: an RPN, its proposals, Fast R-CNN, and all three again.
 
-The stages are the four steps of arXiv 1506.01497, section 3.2; in the second round the shared layers stay as they are.
-Each runs in a process of its own. Started again, the command goes on where it stopped, and redoes a stage whose
-settings changed.
+The stages are the four steps of arXiv 1506.01497, section 3.2; in the second round the shared layers stay as
+they are. Each runs in a process of its own. Started again, the command goes on where it stopped, and redoes a
+stage whose settings changed.
 """
 import collections
 import hashlib
@@ -41,15 +41,18 @@ def train_fast_rcnn(job):
 
 
 INITIAL = '--weights'
-# A row's weights and proposals are the result of the stage they name; net is the solver's or the proposing net's file
+# A row's weights and proposals are the result of the stage they name; net is the file of the solver, or of
+# the net that proposes
 Stage = collections.namedtuple('Stage', 'name function net weights proposals')
 STAGES = (
     Stage('stage1_rpn', train_rpn, 'stage1_rpn_solver60k80k.pt', INITIAL, None),
     Stage('stage1_proposals', generate_proposals, 'rpn_test.pt', 'stage1_rpn', None),
-    Stage('stage1_fast_rcnn', train_fast_rcnn, 'stage1_fast_rcnn_solver30k40k.pt', INITIAL, 'stage1_proposals'),
+    Stage('stage1_fast_rcnn', train_fast_rcnn, 'stage1_fast_rcnn_solver30k40k.pt',
+          INITIAL, 'stage1_proposals'),
     Stage('stage2_rpn', train_rpn, 'stage2_rpn_solver60k80k.pt', 'stage1_fast_rcnn', None),
     Stage('stage2_proposals', generate_proposals, 'rpn_test.pt', 'stage2_rpn', None),
-    Stage('stage2_fast_rcnn', train_fast_rcnn, 'stage2_fast_rcnn_solver30k40k.pt', 'stage2_rpn', 'stage2_proposals'),
+    Stage('stage2_fast_rcnn', train_fast_rcnn, 'stage2_fast_rcnn_solver30k40k.pt',
+          'stage2_rpn', 'stage2_proposals'),
 )
 SETTINGS = {
     train_rpn: {'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_REG': False, 'TRAIN.PROPOSAL_METHOD': 'gt',
@@ -85,37 +88,40 @@ def main():
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__.splitlines()[0], 'gpu', 'weights', 'cfg', 'imdb', 'set', required=('imdb',))
-    parser.add_argument('--net_name', required=True, metavar='NET', help='the folder of nets, e.g. ResNet-101')
+    parser = _command.parser(__doc__.splitlines()[0], 'gpu', 'weights', 'cfg', 'imdb', required=('imdb',))
+    parser.add_argument('--net_name', required=True, metavar='NET', help='their folder, e.g. ResNet-101')
     parser.add_argument('--max_iters', type=int, nargs='+', default=[80000, 40000, 80000, 40000], metavar='N',
-                        help='iterations of RPN and Fast R-CNN, first and second round; or one number for all')
+                        help='iterations of RPN and Fast R-CNN, both rounds; or one number for all')
     parser.add_argument('--stages', type=int, choices=(1, 2), default=2,
                         help='1 ends after the first RPN and Fast R-CNN: two nets, as in the ImageNet recipe')
+    _command.add(parser, 'set')
     args = parser.parse_args(argv)
     if len(args.max_iters) not in (1, 2 * args.stages, 4) or min(args.max_iters) < 1:
-        parser.error(f'--max_iters wants one number or {2 * args.stages}, each at least 1; got {args.max_iters}')
+        parser.error(f'--max_iters wants one number or {2 * args.stages}, at least 1; got {args.max_iters}')
     return args
 
 
 def make_job(stage, args, results, iterations, data, output_dir):
     """All that a stage is to know, and that decides whether it must be redone."""
     weights, proposals = results[stage.weights], results[stage.proposals]
-    job = {'name': f"{args.net_name}_{stage.name.split('_')[0]}", 'cfg': stage_cfg(stage), 'gpu': args.gpu, 'output_dir': output_dir,
-           'net': File(net_file(args.net_name, stage.net)), 'weights': weights and File(weights),
-           'proposals': proposals and File(proposals), 'imdb': args.imdb, 'classes': list(data.classes),
+    job = {'name': f"{args.net_name}_{stage.name.split('_')[0]}", 'cfg': stage_cfg(stage), 'gpu': args.gpu,
+           'output_dir': output_dir, 'net': File(net_file(args.net_name, stage.net)),
+           'weights': weights and File(weights), 'proposals': proposals and File(proposals),
+           'imdb': args.imdb, 'classes': list(data.classes),
            'images': hashlib.sha256('\n'.join(map(str, data.image_index)).encode()).hexdigest()}
     if stage.function is not generate_proposals:
         from caffe.netparam import read_solver
         solver = read_solver(job['net'])
-        job.update(train_net=File(_command.require(solver.train_net or solver.net, f"{job['net']}: train_net")),
-                   max_iters=next(iterations))
+        train_net = _command.require(solver.train_net or solver.net, f"{job['net']}: train_net")
+        job.update(train_net=File(train_net), max_iters=next(iterations))
     return job
 
 
 def stage_cfg(stage):
-    """The settings of a stage, less the section it does not read: a training stage TEST, a proposing one TRAIN.
+    """A stage's settings, less the section it does not read: a training stage TEST, a proposing one TRAIN.
 
-    TRAIN.REAL_BATCH_SIZE is Fast R-CNN's; the RPN takes half of that, as in arXiv 1512.03385, appendix A (8 and 16).
+    TRAIN.REAL_BATCH_SIZE is Fast R-CNN's; the RPN takes half of that, as in arXiv 1512.03385, appendix A
+    (8 and 16).
     """
     from fast_rcnn.config import cfg, cfg_values, overrides
     settings = {**SETTINGS[stage.function], 'TRAIN.SNAPSHOT_INFIX': stage.name.split('_')[0]}

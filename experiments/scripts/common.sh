@@ -1,5 +1,6 @@
 # What the recipes share. A recipe sets METHOD and sources this with its arguments, and has then:
-#   GPUS NET DATASET    the first three; GPU the first of GPUS; OPTIONS and SETTINGS the rest, before and from --set on
+#   GPUS NET DATASET    the first three; GPU the first of GPUS; OPTIONS and SETTINGS the rest, before and from
+#                       --set on
 #   PYTHON LOG          the interpreter; the run's log
 #   MODELS CFG TRAIN_IMDB TEST_IMDB MAX_ITERS STAGES WEIGHTS     from tools/prepare.py
 set -euo pipefail
