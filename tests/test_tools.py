@@ -206,8 +206,8 @@ def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
     """Runs experiments/scripts/<name>.sh with `words`; gives its exit status and all that it printed."""
     environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
     done = subprocess.run([f'experiments/scripts/{name}.sh', *words], cwd=checkout, env=environment,
-                          text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=300)
+                          text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=300)
     return done.returncode, done.stdout
 
 

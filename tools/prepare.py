@@ -90,8 +90,8 @@ def initial_weights(net):
         if os.path.exists(os.path.join(ROOT, name)):
             return name
     raise FileNotFoundError(f"{' or '.join(names)}: no such file. {net} starts from weights trained on "
-                            f"ImageNet: put its public .caffemodel there, or make one of torchvision's weights "
-                            f'with tools/import_weights.py. ResNet-10 needs none')
+                            f"ImageNet: put its public .caffemodel there, or make one of torchvision's "
+                            f'weights with tools/import_weights.py. ResNet-10 needs none')
 
 
 if __name__ == '__main__':
