@@ -1,4 +1,4 @@
-"""The programs in caffe-fast-rcnn/build/tools, called as old recipes call them: from anywhere, by their path."""
+"""The programs in caffe-fast-rcnn/build/tools, called as old recipes call them: by their path."""
 import os
 import subprocess
 import sys
@@ -22,24 +22,29 @@ def run(folder, tool, *args):
     assert done.returncode == 0, done.stderr
 
 
+def constant(name, columns, value):
+    return layer(name, 'DummyData', more=f'''dummy_data_param {{ shape {{ dim: 2 dim: {columns} }}
+                                             data_filler {{ value: {value} }} }}''')
+
+
 def test_training(tmp_path):
-    net = layer('data', 'DummyData', more='dummy_data_param { shape { dim: 2 dim: 3 } data_filler { value: 1 } }') + \
+    net = constant('data', 3, 1) + constant('four', 1, 4) + \
         layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 }') + \
-        layer('zero', 'DummyData', more='dummy_data_param { shape { dim: 2 dim: 1 } data_filler { value: 4 } }') + \
-        layer('loss', 'EuclideanLoss', 'ip zero')
+        layer('loss', 'EuclideanLoss', 'ip four')
     (tmp_path / 'net.prototxt').write_text(net)
-    (tmp_path / 'solver.prototxt').write_text('''net: "net.prototxt" base_lr: 0.25 lr_policy: "fixed" max_iter: 1
-                                                 snapshot_prefix: "out" solver_mode: CPU''')
+    (tmp_path / 'solver.prototxt').write_text('''
+        net: "net.prototxt" base_lr: 0.25 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "out"''')
     run(tmp_path, 'caffe', 'train', '--solver=solver.prototxt')
     weights = caffe.Net(str(tmp_path / 'net.prototxt'), str(tmp_path / 'out_iter_1.caffemodel'), caffe.TEST)
-    assert weights.forward()['loss'] == 0               # 4 values that get 1 each: a quarter of the gradient -4
+    assert weights.forward()['loss'] == 0       # three weights and the bias, each 0.25 times 4
 
 
 def test_images_become_a_database_and_a_mean(tmp_path):
     for i in range(2):
         cv2.imwrite(str(tmp_path / f'{i}.png'), np.full((6, 4, 3), 10 * i + 1, np.uint8))
     (tmp_path / 'list.txt').write_text('0.png 0\n1.png 1\n')
-    run(tmp_path, 'convert_imageset', '--resize_height=3', '--resize_width=2', f'{tmp_path}/', 'list.txt', 'db')
+    size = '--resize_height=3', '--resize_width=2'
+    run(tmp_path, 'convert_imageset', *size, f'{tmp_path}/', 'list.txt', 'db')
     run(tmp_path, 'compute_image_mean', 'db', 'mean.binaryproto')
     mean = caffe.proto.caffe_pb2.BlobProto.FromString((tmp_path / 'mean.binaryproto').read_bytes())
     mean = caffe.io.blobproto_to_array(mean)

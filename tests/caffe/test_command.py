@@ -10,11 +10,12 @@ import caffe
 from caffe.__main__ import main
 from helpers import layer
 
-NET = layer('data', 'DummyData', more='dummy_data_param { shape { dim: 2 dim: 3 } data_filler { value: 1 } }') + \
+CONSTANT = 'dummy_data_param { shape { dim: 2 dim: %d } data_filler { value: %d } }'
+NET = layer('data', 'DummyData', more=CONSTANT % (3, 1)) + \
     layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 }') + \
     layer('twice', 'Power', 'ip', 'ip', more='power_param { scale: 2 } include { stage: "double" }') + \
     layer('deep', 'Power', 'ip', 'ip', more='power_param { scale: 3 } include { min_level: 1 }') + \
-    layer('four', 'DummyData', more='dummy_data_param { shape { dim: 2 dim: 1 } data_filler { value: 4 } }') + \
+    layer('four', 'DummyData', more=CONSTANT % (1, 4)) + \
     layer('loss', 'EuclideanLoss', 'ip four')
 SOLVER = '''net: "net.prototxt" base_lr: 0.125 momentum: 0.5 lr_policy: "fixed" max_iter: 4
             snapshot: 2 snapshot_prefix: "out"'''
@@ -26,7 +27,7 @@ def here(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'net.prototxt').write_text(NET)
     (tmp_path / 'solver.prototxt').write_text(SOLVER)
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, 'caffe')
 
 
 def bias(path):
@@ -71,7 +72,8 @@ def test_signals_have_their_effect(number, flag, effect, files, monkeypatch):
     assert signal.getsignal(number) is before
 
 
-@pytest.mark.parametrize('flags, loss', [([], 2 * 16 / 4), (['-stage', 'double'], 0), (['-level', '1'], 2 * 4 / 4)])
+@pytest.mark.parametrize('flags, loss', [
+    ([], 2 * 16 / 4), (['-stage', 'double'], 0), (['-level', '1'], 2 * 4 / 4)])
 def test_the_mean_score_over_batches(flags, loss, caplog):
     """ip is 0, 4 with stage double, 6 with level 1; four is 4."""
     net = caffe.Net('net.prototxt', caffe.TRAIN)
@@ -84,7 +86,8 @@ def test_the_mean_score_over_batches(flags, loss, caplog):
 
 def test_time_tells_of_each_layer(caplog):
     main(['time', '-model', 'net.prototxt', '-iterations', '2', '-phase', 'TEST'])
-    told = [match.groups() for m in caplog.messages if (match := re.match(r' *(\w+)\t(\w+): [\d.e-]+ ms\.$', m))]
+    line = re.compile(r' *(\w+)\t(\w+): [\d.e-]+ ms\.$')
+    told = [match.groups() for m in caplog.messages if (match := line.match(m))]
     assert told == [(name, way) for name in ('data', 'ip', 'four', 'loss') for way in ('forward', 'backward')]
     assert any(m.startswith('Average Forward-Backward') for m in caplog.messages)
 

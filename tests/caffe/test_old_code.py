@@ -1,5 +1,5 @@
-"""Scripts in the manner of pycaffe's users, as they were written ten years ago: surgery, features, fine-tuning, dreams,
-segmentation. Answers are found by another way: a loop, a difference, another net."""
+"""Scripts in the manner of pycaffe's users, as they were written ten years ago: surgery, features,
+fine-tuning, dreams, segmentation, detection. Answers are found by another way: a loop, a difference, another net."""
 import sys
 
 import cv2
@@ -31,13 +31,15 @@ def write(path, text):
 
 def solver_for(net, **fields):
     """A solver file for a net's prototxt, in the manner of solver-writing functions."""
-    s = caffe_pb2.SolverParameter(net=net, base_lr=0.01, momentum=0.9, lr_policy='fixed', type='SGD', max_iter=100,
-                                  snapshot_prefix='snapshot', **fields)
+    s = caffe_pb2.SolverParameter(net=net, base_lr=0.01, momentum=0.9, lr_policy='fixed', type='SGD',
+                                  max_iter=100, snapshot_prefix='snapshot', **fields)
     return caffe.get_solver(write('solver.prototxt', s))
 
 
 # A classifier in the V1 format of the zoo's VGG nets, and its fully convolutional twin.
-INPUT = 'name: "V1" force_backward: true input: "data" input_dim: %d input_dim: 3 input_dim: %d input_dim: %d\n'
+INPUT = '''name: "V1" force_backward: true
+input: "data" input_dim: %d input_dim: 3 input_dim: %d input_dim: %d
+'''
 BODY = '''
 layers { bottom: "data" top: "conv1" name: "conv1" type: CONVOLUTION
   blobs_lr: 1 blobs_lr: 2 weight_decay: 1 weight_decay: 0
@@ -132,7 +134,8 @@ def test_batch_normalization_is_merged_into_a_convolution():
     """The script everybody has: read the statistics, scale the filters, write another net's parameters."""
     n = caffe.NetSpec()
     n.data = L.Input(shape=dict(dim=[2, 3, 9, 9]))
-    n.conv = L.Convolution(n.data, num_output=4, kernel_size=3, bias_term=False, weight_filler=dict(type='msra'))
+    n.conv = L.Convolution(n.data, num_output=4, kernel_size=3, bias_term=False,
+                           weight_filler=dict(type='msra'))
     merged = caffe.NetSpec()
     merged.data = n.data
     merged.conv = L.Convolution(n.data, num_output=4, kernel_size=3)
@@ -150,14 +153,16 @@ def test_batch_normalization_is_merged_into_a_convolution():
     other.params['conv'][0].data[...] = net.params['conv'][0].data * alpha[:, None, None, None]
     other.params['conv'][1].data[...] = net.params['scale'][1].data - mean / factor[0] * alpha
     x = np.random.randn(2, 3, 9, 9)
-    np.testing.assert_allclose(other.forward(data=x)['conv'], net.forward(data=x)['conv'], rtol=1e-4, atol=1e-5)
+    want = net.forward(data=x)['conv']
+    np.testing.assert_allclose(other.forward(data=x)['conv'], want, rtol=1e-4, atol=1e-5)
 
 
 def test_weights_are_edited_as_a_message(net):
     model = caffe_pb2.NetParameter()
     with open('weights.caffemodel', 'rb') as f:
         model.ParseFromString(f.read())
-    found = {layer.name: [caffe.io.blobproto_to_array(b) for b in layer.blobs] for layer in model.layer if layer.blobs}
+    found = {layer.name: [caffe.io.blobproto_to_array(b) for b in layer.blobs]
+             for layer in model.layer if layer.blobs}
     assert list(found) == ['conv1', 'fc6', 'fc8'] and (found['fc8'][0] == net.params['fc8'][0].data).all()
     for layer in model.layer:
         if layer.name == 'fc8':
@@ -186,7 +191,8 @@ def test_features_by_blob_name(net):
     out = net.forward(blobs=['fc6', 'pool1'])
     np.testing.assert_allclose(out['fc6'], single, rtol=1e-4, atol=1e-3)
     assert out['pool1'].shape == (5, 8, 4, 4) and out['prob'].shape == (5, 5)
-    assert [(k, v.data.shape) for k, v in net.blobs.items()][:2] == [('data', (5, 3, 16, 16)), ('conv1', (5, 8, 16, 16))]
+    shapes = [(k, v.data.shape) for k, v in net.blobs.items()]
+    assert shapes[:2] == [('data', (5, 3, 16, 16)), ('conv1', (5, 8, 16, 16))]
 
 
 def test_a_classifier_averages_ten_crops(net):
@@ -282,7 +288,8 @@ def test_a_deep_dream(net):
 def test_all_samples_forward_and_backward(net):
     x = np.random.randn(13, 3, 16, 16)
     out, diffs = net.forward_backward_all(blobs=['fc6'], diffs=['fc8'], data=x, prob=np.ones((13, 5)))
-    assert out['fc6'].shape == (13, 32) and diffs['data'].shape == (13, 3, 16, 16) and diffs['fc8'].shape == (13, 5)
+    assert out['fc6'].shape == (13, 32) and diffs['data'].shape == (13, 3, 16, 16)
+    assert diffs['fc8'].shape == (13, 5)
     np.testing.assert_allclose(diffs['fc8'], 0, atol=1e-6)      # the sum of a softmax never changes
 
 
@@ -305,13 +312,15 @@ def test_learning_step_by_step():
     write('list.txt', 'rows.h5\n')
     write('train.prototxt', spec(20))
     write('test.prototxt', spec(100))
-    s = caffe_pb2.SolverParameter(train_net='train.prototxt', test_net=['test.prototxt'], test_iter=[2], test_interval=50,
-                                  base_lr=.1, momentum=.9, lr_policy='fixed', snapshot_prefix='snapshot')
+    s = caffe_pb2.SolverParameter(train_net='train.prototxt', test_net=['test.prototxt'], test_iter=[2],
+                                  test_interval=50, base_lr=.1, momentum=.9, lr_policy='fixed',
+                                  snapshot_prefix='snapshot')
     solver = caffe.SGDSolver(write('solver.prototxt', s))
     solver.net.forward()
     solver.test_nets[0].forward()
     niter = 120
     train_loss, test_acc = np.zeros(niter), np.zeros(niter // 30)
+    test_blobs = solver.test_nets[0].blobs
     for it in range(niter):
         solver.step(1)
         train_loss[it] = solver.net.blobs['loss'].data
@@ -319,21 +328,23 @@ def test_learning_step_by_step():
             correct = 0
             for _ in range(2):
                 solver.test_nets[0].forward()
-                correct += sum(solver.test_nets[0].blobs['score'].data.argmax(1) == solver.test_nets[0].blobs['label'].data)
+                correct += sum(test_blobs['score'].data.argmax(1) == test_blobs['label'].data)
             test_acc[it // 30] = correct / 200
     assert train_loss[-20:].mean() < .4 * train_loss[:5].mean() and test_acc[-1] > .9
     assert (solver.net.params['ip1'][0].diff[:, 0] != 0).any()
 
 
 def test_fine_tuning_from_other_weights(net):
-    """A new head by a new name; what has the old name starts from the old weights, and is frozen with lr_mult 0."""
+    """A new head by a new name; what has the old name starts from the old weights, frozen with lr_mult 0."""
     n = caffe.NetSpec()
     n.data = L.DummyData(shape=dict(dim=[6, 3, 16, 16]), data_filler=dict(type='uniform', max=1))
     n.label = L.DummyData(shape=dict(dim=[6]), data_filler=dict(type='constant', value=2))
-    n.conv1 = L.Convolution(n.data, num_output=8, pad=1, kernel_size=3, param=[dict(lr_mult=0), dict(lr_mult=0)])
+    n.conv1 = L.Convolution(n.data, num_output=8, pad=1, kernel_size=3,
+                            param=[dict(lr_mult=0), dict(lr_mult=0)])
     n.relu1 = L.ReLU(n.conv1, in_place=True)
     n.pool1 = L.Pooling(n.relu1, pool=P.Pooling.MAX, kernel_size=4, stride=4)
-    n.fc6 = L.InnerProduct(n.pool1, num_output=32, param=[dict(lr_mult=1, decay_mult=1), dict(lr_mult=2, decay_mult=0)])
+    n.fc6 = L.InnerProduct(n.pool1, num_output=32,
+                           param=[dict(lr_mult=1, decay_mult=1), dict(lr_mult=2, decay_mult=0)])
     n.relu6 = L.ReLU(n.fc6, in_place=True)
     n.fc8_style = L.InnerProduct(n.relu6, num_output=3, weight_filler=dict(type='gaussian', std=.01))
     n.loss = L.SoftmaxWithLoss(n.fc8_style, n.label)
@@ -384,10 +395,10 @@ def test_a_loss_in_python_trains_as_the_built_in_one():
                     data_filler { type: "gaussian" } } }
             layer { type: "DummyData" name: "y" top: "y" dummy_data_param { shape { dim: 10 dim: 2 }
                     data_filler { type: "gaussian" } } }
-            layer { type: "InnerProduct" name: "ipx" bottom: "x" top: "ipx" inner_product_param { num_output: 10
-                    weight_filler { type: "xavier" } } }
-            layer { type: "InnerProduct" name: "ipy" bottom: "y" top: "ipy" inner_product_param { num_output: 10
-                    weight_filler { type: "xavier" } } }
+            layer { type: "InnerProduct" name: "ipx" bottom: "x" top: "ipx"
+                    inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
+            layer { type: "InnerProduct" name: "ipy" bottom: "y" top: "ipy"
+                    inner_product_param { num_output: 10 weight_filler { type: "xavier" } } }
             layer { type: "%s" name: "loss" bottom: "ipx" bottom: "ipy" top: "loss" loss_weight: 1 %s }'''
         caffe.set_random_seed(5)
         solver = solver_for(write(f'{kind}.prototxt', text % (kind, more)))
@@ -400,7 +411,7 @@ def test_a_loss_in_python_trains_as_the_built_in_one():
 # A fully convolutional segmenter: data layer in Python, Deconvolution with bilinear filters, Crop
 
 class SquaresLayer(caffe.Layer):
-    """Images of one bright square of changing size, and their labels: 1 inside, 0 outside, 255 along the rim."""
+    """Images of one bright square of changing size, and their labels: 1 inside, 0 outside, 255 on its top."""
 
     def setup(self, bottom, top):
         params = eval(self.param_str)
@@ -437,8 +448,8 @@ def fcn(split):
     n.pool1 = L.Pooling(n.relu1, pool=P.Pooling.MAX, kernel_size=2, stride=2)
     n.drop1 = L.Dropout(n.pool1, dropout_ratio=.1, in_place=True)
     n.score_fr = L.Convolution(n.drop1, num_output=2, kernel_size=3, pad=0, weight_filler=dict(type='xavier'))
-    n.upscore = L.Deconvolution(n.score_fr, convolution_param=dict(num_output=2, kernel_size=4, stride=2, bias_term=False),
-                                param=[dict(lr_mult=0)])
+    up = dict(num_output=2, kernel_size=4, stride=2, bias_term=False)
+    n.upscore = L.Deconvolution(n.score_fr, convolution_param=up, param=[dict(lr_mult=0)])
     n.score = caffe.coord_map.crop(n.upscore, n.data)
     n.loss = L.SoftmaxWithLoss(n.score, n.label, loss_param=dict(normalize=False, ignore_label=255))
     return write(f'{split}.prototxt', n.to_proto())
@@ -468,9 +479,10 @@ def pixel_accuracy(net, count):
 
 
 def test_training_a_segmenter():
-    s = caffe_pb2.SolverParameter(train_net=fcn('train'), test_net=[fcn('val')], test_iter=[5], test_interval=999999999,
-                                  base_lr=2e-4, momentum=.9, lr_policy='fixed', iter_size=1, max_iter=100,
-                                  test_initialization=False, snapshot_prefix='snapshot')
+    s = caffe_pb2.SolverParameter(train_net=fcn('train'), test_net=[fcn('val')], test_iter=[5],
+                                  test_interval=999999999, test_initialization=False, base_lr=2e-4,
+                                  momentum=.9, lr_policy='fixed', iter_size=1, max_iter=100,
+                                  snapshot_prefix='snapshot')
     solver = caffe.SGDSolver(write('solver.prototxt', s))
     interp(solver.net, [k for k in solver.net.params.keys() if 'up' in k])
     frozen = solver.net.params['upscore'][0].data.copy()
@@ -485,8 +497,8 @@ def test_training_a_segmenter():
 # Detectors of the forks, written with NetSpec as their scripts do
 
 class OneSquare(caffe.Layer):
-    """SSD's input: images (4, 3, 32, 32) of one bright square and its label (1, 1, 4, 8): image, class, number, box in
-    0..1, difficult."""
+    """SSD's input: images (4, 3, 32, 32) of one bright square and its label (1, 1, 4, 8): image, class,
+    number, box in 0..1, difficult."""
 
     def setup(self, bottom, top):
         self.random = np.random.RandomState(int(self.param_str))
@@ -532,16 +544,19 @@ def ssd(deploy):
         net.mbox_conf_softmax = L.Softmax(net.mbox_conf_reshape, axis=2)
         net.mbox_conf_flatten = L.Flatten(net.mbox_conf_softmax, axis=1)
         net.detection_out = L.DetectionOutput(
-            net.mbox_loc, net.mbox_conf_flatten, net.mbox_priorbox, include=dict(phase=caffe_pb2.Phase.Value('TEST')),
+            net.mbox_loc, net.mbox_conf_flatten, net.mbox_priorbox,
+            include=dict(phase=caffe_pb2.Phase.Value('TEST')),
             detection_output_param=dict(nms_param=dict(nms_threshold=.45, top_k=100), keep_top_k=20,
                                         confidence_threshold=.01, **shared))
     else:
         net.mbox_loss = L.MultiBoxLoss(
-            net.mbox_loc, net.mbox_conf, net.mbox_priorbox, net.label, propagate_down=[True, True, False, False],
-            loss_param=dict(normalization=P.Loss.VALID), include=dict(phase=caffe_pb2.Phase.Value('TRAIN')),
-            multibox_loss_param=dict(loc_loss_type=P.MultiBoxLoss.SMOOTH_L1, conf_loss_type=P.MultiBoxLoss.SOFTMAX,
-                                     match_type=P.MultiBoxLoss.PER_PREDICTION, mining_type=P.MultiBoxLoss.MAX_NEGATIVE,
-                                     overlap_threshold=.5, neg_pos_ratio=3., neg_overlap=.5, loc_weight=1., **shared))
+            net.mbox_loc, net.mbox_conf, net.mbox_priorbox, net.label,
+            propagate_down=[True, True, False, False], loss_param=dict(normalization=P.Loss.VALID),
+            include=dict(phase=caffe_pb2.Phase.Value('TRAIN')),
+            multibox_loss_param=dict(
+                loc_loss_type=P.MultiBoxLoss.SMOOTH_L1, conf_loss_type=P.MultiBoxLoss.SOFTMAX,
+                match_type=P.MultiBoxLoss.PER_PREDICTION, mining_type=P.MultiBoxLoss.MAX_NEGATIVE,
+                overlap_threshold=.5, neg_pos_ratio=3., neg_overlap=.5, loc_weight=1., **shared))
     return net.to_proto()
 
 
@@ -571,8 +586,9 @@ def test_ssd_is_trained_and_detects():
 
 
 class SquareAndRegions(caffe.Layer):
-    """R-FCN's input: an image (1, 3, 64, 64) of one bright square; regions (24, 5), a third of them near it; their labels
-    (24, 1, 1, 1), and targets and weights (24, 8, 1, 1) of the boxes, which here always move to the right by .1 of a width."""
+    """R-FCN's input: an image (1, 3, 64, 64) of one bright square; regions (24, 5), a third of them near it;
+    their labels (24, 1, 1, 1), and targets and weights (24, 8, 1, 1) of the boxes, which always move right by .1
+    of a width."""
 
     def setup(self, bottom, top):
         self.random = np.random.RandomState(4)
@@ -600,23 +616,26 @@ class SquareAndRegions(caffe.Layer):
 
 
 def rfcn():
-    """R-FCN's head with online hard example mining: two losses for each region choose the regions that count."""
+    """R-FCN's head with online hard example mining: the regions of the largest losses count."""
     n = caffe.NetSpec()
     n.data, n.rois, n.labels, n.bbox_targets, n.bbox_inside_weights = L.Python(
         module='my_layers', layer='SquareAndRegions', ntop=5)
     fill = dict(weight_filler=dict(type='gaussian', std=.05))
-    n.conv1 = L.Convolution(n.data, num_output=8, kernel_size=5, stride=4, pad=2, weight_filler=dict(type='xavier'))
+    n.conv1 = L.Convolution(n.data, num_output=8, kernel_size=5, stride=4, pad=2,
+                            weight_filler=dict(type='xavier'))
     n.relu1 = L.ReLU(n.conv1, in_place=True)
     for kind, outputs in (('cls', 2), ('bbox', 8)):
         n[f'rfcn_{kind}'] = L.Convolution(n.relu1, num_output=outputs * 9, kernel_size=1, **fill)
         n[f'psroipooled_{kind}_rois'] = L.PSROIPooling(
             n[f'rfcn_{kind}'], n.rois, spatial_scale=.25, output_dim=outputs, group_size=3)
     n.cls_score, n.bbox_pred = (
-        L.Pooling(n[f'psroipooled_{kind}_rois'], pool=P.Pooling.AVE, kernel_size=3, stride=3) for kind in ('cls', 'bbox'))
+        L.Pooling(n[f'psroipooled_{kind}_rois'], pool=P.Pooling.AVE, kernel_size=3, stride=3)
+        for kind in ('cls', 'bbox'))
     n.temp_loss_cls, n.temp_prob_cls, n.per_roi_loss_cls = L.SoftmaxWithLossOHEM(
         n.cls_score, n.labels, ntop=3, loss_weight=[0, 0, 0], propagate_down=[False] * 2)
     n.temp_loss_bbox, n.per_roi_loss_bbox = L.SmoothL1LossOHEM(
-        n.bbox_pred, n.bbox_targets, n.bbox_inside_weights, ntop=2, loss_weight=[0, 0], propagate_down=[False] * 3)
+        n.bbox_pred, n.bbox_targets, n.bbox_inside_weights, ntop=2, loss_weight=[0, 0],
+        propagate_down=[False] * 3)
     n.per_roi_loss = L.Eltwise(n.per_roi_loss_cls, n.per_roi_loss_bbox, propagate_down=[False] * 2)
     n.labels_ohem, n.bbox_loss_weights_ohem = L.BoxAnnotatorOHEM(
         n.rois, n.per_roi_loss, n.labels, n.bbox_inside_weights, ntop=2, propagate_down=[False] * 4,

@@ -182,7 +182,7 @@ def flatten(draw, chain):
 
 
 def reshape(draw, chain):
-    """All axes but the first become one or two; or one becomes two, up to the five that OpenCV's Eltwise takes."""
+    """All axes but the first become one or two; or one becomes two, up to OpenCV's five for Eltwise."""
     ways = ['shape { dim: 0 dim: -1 }', 'shape { dim: 0 dim: 1 dim: -1 } axis: 0',
             'shape { dim: 1 dim: -1 } axis: 1 num_axes: 1'][:3 if len(chain.shape) < 5 else 2]
     chain.add('Reshape', f'reshape_param {{ {draw(st.sampled_from(ways))} }}')

@@ -28,14 +28,14 @@ NET = 'name: "small" force_backward: true\n' + DATA + \
     layer('ip', 'InnerProduct', 'conv', 'scores', more=f'''inner_product_param {{ num_output: {CLASSES}
           weight_filler {{ type: "gaussian" std: 2.5 }} bias_filler {{ value: -3 }} }}''') + \
     layer('loss', 'SoftmaxWithLoss', 'scores label', 'loss')
-SOLVER = '''net: "net.prototxt" test_iter: 3 test_interval: 10 base_lr: 0.01 momentum: 0.9 weight_decay: 0.0005
-            lr_policy: "inv" gamma: 0.0001 power: 0.75 display: 100 max_iter: 20 snapshot_after_train: false
-            snapshot_prefix: "model"'''
+SOLVER = '''net: "net.prototxt" test_iter: 3 test_interval: 10 base_lr: 0.01 momentum: 0.9
+            weight_decay: 0.0005 lr_policy: "inv" gamma: 0.0001 power: 0.75 display: 100 max_iter: 20
+            snapshot_after_train: false snapshot_prefix: "model"'''
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """Each test in an empty folder with net.prototxt and solver.prototxt; classes of this file can be Python layers."""
+    """Each test in a folder with net.prototxt and solver.prototxt; classes here can be Python layers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, 'my_layers', sys.modules[__name__])
     caffe.set_random_seed(3)
@@ -107,9 +107,10 @@ def test_backward_without_a_forward(net):
     conv.data[:] = rng.random(conv.data.shape)
     scores.diff[:] = diff = rng.random(scores.data.shape)
     assert set(net.backward(start='ip', end='ip')) == {'conv'}
-    np.testing.assert_allclose(conv.diff, diff.dot(weight.data).reshape(conv.data.shape), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(weight.diff, diff.T.dot(conv.data.reshape(len(diff), -1)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(bias.diff, diff.sum(0), rtol=1e-4)
+    flat = conv.data.reshape(len(diff), -1)
+    for got, want in ((conv.diff, diff.dot(weight.data)), (weight.diff, diff.T.dot(flat)),
+                      (bias.diff, diff.sum(0))):
+        np.testing.assert_allclose(got, want.reshape(got.shape), rtol=1e-4, atol=1e-5)
 
 
 def test_ranges_with_extra_blobs_and_diffs(net):
@@ -170,8 +171,9 @@ def test_level_and_stages_choose_layers(kwargs, wanted):
 
 
 TRAIN_VAL_DEPLOY = ''.join(
-    layer(name, 'DummyData', tops='data label', more='dummy_data_param { shape { dim: 1 dim: 1 dim: 4 dim: 4 } '
-          f'shape {{ dim: 1 }} }} include: {{ phase: {phase} stage: "{stage}" }}')
+    layer(name, 'DummyData', tops='data label', more=f'''
+          dummy_data_param {{ shape {{ dim: 1 dim: 1 dim: 4 dim: 4 }} shape {{ dim: 1 }} }}
+          include: {{ phase: {phase} stage: "{stage}" }}''')
     for name, phase, stage in (('train_data', 'TRAIN', 'train'), ('val_data', 'TEST', 'val'))) + '''
 layer { name: "deploy_data" type: "Input" top: "data" input_param { shape: { dim: [1, 1, 4, 4] } }
         include { phase: TEST stage: "deploy" } }
@@ -181,8 +183,8 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 layer { name: "pred" type: "Softmax" bottom: "ip" top: "pred" include { phase: TEST stage: "deploy" } }'''
 
 
-@pytest.mark.parametrize('phase, stage, outputs', [(caffe.TRAIN, 'train', ['loss']), (caffe.TEST, 'val', ['loss']),
-                                                   (caffe.TEST, 'deploy', ['pred'])])
+@pytest.mark.parametrize('phase, stage, outputs', [
+    (caffe.TRAIN, 'train', ['loss']), (caffe.TEST, 'val', ['loss']), (caffe.TEST, 'deploy', ['pred'])])
 def test_one_file_for_training_validation_and_deployment(phase, stage, outputs):
     net = net_of(TRAIN_VAL_DEPLOY, phase, stages=[stage])
     assert list(net.blobs['data'].shape) == [1, 1, 4, 4] and net.outputs == outputs
@@ -375,7 +377,8 @@ def test_a_python_layer_has_parameters():
 
 
 def test_a_solver_trains_the_parameter_of_a_python_layer():
-    net = data('data', 1, 1) + python('layer', 'data', 'Learns') + layer('loss', 'Reduction', 'layer', more='loss_weight: 1')
+    net = data('data', 1, 1) + python('layer', 'data', 'Learns') + \
+        layer('loss', 'Reduction', 'layer', more='loss_weight: 1')
     with open('other.prototxt', 'w') as f:
         f.write(net)
     with open('other_solver.prototxt', 'w') as f:
@@ -407,7 +410,8 @@ def lenet(n, batch_size):
 
 def test_a_written_net_runs_with_and_without_names():
     n = lenet(caffe.NetSpec(), 5)
-    for proto, loss in ((n.to_proto(), 'loss'), (lenet(caffe.NetSpec(), 5).loss.to_proto(), 'SoftmaxWithLoss1')):
+    anonymous = lenet(caffe.NetSpec(), 5).loss.to_proto()
+    for proto, loss in ((n.to_proto(), 'loss'), (anonymous, 'SoftmaxWithLoss1')):
         assert proto.layer[4].bottom == proto.layer[4].top
         net = net_of(str(proto))
         assert len(net.layers) == 7 and set(net.forward()) == {loss}
@@ -470,7 +474,8 @@ def test_tops_that_cannot_be_aligned():
     for wrong in (up_and_down(pool=3, up=2), up_and_down(up_pad=10)):
         with pytest.raises(AssertionError):
             crop(wrong.deconv, wrong.data)
-    fits = up_and_down(pad=20)      # data x is conv x + 20 - 1, pool (x + 19 - .5) / 2, deconv 2 (x + 18.5) / 2 + 1.5
+    # x of the data is x + 20 - 1 of conv, (x + 19 - .5) / 2 of pool, 2 (x + 18.5) / 2 + 1.5 of deconv
+    fits = up_and_down(pad=20)
     assert crop(fits.deconv, fits.data).fn.params['crop_param'] == dict(axis=2, offset=[20])
 
 
@@ -516,10 +521,11 @@ def test_hooks_and_callbacks_time_a_training(solver):
 
 
 def test_all_names_of_the_package():
-    names = """Net SGDSolver NesterovSolver AdaGradSolver RMSPropSolver AdaDeltaSolver AdamSolver NCCL Timer init_log log
-        set_mode_cpu set_mode_gpu set_device Layer get_solver layer_type_list set_random_seed solver_count
-        set_solver_count solver_rank set_solver_rank set_multiprocess has_nccl __version__ TRAIN TEST Classifier
-        Detector io layers params NetSpec to_proto net_spec proto draw coord_map classifier detector pycaffe"""
+    names = """Net SGDSolver NesterovSolver AdaGradSolver RMSPropSolver AdaDeltaSolver AdamSolver NCCL Timer
+        init_log log set_mode_cpu set_mode_gpu set_device Layer get_solver layer_type_list set_random_seed
+        solver_count set_solver_count solver_rank set_solver_rank set_multiprocess has_nccl __version__ TRAIN TEST
+        Classifier Detector io layers params NetSpec to_proto net_spec proto draw coord_map classifier
+        detector pycaffe"""
     assert not [n for n in names.split() if not hasattr(caffe, n)]
     from caffe.pycaffe import Net
     assert Net is caffe.Net
