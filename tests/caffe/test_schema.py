@@ -2,6 +2,7 @@
 declared, and looked at when small nets of the type are made and run."""
 import ast
 import collections
+import importlib
 import inspect
 import textwrap
 
@@ -153,6 +154,16 @@ def test_keywords_of_functions_are_used(kind):
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     assert set(function.__kwdefaults__ or ()) | set(layer_class(kind).fields) <= used
+
+
+def test_the_solver_reads_its_fields():
+    """Each field of SolverParameter is a name in the modules that look at solvers, or excused."""
+    trees = [ast.parse(inspect.getsource(m)) for m in (importlib.import_module('caffe.' + n)
+             for n in ('solver', 'netparam', '__main__'))]
+    names = {getattr(n, 'attr', getattr(n, 'value', None)) for tree in trees for n in ast.walk(tree)
+             if isinstance(n, (ast.Attribute, ast.Constant))}
+    fields = set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
+    assert fields - names == set(compat.IGNORED_BY_SOLVER)
 
 
 def test_the_page_is_current():

@@ -140,3 +140,24 @@ def test_missing_folders_and_states(tmp_path):
     solver.net.save(str(tmp_path / 'w.caffemodel'))
     with pytest.raises(ValueError, match='w.caffemodel'):
         solver.restore(str(tmp_path / 'w.caffemodel'))
+
+
+def test_debug_info_tells_of_every_layer(tmp_path, caplog):
+    """One InnerProduct without bias: x = 1, w = 1, target 4, so loss 9 / 2, diff -3, update 0.5 -3."""
+    (tmp_path / 'net.prototxt').write_text('''
+        layer { name: "x" type: "DummyData" top: "x" top: "t" dummy_data_param { shape { dim: 1 dim: 1 }
+                data_filler { value: 1 } data_filler { value: 4 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 1
+                bias_term: false weight_filler { value: 1 } } }
+        layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }''')
+    (tmp_path / 'solver.prototxt').write_text(f'''train_net: "{tmp_path}/net.prototxt" base_lr: 0.5
+        lr_policy: "fixed" debug_info: true snapshot_prefix: "{tmp_path}/x"''')
+    caplog.set_level('INFO', 'caffe')
+    caffe.SGDSolver(str(tmp_path / 'solver.prototxt')).step(1)
+    assert [m.strip() for m in caplog.messages if '[' in m] == [
+        '[Forward] Layer x, top blob x data: 1', '[Forward] Layer x, top blob t data: 4',
+        '[Forward] Layer ip, top blob y data: 1', '[Forward] Layer ip, param blob 0 data: 1',
+        '[Forward] Layer loss, top blob loss data: 4.5',
+        '[Backward] Layer loss, bottom blob y diff: 3', '[Backward] Layer ip, param blob 0 diff: 3',
+        '[Backward] All net params (data, diff): L1 norm = (1, 3); L2 norm = (1, 3)',
+        '[Update] Layer ip, param 0 data: 2.5; diff: 1.5']

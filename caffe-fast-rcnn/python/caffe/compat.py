@@ -1,6 +1,6 @@
 """The compatibility page: `python -m caffe.compat` rewrites the table in caffe-fast-rcnn/README.md.
 
-IGNORED is also what the tests allow a layer not to read of its own parameter message.
+The IGNORED tables are also what the tests allow to be left unread.
 """
 import pathlib
 
@@ -33,6 +33,13 @@ IGNORED_BY = {
     'Python': {'share_in_parallel': 'each worker has its own net and layer'},
     'SigmoidCrossEntropyLoss': _SEGNET,
     'SmoothL1LossOHEM': {'ignore_label': 'there are no labels', **_SEGNET},
+}
+
+# Fields of SolverParameter that do nothing, and why.
+IGNORED_BY_SOLVER = {
+    **dict.fromkeys(('eval_type', 'ap_version', 'show_per_class_result'),
+                    'they score the DetectionEvaluate layer of SSD, which is not here'),
+    'layer_wise_reduce': 'all gradients are reduced together',
 }
 
 _DRAWS = 'draws other random numbers'

@@ -11,7 +11,7 @@ import difflib
 import numpy as np
 import torch
 
-from . import netparam, plan
+from . import debug, netparam, plan
 from .blob import Blob
 from .common import Phase, logger
 from .layer import TorchLayer, layer_class
@@ -93,6 +93,8 @@ class Net:
         consumed = {v for node in self._nodes for v in node.bottom_versions}
         self.outputs = sorted(name for name, version in self._versions.items() if version not in consumed)
         self.inputs = [top for node in self._nodes if node.layer.type == 'Input' for top in node.top_names]
+        if param.debug_info:
+            debug.log_passes(self)
 
     # building
 

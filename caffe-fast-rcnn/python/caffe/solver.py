@@ -16,7 +16,7 @@ import h5py
 import torch
 from google.protobuf.message import DecodeError
 
-from . import common, netparam
+from . import common, debug, netparam
 from .common import logger
 from .net import Net
 from .proto import caffe_pb2
@@ -120,6 +120,7 @@ class Solver:
     def _make_net(self, source, phase, state):
         param = netparam.read_net(source) if isinstance(source, str) else source
         param.state.MergeFrom(state)
+        param.debug_info |= self.param.debug_info
         return Net.from_param(param, phase, param.state.level, ())
 
     # running
@@ -247,6 +248,8 @@ class Solver:
         """Turn the parameters' diffs into updates and subtract them; the diffs then hold the updates.
         Counts one iteration."""
         net, rate = self.net, self.learning_rate()
+        if self.param.debug_info:
+            debug.log_gradients(net)
         scale = self._clip_scale() / self.param.iter_size
         for i, (blob, lr, decay) in enumerate(
             zip(net.learnable_params, net.params_lr, net.params_weight_decay)
@@ -260,6 +263,8 @@ class Solver:
                 update = self.update(grad, rate * lr, i)
                 weight.sub_(update)
                 blob.grad = update
+        if self.param.debug_info:
+            debug.log_update(net)
         self.iter += 1
 
     def _clip_scale(self):
