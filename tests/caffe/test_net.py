@@ -24,7 +24,8 @@ def test_both_constructors(tmp_path):
     weights = str(tmp_path / 'w.caffemodel')
     net.save(weights)
     path = str(tmp_path / 'net.prototxt')
-    for other in (caffe.Net(path, weights, caffe.TEST), caffe.Net(path, caffe.TEST, weights=weights)):
+    for other in (caffe.Net(path, weights, caffe.TEST), caffe.Net(path, caffe.TEST, weights=weights),
+                  caffe.Net(tmp_path / 'net.prototxt', tmp_path / 'w.caffemodel', caffe.TEST)):
         for name, blobs in net.params.items():
             for a, b in zip(blobs, other.params[name]):
                 assert (a.data == b.data).all()
@@ -374,3 +375,11 @@ def test_hooks_see_each_layer(tmp_path):
     net.forward(data=-np.ones((2, 3)))
     assert [name for name, _ in seen] == ['data', 'ip1', 'relu1', 'ip2'] and seen[2][1] >= 0
     assert seen[1][1] == pytest.approx(float((net.params['ip1'][1].data - net.params['ip1'][0].data.sum(1)).min()), abs=1e-5)
+
+
+def test_losses_without_tops_count_and_are_no_outputs(tmp_path):
+    """As in old nets; the two losses are 1 / 2 and 4 / 2."""
+    net = net_from(tmp_path, data('a', 1, 1) + data('b', 1, 1) + data('c', 1, 1) + layer('one', 'EuclideanLoss', 'a b', '') +
+                   layer('two', 'EuclideanLoss', 'a c', ''), caffe.TRAIN)
+    assert net.forward(a=[[0]], b=[[1]], c=[[2]]) == {} and net.outputs == [] and len(net.blobs) == 5
+    assert net._forward(0, 4) == 2.5

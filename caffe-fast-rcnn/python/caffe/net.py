@@ -7,6 +7,7 @@ is a version, and gradients of one version's consumers add up, so no Split layer
 
 import collections
 import difflib
+import os
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class Net:
     """
 
     def __init__(self, network_file, *args, phase=None, level=0, stages=None, weights=None):
-        if len(args) == 2 and isinstance(args[0], str):
+        if len(args) == 2 and isinstance(args[0], (str, os.PathLike)):
             weights, phase = args
         elif args:
             phase, level, stages, weights = [*args, *(phase, level, stages, weights)[len(args) :]]
@@ -91,7 +92,11 @@ class Net:
             chain.refresh()
         self._ran = {}  # index of a layer -> what ran it last, when it was a chain
         consumed = {v for node in self._nodes for v in node.bottom_versions}
-        self.outputs = sorted(name for name, version in self._versions.items() if version not in consumed)
+        self.outputs = sorted(
+            name
+            for name, version in self._versions.items()
+            if version not in consumed and not name.startswith('(automatic')
+        )
         self.inputs = [top for node in self._nodes if node.layer.type == 'Input' for top in node.top_names]
         if param.debug_info:
             debug.log_passes(self)
@@ -105,7 +110,9 @@ class Net:
         node = _Node(layer)
         for i, name in enumerate(layer_param.bottom):
             self._connect_bottom(node, i, name)
-        tops = list(layer_param.top) or (['(automatic)'] if layer.loss else [])
+        tops = list(layer_param.top)
+        if layer.loss and not tops:  # a blob that is no output of the net
+            tops = [f'(automatic {len(self._nodes)})']
         for i, name in enumerate(tops):
             self._connect_top(node, i, name)
         _set_up(layer, node)
