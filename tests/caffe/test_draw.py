@@ -1,7 +1,8 @@
-"""Nets as Graphviz text."""
+"""Nets as Graphviz text, and as plain pictures."""
 import os
 import shutil
 
+import cv2
 import pytest
 
 import caffe
@@ -51,13 +52,32 @@ def test_old_nets_are_drawn_and_left_as_they_are():
     assert param.layers and not param.layer
 
 
-def test_pictures_need_graphviz(tmp_path, monkeypatch):
+def test_the_text_needs_no_graphviz(tmp_path):
     net = netparam.parse_net(NET)
     draw.draw_net_to_file(net, tmp_path / 'net.dot')
     assert (tmp_path / 'net.dot').read_text() == draw.net_to_dot(net)
+
+
+def test_without_graphviz_pictures_are_plain(tmp_path, monkeypatch):
+    """Longer than high from left to right, and the other way round."""
+    net = netparam.parse_net(NET)
     monkeypatch.setenv('PATH', str(tmp_path))
+    shapes = []
+    for rankdir in ('LR', 'TB', 'RL', 'BT'):
+        draw.draw_net_to_file(net, str(tmp_path / 'net.png'), rankdir)
+        shapes.append(cv2.imread(str(tmp_path / 'net.png')).shape[:2])
+    assert [height > width for height, width in shapes] == [False, True, False, True]
+    assert draw.draw_net(net, 'LR', 'pdf').startswith(b'%PDF')
+    assert b'kernel size: 3' in draw.draw_net(net, 'LR', 'svg')     # of the comment beside the glyphs
     with pytest.raises(RuntimeError, match="Graphviz's program 'dot'"):
-        draw.draw_net(net, 'LR')
+        draw.draw_net(net, 'LR', 'gif')
+
+
+def test_places_follow_the_net():
+    _, nodes, edges = draw._graph(netparam.parse_net(NET), 'LR', True, None, False)
+    x = {node: place[0] / 1.5 for node, place in draw._places(nodes, edges, 'LR').items()}
+    assert [x[n] for n in ('data_Input_0', 'data_blob', 'conv_Convolution_2', 'conv_blob', 'relu_ReLU_3',
+                           'pool_Pooling_4', 'pool_blob', 'drop{1}_Dropout_5')] == [0, 1, 2, 3, 4, 4, 5, 6]
 
 
 @pytest.mark.skipif(shutil.which('dot') is None, reason='Graphviz is not installed')

@@ -1,8 +1,13 @@
-"""Nets as pictures, by Graphviz: its program `dot` has to be installed, pydot only for get_pydot_graph."""
+"""Nets as pictures: by Graphviz where its program `dot` is installed, plainly by matplotlib where it is not.
+pydot is for get_pydot_graph alone."""
+import collections
+import io
 import os
 import re
 import shutil
 import subprocess
+
+import numpy as np
 
 from . import netparam
 from .net_spec import param_name_dict
@@ -83,29 +88,79 @@ def _node(name, label, style):
     return f'  {_quote(name)} [{attributes}];'
 
 
-def net_to_dot(caffe_net, rankdir='LR', label_edges=True, phase=None, display_lrm=False):
-    """The net in Graphviz's language: layers and blobs are nodes; layers that work in place look different.
-
-    caffe_net: NetParameter, of any age. phase: only the layers of TRAIN or TEST; None: all.
-    """
+def _graph(caffe_net, rankdir, label_edges, phase, display_lrm):
+    """(net name, {node: (label, style)}, [(node, node, label)]); layers come after the blobs they read."""
     net = caffe_pb2.NetParameter()
     net.CopyFrom(caffe_net)
     netparam.upgrade_net(net)
     if phase is not None:
         net = _only_phase(net, phase)
-    lines = [f'digraph {_quote(net.name or "Net")} {{', f'  rankdir={rankdir};']
+    nodes, edges = {}, []
     for i, layer in enumerate(net.layer):
         name = f'{layer.name}_{layer.type}_{i}'
         in_place = list(layer.bottom[:1]) == list(layer.top)
         own_style = {**LAYER_STYLE_DEFAULT, 'fillcolor': choose_color_by_layertype(layer.type)}
         style = NEURON_LAYER_STYLE if in_place else own_style
-        lines.append(_node(name, get_layer_label(layer, rankdir, display_lrm), style))
-        for blob in (*layer.bottom, *layer.top):
-            lines.append(_node(f'{blob}_blob', blob, BLOB_STYLE))
-        lines += [f'  {_quote(bottom + "_blob")} -> {_quote(name)};' for bottom in layer.bottom]
-        label = f' [label={_quote(get_edge_label(layer))}]' if label_edges and get_edge_label(layer) else ''
-        lines += [f'  {_quote(name)} -> {_quote(top + "_blob")}{label};' for top in layer.top]
+        nodes[name] = get_layer_label(layer, rankdir, display_lrm), style
+        nodes.update((f'{blob}_blob', (blob, BLOB_STYLE)) for blob in (*layer.bottom, *layer.top))
+        label = get_edge_label(layer) if label_edges else ''
+        edges += [(f'{bottom}_blob', name, '') for bottom in layer.bottom]
+        edges += [(name, f'{top}_blob', label) for top in layer.top]
+    return net.name or 'Net', nodes, edges
+
+
+def net_to_dot(caffe_net, rankdir='LR', label_edges=True, phase=None, display_lrm=False):
+    """The net in Graphviz's language: layers and blobs are nodes; layers that work in place look different.
+
+    caffe_net: NetParameter, of any age. phase: only the layers of TRAIN or TEST; None: all.
+    """
+    name, nodes, edges = _graph(caffe_net, rankdir, label_edges, phase, display_lrm)
+    lines = [f'digraph {_quote(name)} {{', f'  rankdir={rankdir};']
+    lines += [_node(node, *how) for node, how in nodes.items()]
+    for start, end, label in edges:
+        label = f' [label={_quote(label)}]' if label else ''
+        lines.append(f'  {_quote(start)} -> {_quote(end)}{label};')
     return '\n'.join([*dict.fromkeys(lines), '}', ''])
+
+
+def _places(nodes, edges, rankdir):
+    """{node: (x, y)}: a layer lies behind the farthest blob that it reads, a blob behind its maker."""
+    rank, count = {}, collections.Counter()
+    for start, end, _ in edges:
+        rank.setdefault(start, 0)
+        if not end.endswith('_blob'):
+            rank[end] = max(rank.get(end, 0), rank[start] + 1)
+        rank.setdefault(end, rank[start] + 1)
+    places = {}
+    for node in nodes:
+        along, across = rank.get(node, 0), count[rank.get(node, 0)]
+        count[along] += 1
+        along = -along if rankdir in ('RL', 'TB') else along
+        places[node] = (along * 1.5, -across) if rankdir in ('LR', 'RL') else (across * 2, along)
+    return places
+
+
+def _plot(caffe_net, rankdir, ext, phase, display_lrm):
+    """The picture by matplotlib, as bytes."""
+    from matplotlib.figure import Figure        # slow to import, and seldom wanted
+    _, nodes, edges = _graph(caffe_net, rankdir, True, phase, display_lrm)
+    places = _places(nodes, edges, rankdir)
+    figure = Figure()
+    axes = figure.add_axes((0, 0, 1, 1), frame_on=False, xticks=[], yticks=[])
+    for start, end, label in edges:
+        axes.annotate('', places[end], places[start], arrowprops=dict(arrowstyle='->', color='gray'))
+        axes.text(*np.mean([places[start], places[end]], 0), label, fontsize=5, ha='center')
+    for node, (label, style) in nodes.items():
+        shape = 'round' if style is BLOB_STYLE else 'square'
+        axes.text(*places[node], label.replace('\\n', '\n'), fontsize=5, ha='center', va='center',
+                  parse_math=False, bbox=dict(boxstyle=shape, facecolor=style['fillcolor']))
+    corners = np.array(list(places.values()) or [(0, 0)])
+    low, high = corners.min(0) - 1, corners.max(0) + 1
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    figure.set_size_inches(high - low)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=ext, dpi=min(100, 60000 / max(high - low)))
+    return picture.getvalue()
 
 
 def _only_phase(net, phase):
@@ -126,20 +181,22 @@ def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lr
 
 
 def draw_net(caffe_net, rankdir, ext='png', phase=None, display_lrm=False):
-    """The picture as bytes, in any format of Graphviz; 'dot' gives its own text, which needs no Graphviz.
+    """The picture as bytes; ext 'dot' gives Graphviz's own text. Without Graphviz: png, jpg, pdf, svg.
 
     RuntimeError where that fails.
     """
     text = net_to_dot(caffe_net, rankdir, phase=phase, display_lrm=display_lrm).encode()
     if ext == 'dot':
         return text
-    if shutil.which('dot') is None:
-        raise RuntimeError(f"to draw a net as {ext!r} Graphviz's program 'dot' has to be on the path; the "
-                           "format 'dot' needs none")
-    done = subprocess.run(['dot', f'-T{ext}'], input=text, capture_output=True)
-    if done.returncode:
-        raise RuntimeError(f'dot -T{ext} failed: {done.stderr.decode().strip()}')
-    return done.stdout
+    if shutil.which('dot') is not None:
+        done = subprocess.run(['dot', f'-T{ext}'], input=text, capture_output=True)
+        if done.returncode:
+            raise RuntimeError(f'dot -T{ext} failed: {done.stderr.decode().strip()}')
+        return done.stdout
+    if ext not in ('png', 'jpg', 'pdf', 'svg'):
+        raise RuntimeError(f"to draw a net as {ext!r} Graphviz's program 'dot' has to be on the path; png, "
+                           'jpg, pdf, svg and dot need none')
+    return _plot(caffe_net, rankdir, ext, phase, display_lrm)
 
 
 def draw_net_to_file(caffe_net, filename, rankdir='LR', phase=None, display_lrm=False):
