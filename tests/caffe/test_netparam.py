@@ -209,6 +209,16 @@ def test_learning_rates_of_batch_norm_statistics_go():
     assert [len(layer.param) for layer in net.layer] == [0, 1, 3]
 
 
+@pytest.mark.parametrize('given, dilation', [
+    ('hole: 12', [12]), ('hole_h: 2 hole_w: 3', [2, 3]), ('dilation: 4', [4])])
+def test_holes_become_dilation(given, dilation):
+    text = 'layers { name: "fc6" type: CONVOLUTION convolution_param { num_output: 1 %s } }' % given
+    conv = netparam.parse_net(text).layer[0].convolution_param
+    assert list(conv.dilation) == dilation and not conv.HasField('hole')
+    with pytest.raises(ValueError, match='hole'):
+        netparam.parse_net(text.replace('num_output: 1', 'hole: 2 hole_w: 3'))
+
+
 def test_every_old_layer_type_has_a_name_of_today():
     odd = {'ABSVAL': 'AbsVal', 'INFOGAIN_LOSS': 'InfogainLoss', 'SOFTMAX_LOSS': 'SoftmaxWithLoss',
            'IM2COL': 'Im2col', 'HDF5_OUTPUT': 'HDF5Output', 'DUMMY_DATA': 'DummyData', 'ARGMAX': 'ArgMax',

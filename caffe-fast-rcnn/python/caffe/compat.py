@@ -19,6 +19,7 @@ _MOVED_FIELDS = dict.fromkeys(('scale', 'mean_file', 'crop_size', 'mirror'), _MO
 IGNORED = {
     'engine': _CHOICE,
     'force_nd_im2col': _CHOICE,
+    **dict.fromkeys(('hole', 'hole_h', 'hole_w'), 'become `dilation` when a net is read'),
     'stable_prod_grad': 'the gradient of PROD is always the stable one',
     'debug_info': 'a log of the net that the original unrolls',
 }

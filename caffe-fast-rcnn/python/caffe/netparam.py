@@ -125,8 +125,8 @@ def upgrade_net(param):
 
     V0 and V1 `layers` become `layer`; V0 padding layers go into the convolution or pooling that reads them;
     transformation fields of V1 data layers move to transform_param; `input` with input_shape or input_dim
-    becomes an Input layer; a BatchNorm's three param entries go, since its blobs never learn. ValueError when
-    that cannot be done.
+    becomes an Input layer; a BatchNorm's three param entries go, since its blobs never learn; DeepLab's
+    `hole` becomes dilation. ValueError when that cannot be done.
     """
     if param.layers:
         _upgrade_layers(param)
@@ -135,7 +135,19 @@ def upgrade_net(param):
     for layer in param.layer:
         if layer.type == 'BatchNorm' and len(layer.param) == 3:
             del layer.param[:]
+        if layer.HasField('convolution_param'):
+            _upgrade_hole(layer.convolution_param)
     return param
+
+
+def _upgrade_hole(conv):
+    holes = [getattr(conv, name) for name in ('hole', 'hole_h', 'hole_w') if conv.HasField(name)]
+    if holes and (conv.dilation or conv.HasField('hole') == (len(holes) > 1)):
+        raise ValueError('a convolution wants dilation, or hole, or hole_h and hole_w; '
+                         f'got dilation {list(conv.dilation)} and {len(holes)} of the others')
+    conv.dilation.extend(holes)
+    for name in ('hole', 'hole_h', 'hole_w'):
+        conv.ClearField(name)
 
 
 def _upgrade_layers(param):
