@@ -1,5 +1,6 @@
 """Scripts in the manner of pycaffe's users, as they were written ten years ago: surgery, features,
-fine-tuning, dreams, segmentation, detection. Answers are found by another way: a loop, a difference, another net."""
+fine-tuning, dreams, segmentation, detection. Answers are found another way: a loop, a difference, a second net.
+"""
 import sys
 
 import cv2
@@ -587,8 +588,8 @@ def test_ssd_is_trained_and_detects():
 
 class SquareAndRegions(caffe.Layer):
     """R-FCN's input: an image (1, 3, 64, 64) of one bright square; regions (24, 5), a third of them near it;
-    their labels (24, 1, 1, 1), and targets and weights (24, 8, 1, 1) of the boxes, which always move right by .1
-    of a width."""
+    their labels (24, 1, 1, 1), and targets and weights (24, 8, 1, 1) of the boxes, which always move right by
+    .1 of a width."""
 
     def setup(self, bottom, top):
         self.random = np.random.RandomState(4)

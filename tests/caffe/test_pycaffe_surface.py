@@ -523,8 +523,8 @@ def test_hooks_and_callbacks_time_a_training(solver):
 def test_all_names_of_the_package():
     names = """Net SGDSolver NesterovSolver AdaGradSolver RMSPropSolver AdaDeltaSolver AdamSolver NCCL Timer
         init_log log set_mode_cpu set_mode_gpu set_device Layer get_solver layer_type_list set_random_seed
-        solver_count set_solver_count solver_rank set_solver_rank set_multiprocess has_nccl __version__ TRAIN TEST
-        Classifier Detector io layers params NetSpec to_proto net_spec proto draw coord_map classifier
+        solver_count set_solver_count solver_rank set_solver_rank set_multiprocess has_nccl __version__ TRAIN
+        TEST Classifier Detector io layers params NetSpec to_proto net_spec proto draw coord_map classifier
         detector pycaffe"""
     assert not [n for n in names.split() if not hasattr(caffe, n)]
     from caffe.pycaffe import Net
