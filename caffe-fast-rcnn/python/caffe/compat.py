@@ -58,6 +58,8 @@ _NOTES = {
     'Python': 'also with several solvers; a `backward` that writes no diff means zero',
     'ROIPooling': 'forward and backward on the CPU as well',
     'SmoothL1Loss': 'forward and backward on the CPU as well',
+    'ROIAlign': 'means, as in Mask R-CNN; some forks take maxima',
+    'SmoothL1LossOHEM': 'the gradient holds the weights, as the sum does; the same where they are 0 and 1',
     'Split': 'never inserted by the net',
     'WindowData': _DRAWS,
 }
@@ -76,13 +78,18 @@ def ignored(kind):
     return {f: reasons.get(f, 'unknown') for f in left}
 
 
+def with_reasons(fields):
+    """['`field`, `field`: reason', ...] of {field: reason}."""
+    left = {}
+    for field, why in fields.items():
+        left.setdefault(why, []).append(f'`{field}`')
+    return [f'{", ".join(names)}: {why}' for why, names in left.items()]
+
+
 def row(kind):
     cls = layer.layer_class(kind)
-    left = {}
-    for field, why in ignored(kind).items():
-        left.setdefault(why, []).append(f'`{field}`')
-    notes = [f'{", ".join(fields)}: {why}' for why, fields in left.items()] + [_NOTES.get(kind, '')]
     family = cls.__module__.rsplit('.', 1)[1]
+    notes = with_reasons(ignored(kind)) + [_NOTES.get(kind, '')]
     cells = (kind, f'[{family}](python/caffe/layers/{family}.py)', ', '.join(f'`{m}`' for m in cls.messages),
              '; '.join(filter(None, notes)))
     return f'| {" | ".join(cells)} |\n'
@@ -90,7 +97,8 @@ def row(kind):
 
 def table():
     head = '| type | family | parameters | not honoured, or different |\n|---|---|---|---|\n'
-    return head + ''.join(row(kind) for kind in layer.layer_type_list())
+    rows = ''.join(row(kind) for kind in layer.layer_type_list())
+    return head + rows + f'\nOf a solver: {"; ".join(with_reasons(IGNORED_BY_SOLVER))}.\n'
 
 
 def main():
