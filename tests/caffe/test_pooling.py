@@ -1,15 +1,12 @@
-"""Pooling, SPP and ROI pooling against plain loops over windows, and against OpenCV's importer."""
+"""Pooling, SPP and ROI pooling against plain loops over windows."""
 import itertools
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-import caffe
 from caffe.layers import pooling, roi
-from helpers import data, layer, net_from
 
 LOWEST = np.finfo(np.float32).min
 HAS_COMPILED = roi.roi_pooling_cpu is not None
@@ -76,35 +73,6 @@ def test_stochastic_pooling_draws_in_proportion():
     assert set(drawn.unique().tolist()) == {1, 3} and abs((drawn == 3).float().mean() - 0.75) < 0.02
     expected = pooling.stochastic_pool(x, (2, 2), (2, 2), (0, 0), True, False)
     torch.testing.assert_close(expected, torch.full_like(expected, (1 + 9) / 4))
-
-
-pool_text = st.builds('pooling_param {{ pool: {} kernel_size: {} stride: {} pad: {} }}'.format,
-                      st.sampled_from(['MAX', 'AVE']), st.integers(2, 4), st.integers(1, 2),
-                      st.integers(0, 1))
-conv_text = st.builds('''convolution_param {{ num_output: {} kernel_size: {} stride: {} pad: {}
-    weight_filler {{ type: "xavier" }} bias_filler {{ value: 0.1 }} }}'''.format,
-                      st.integers(1, 4), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2))
-LAYERS = st.one_of(
-    st.tuples(st.just('Pooling'), pool_text),
-    st.tuples(st.just('Convolution'), conv_text),
-    st.tuples(st.just('LRN'), st.just('lrn_param { local_size: 3 alpha: 0.5 }')),
-    st.tuples(st.sampled_from(['ReLU', 'TanH', 'Sigmoid', 'AbsVal']), st.just('')))
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(LAYERS, min_size=1, max_size=4), st.integers(0, 99))
-def test_chains_agree_with_opencv(tmp_path_factory, chain, seed):
-    folder = tmp_path_factory.mktemp('chain')
-    names = ['data'] + [f't{i}' for i in range(len(chain))]
-    text = data('data', 1, 3, 13, 11) + ''.join(
-        layer(top, kind, bottom, more=more) for (kind, more), bottom, top in zip(chain, names, names[1:]))
-    caffe.set_random_seed(seed)
-    net = net_from(folder, text)
-    net.save(str(folder / 'w.caffemodel'))
-    values = np.random.default_rng(seed).standard_normal((1, 3, 13, 11)).astype(np.float32)
-    other = cv2.dnn.readNetFromCaffe(str(folder / 'net.prototxt'), str(folder / 'w.caffemodel'))
-    other.setInput(values)
-    np.testing.assert_allclose(net.forward(data=values)[names[-1]], other.forward(), rtol=1e-4, atol=1e-4)
 
 
 # ROI pooling
