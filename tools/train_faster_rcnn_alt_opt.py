@@ -79,8 +79,12 @@ def main():
     results = {None: None, INITIAL: args.weights and _command.require(args.weights, '--weights')}
     iterations = iter(args.max_iters * (4 // len(args.max_iters)))
     try:
+        images = images_digest(data)
+    except (OSError, ValueError) as e:
+        sys.exit(_command.message(e))
+    try:
         for stage in STAGES[:3 * args.stages]:
-            job = make_job(stage, args, results, iterations, data, output_dir)
+            job = make_job(stage, args, results, iterations, data.classes, images, output_dir)
             results[stage.name] = manifest.run(stage.name, stage.function, job)
     except _stages.StageError as e:
         sys.exit(str(e))
@@ -101,14 +105,22 @@ def parse_args(argv=None):
     return args
 
 
-def make_job(stage, args, results, iterations, data, output_dir):
+def images_digest(data):
+    """A digest of an imdb's images and their objects, as its files have them now."""
+    data.set_proposal_method('gt')
+    digest = hashlib.sha256()
+    for name, entry in zip(data.image_index, data.roidb):
+        digest.update(f'{name}\n'.encode() + entry['boxes'].tobytes() + entry['gt_classes'].tobytes())
+    return digest.hexdigest()
+
+
+def make_job(stage, args, results, iterations, classes, images, output_dir):
     """All that a stage is to know, and that decides whether it must be redone."""
     weights, proposals = results[stage.weights], results[stage.proposals]
     job = {'name': f"{args.net_name}_{stage.name.split('_')[0]}", 'cfg': stage_cfg(stage), 'gpu': args.gpu,
            'output_dir': output_dir, 'net': File(net_file(args.net_name, stage.net)),
            'weights': weights and File(weights), 'proposals': proposals and File(proposals),
-           'imdb': args.imdb, 'classes': list(data.classes),
-           'images': hashlib.sha256('\n'.join(map(str, data.image_index)).encode()).hexdigest()}
+           'imdb': args.imdb, 'classes': list(classes), 'images': images}
     if stage.function is not generate_proposals:
         from caffe.netparam import read_solver
         solver = read_solver(job['net'])

@@ -1,4 +1,10 @@
 """pycaffe's public names, on an engine of our own."""
+import os
+
+# Threads that wait sleep. By default OpenMP's spin, which costs several times the work where cores are shared. Read by
+# torch when it loads.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
 from . import layers as _layers     # noqa: F401  fills the registry; the name `layers` is net_spec's below
 from . import coord_map, draw, io, pycaffe      # noqa: F401
 from .classifier import Classifier
