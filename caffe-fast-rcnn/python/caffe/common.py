@@ -40,8 +40,10 @@ def set_mode_cpu():
 
 
 def set_mode_gpu():
-    """From now on nets compute on the CUDA device. RuntimeError when torch sees none."""
+    """From now on nets compute on the CUDA device, in full float32 as Caffe did: cuDNN's TF32 is switched off (a
+    program may switch it on again afterwards, for speed). RuntimeError when torch sees no such device."""
     _require_cuda(_State.device_id)
+    torch.backends.cudnn.allow_tf32 = False
     _State.gpu = True
 
 
