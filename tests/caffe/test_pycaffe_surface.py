@@ -5,6 +5,7 @@ import itertools
 import os
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -479,8 +480,14 @@ def test_tops_that_cannot_be_aligned():
     assert crop(fits.deconv, fits.data).fn.params['crop_param'] == dict(axis=2, offset=[20])
 
 
+MODELS = Path(__file__).parents[2] / 'models' / 'pascal_voc'
+
+
 def test_every_net_here_can_be_drawn():
-    for proto in (NET, RULES, TRAIN_VAL_DEPLOY, SHARED, CHAIN, str(lenet(caffe.NetSpec(), 2).to_proto())):
+    files = [p.read_text() for p in MODELS.glob('*/*/*t') if 'solver' not in p.name]
+    assert len(files) > 20
+    written = str(lenet(caffe.NetSpec(), 2).to_proto())
+    for proto in (NET, RULES, TRAIN_VAL_DEPLOY, SHARED, CHAIN, written, *files):
         net = text_format.Merge(proto, caffe_pb2.NetParameter())
         for rankdir in ('LR', 'TB'):
             picture = caffe.draw.draw_net(net, rankdir, ext='dot').decode()

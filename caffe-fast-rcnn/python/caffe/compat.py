@@ -44,7 +44,8 @@ IGNORED_BY_SOLVER = {
 }
 
 _DRAWS = 'draws other random numbers'
-_NOTES = {
+# What else differs from the original.
+NOTES = {
     'BatchReindex': 'an index out of range raises',
     'Crop': 'the second bottom may ask for a gradient, which is zero',
     'Data': 'LEVELDB needs the package plyvel; `rand_skip` and crops draw other random numbers',
@@ -89,7 +90,7 @@ def with_reasons(fields):
 def row(kind):
     cls = layer.layer_class(kind)
     family = cls.__module__.rsplit('.', 1)[1]
-    notes = with_reasons(ignored(kind)) + [_NOTES.get(kind, '')]
+    notes = with_reasons(ignored(kind)) + [NOTES.get(kind, '')]
     cells = (kind, f'[{family}](python/caffe/layers/{family}.py)', ', '.join(f'`{m}`' for m in cls.messages),
              '; '.join(filter(None, notes)))
     return f'| {" | ".join(cells)} |\n'
