@@ -184,6 +184,8 @@ class TorchLayer(Layer):
     def _run(self, tensors):
         try:
             outputs = self.compute(*tensors)
+        except torch.OutOfMemoryError:
+            raise
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
             shapes = ', '.join(str(tuple(t.shape)) for t in tensors)
             raise ValueError(
