@@ -52,10 +52,11 @@ class Chain(TorchLayer):
     def _folded(self):
         if any(w.requires_grad for w in self.weights):
             return self._fold()
-        state = tuple(b.state for b in self.blobs)
         device = common.device()
-        if None in state or self._kept[0] != (state, device):
-            self._kept = (state, device), [_channels_last(w) for w in self._fold()]
+        state = tuple(b.state for b in self.blobs), device
+        if None in state[0] or self._kept[0] != state:
+            folded = self._fold()
+            self._kept = state, [_channels_last(w) for w in folded] if device.type == 'cpu' else folded
         return self._kept[1]
 
     def _fold(self):
