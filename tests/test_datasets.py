@@ -423,6 +423,8 @@ def test_voc_lists_per_class_are_no_splits(data, tmp_path):
 
 
 BAD_YAML = {
+    'unknown setting': ({'cfg': '{TRAIN: {SCALESS: [480]}}'}, 'blood.yml: cfg: unknown setting TRAIN.SCALESS'),
+    'setting of a wrong type': ({'cfg': '{TRAIN: {SCALES: abc}}'}, 'blood.yml: cfg: TRAIN.SCALES wants tuple'),
     'unknown key': ({'anchor': '{}'}, "blood.yml: unknown key 'anchor'; the nearest is 'anchors'"),
     'format': ({'format': 'coco'}, "format: wanted voc or imagenet, got 'coco'"),
     'root': ({'root': 'nowhere'}, 'root: no such folder .*nowhere'),

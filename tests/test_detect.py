@@ -1,12 +1,13 @@
 """Detection of one image, and what is kept of it."""
 import os
+from types import SimpleNamespace
 
 import caffe
 import numpy as np
 import pytest
 
 from fast_rcnn.config import overrides
-from fast_rcnn.test import apply_nms, detections, im_detect, roi_blob
+from fast_rcnn.test import apply_nms, check_classes, detections, im_detect, roi_blob
 
 # scores follow a RoI's mean colour; every delta is zero but for class 1's dx
 NET = '''
@@ -91,6 +92,13 @@ def test_detections():
     assert [len(dets) for dets in detections(scores, boxes, 2, 0.1)] == [0, 1, 1]
     assert [len(dets) for dets in detections(scores, boxes, 100, 0.1)] == [0, 2, 1]
     assert [len(dets) for dets in detections(scores[:0], boxes[:0], 100, 0.1)] == [0, 0, 0]
+
+
+def test_a_net_of_another_number_of_classes():
+    net = SimpleNamespace(name='n', blobs={'cls_prob': np.zeros((1, 5))})
+    imdb = SimpleNamespace(name='mine_val', num_classes=4, classes=('__background__', 'a', 'b', 'c'))
+    with pytest.raises(ValueError, match="net 'n' scores 5 classes.*mine_val has 4: __background__, a, b, c"):
+        check_classes(net, imdb)
 
 
 def test_apply_nms():

@@ -148,10 +148,22 @@ def require(path, flag):
     return path
 
 
+def get_imdb(name):
+    """The imdb of that name; one that is not there, or whose files are not, ends the tool."""
+    from datasets import factory
+    try:
+        return factory.get_imdb(name)
+    except (KeyError, OSError, ValueError) as e:
+        sys.exit(message(e))
+
+
 def load_net(args):
     """The net of --def and --net for testing, named after its weights' file."""
     import caffe
-    net = caffe.Net(require(args.prototxt, '--def'), require(args.weights, '--net'), caffe.TEST)
+    try:
+        net = caffe.Net(require(args.prototxt, '--def'), require(args.weights, '--net'), caffe.TEST)
+    except ValueError as e:
+        sys.exit(message(e))
     net.name = os.path.splitext(os.path.basename(args.weights))[0]
     return net
 

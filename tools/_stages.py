@@ -166,8 +166,16 @@ def _flat(job, prefix=''):
 
 def _differences(old, new):
     """The names whose values differ, with old and new value."""
-    return [f'{key} ({_short(old.get(key))} -> {_short(new.get(key))})'
+    return [f'{key} ({_change(old.get(key), new.get(key))})'
             for key in sorted(set(old) | set(new)) if old.get(key) != new.get(key)]
+
+
+def _change(old, new):
+    if isinstance(old, list) and isinstance(new, list):
+        lost, come = [v for v in old if v not in new], [v for v in new if v not in old]
+        if lost or come:
+            return _short(', '.join([f'-{v}' for v in lost] + [f'+{v}' for v in come]))
+    return f'{_short(old)} -> {_short(new)}'
 
 
 def _short(value, most=40):

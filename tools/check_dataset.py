@@ -7,6 +7,7 @@
 Exit status 1 if a problem would stop training (unreadable file, unknown class), 0 otherwise.
 """
 import argparse
+import difflib
 import logging
 import sys
 
@@ -33,6 +34,10 @@ def main(argv=None):
     return 1 if survey.stops else 0
 
 
+def nearest_names(name, names):
+    return difflib.get_close_matches(name, [n for n in names if n != name], 3, 0.6)
+
+
 def report(imdbs, survey):
     """Print what the dataset holds, and the number of problems."""
     classes = imdbs[0].classes[1:]
@@ -43,6 +48,10 @@ def report(imdbs, survey):
     found = {imdbs[0].class_index(name): count for name, count in survey.objects.items()}
     counts = [f'{imdbs[0].class_names[i]} {found[i]}' for i in sorted(found.keys() - {None})]
     print(f'{len(classes)} classes; with objects: {", ".join(counts) or "none"}')
+    for name, count in survey.objects.items():
+        more = [n for n in nearest_names(name, survey.objects) if survey.objects[n] > 50 * count]
+        if more:
+            print(f'class {name!r} occurs {count} times: is it {more[0]!r} ({survey.objects[more[0]]} times), misspelt?')
     print(f'problems: {len(survey.problems)}, of them stop training: {survey.stops}')
 
 

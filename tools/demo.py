@@ -21,12 +21,16 @@ def main():
         args.gpu = []
     _command.one_gpu(args.gpu, 'demo.py')
     _command.load_cfg(args)
-    from datasets.factory import get_imdb
     from fast_rcnn.config import cfg
+    from fast_rcnn.test import check_classes
     from utils.blob import read_image
     cfg.TEST.HAS_RPN = True
-    data = get_imdb(args.imdb)
+    data = _command.get_imdb(args.imdb)
     net = _command.load_net(args)
+    try:
+        check_classes(net, data)
+    except ValueError as e:
+        sys.exit(_command.message(e))
     os.makedirs(args.out, exist_ok=True)
     paths = pictures(args.images) or [data.image_path_at(i) for i in range(min(args.most, data.num_images))]
     for path, target in zip(paths, targets(paths, args.out)):
@@ -56,6 +60,8 @@ def pictures(names):
     for name in names:
         inside = sorted(glob.glob(os.path.join(glob.escape(name), '*'))) if os.path.isdir(name) else [name]
         found = [path for path in inside if path.lower().endswith(EXTENSIONS)]
+        if not os.path.exists(name):
+            sys.exit(f'{name}: no such file or folder')
         if not found:
             sys.exit(f'{name}: no picture ({" ".join(EXTENSIONS)})')
         paths += found

@@ -7,9 +7,8 @@ def main():
     args = parse_args()
     _command.start_log()
     _command.load_cfg(args)
-    from datasets.factory import get_imdb
     from fast_rcnn.config import get_output_dir
-    data = get_imdb(args.imdb)
+    data = _command.get_imdb(args.imdb)
     data.set_proposal_method(args.method)
     if args.method == 'rpn':
         data.config['rpn_file'] = args.rpn_file or _command.newest_proposals(get_output_dir(data))

@@ -9,11 +9,10 @@ def main():
     args = parse_args()
     _command.start_log()
     _command.load_cfg(args)
-    from datasets.factory import get_imdb
     from fast_rcnn.config import cfg
     from fast_rcnn.test import apply_nms
     from utils.proposals import load_detections
-    data = get_imdb(args.imdb)
+    data = _command.get_imdb(args.imdb)
     data.competition_mode(args.comp)
     paths = [os.path.join(args.output_dir, name) for name in ('detections.npz', 'detections.pkl')]
     dets = load_detections(next(filter(os.path.exists, paths), paths[0]))

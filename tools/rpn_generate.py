@@ -9,12 +9,11 @@ def main():
     _command.start_log()
     _command.one_gpu(args.gpu, 'rpn_generate.py')
     cfg = _command.load_cfg(args)
-    from datasets.factory import get_imdb
     from fast_rcnn.config import get_output_dir
     from rpn.generate import imdb_proposals
     from utils.proposals import save_proposals
     _command.seed(cfg.RNG_SEED)
-    data, net = get_imdb(args.imdb), _command.load_net(args)
+    data, net = _command.get_imdb(args.imdb), _command.load_net(args)
     boxes, scores = imdb_proposals(net, data)
     path = _command.proposal_file(get_output_dir(data), net.name)
     save_proposals(path, boxes, scores)

@@ -8,10 +8,9 @@ def main():
     _command.start_log()
     _command.one_gpu(args.gpu, 'test_net.py')
     cfg = _command.load_cfg(args)
-    from datasets.factory import get_imdb
     from fast_rcnn.config import get_output_dir
     from fast_rcnn.test import test_net
-    data = get_imdb(args.imdb)
+    data = _command.get_imdb(args.imdb)
     data.competition_mode(args.comp)
     if args.rpn_file:
         cfg.TEST.HAS_RPN, cfg.TEST.PROPOSAL_METHOD = False, 'rpn'

@@ -71,9 +71,8 @@ def main():
     _command.start_log()
     _command.one_gpu(args.gpu, 'train_faster_rcnn_alt_opt.py')
     _command.load_cfg(args)
-    from datasets.factory import get_imdb
     from fast_rcnn.config import get_output_dir
-    data = get_imdb(args.imdb)
+    data = _command.get_imdb(args.imdb)
     output_dir = get_output_dir(data)
     manifest = _stages.Manifest(os.path.join(output_dir, f'{args.net_name}_alt_opt.json'), IGNORE)
     results = {None: None, INITIAL: args.weights and _command.require(args.weights, '--weights')}

@@ -23,11 +23,10 @@ def main():
 
 def training_data(names):
     """(imdb, roidb) of one imdb, or of several as voc_2007_trainval+voc_2012_trainval."""
-    from datasets.factory import get_imdb
     from datasets.imdb import imdb
     from fast_rcnn.config import cfg
     from fast_rcnn.train import get_training_roidb
-    sets = [get_imdb(name) for name in names.split('+')]
+    sets = [_command.get_imdb(name) for name in names.split('+')]
     if len({tuple(one.classes) for one in sets}) > 1:
         sys.exit(f'--imdb {names}: these have different classes')
     roidb = []

@@ -4,6 +4,7 @@
 #   PYTHON LOG          the interpreter; the run's log
 #   MODELS CFG TRAIN_IMDB TEST_IMDB MAX_ITERS STAGES WEIGHTS     from tools/prepare.py
 set -euo pipefail
+CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export PYTHONUNBUFFERED=1
 
@@ -18,6 +19,7 @@ USAGE
 fi
 GPUS=$1 NET=$2 DATASET=$3
 GPU=${GPUS%%,*}
+if [[ $DATASET != /* && -f $CALLED_FROM/$DATASET ]]; then DATASET=$CALLED_FROM/$DATASET; fi
 shift 3
 OPTIONS=()
 while [ $# -gt 0 ] && [ "$1" != --set ]; do OPTIONS+=("$1"); shift; done

@@ -27,6 +27,7 @@ from datasets.annotations import guess_base, nearest, read_annotations
 from datasets.imagenet import SYNSETS
 from datasets.layouts import LAYOUTS, read_image_set
 from datasets.xml_imdb import xml_imdb
+from fast_rcnn.config import overrides
 
 FROM_ANNOTATIONS = 'from annotations'
 
@@ -89,6 +90,11 @@ def load(path, tolerant=False):
     """The Description in a YAML file. tolerant: annotations that cannot be read are passed over."""
     path = os.path.realpath(path)
     values = _checked(path, _read(path))
+    try:
+        with overrides(values.get('cfg', {})):
+            pass
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{path}: cfg: {error.args[0]}') from None
     values['root'] = os.path.normpath(os.path.join(os.path.dirname(path), values['root']))
     values['splits'] = _splits(path, values)
     values['train'], values['test'] = _train_and_test(path, values)

@@ -65,6 +65,7 @@ def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
     Kept per image: scores > thresh, after NMS within each class the max_per_image best (0: all). vis shows
     each image's detections with matplotlib.
     """
+    check_classes(net, imdb)
     roidb = None if cfg.TEST.HAS_RPN else imdb.roidb
     all_boxes = [[None] * imdb.num_images for _ in range(imdb.num_classes)]
     for i in progress(range(imdb.num_images), f'detection on {imdb.name}'):
@@ -77,6 +78,14 @@ def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
     output_dir = get_output_dir(imdb, net)
     save_detections(os.path.join(output_dir, 'detections.npz'), all_boxes)
     return imdb.evaluate_detections(all_boxes, output_dir)
+
+
+def check_classes(net, imdb):
+    """ValueError unless the net scores as many classes as the imdb has."""
+    scored = net.blobs['cls_prob'].shape[1]
+    if scored != imdb.num_classes:
+        raise ValueError(f'net {net.name!r} scores {scored} classes (background included), {imdb.name} has '
+                         f'{imdb.num_classes}: {", ".join(imdb.classes)}')
 
 
 def detections(scores, boxes, max_per_image, thresh):
