@@ -276,7 +276,7 @@ def run_tool(checkout, name, *words):
 
 # ------------------------------------------------------------------------------------------------- the README
 MADE_LATER = ('output/', 'data/toy', 'data/imagenet_models', 'data/cache', 'data/selective_search_data',
-              'data/VOCdevkit2007', 'data/VOCdevkit2012', 'data/ImageNet2015', 'data/datasets/', '.venv',
+              'data/BCCD', 'data/VOCdevkit2007', 'data/VOCdevkit2012', 'data/ImageNet2015', 'data/datasets/', '.venv',
               'models/mine')
 
 
