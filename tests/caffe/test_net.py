@@ -131,6 +131,18 @@ def test_loss_weight_and_propagate_down(tmp_path):
     assert net.blobs['a'].diff.tolist() == [[4, 8, 12]] and net.blobs['b'].diff.tolist() == [[-4, -8, -12]]
 
 
+def test_a_loss_that_another_layer_reads_keeps_its_weight(tmp_path):
+    """s = sum(a) with weight 2, and t = 3 s with weight 1: the loss is 5 sum(a), its gradient 5."""
+    text = 'force_backward: true\n' + data('a', 4) + layer('s', 'Reduction', 'a', more='loss_weight: 2') + \
+        layer('t', 'Power', 's', more='power_param { scale: 3 } loss_weight: 1')
+    net = net_from(tmp_path, text)
+    for _ in range(2):
+        net.blobs['a'].data[...] = [1, 2, 3, 4]
+        assert net._forward(0, 2) == 50
+        net.backward()
+        assert net.blobs['a'].diff.tolist() == [5, 5, 5, 5] and float(net.blobs['s'].diff) == 5
+
+
 def test_frozen_layers_get_no_gradient(tmp_path):
     text = data('data', 2, 3) + data('label', 2, 2) + layer('ip1', 'InnerProduct', 'data', more='param { lr_mult: 0 } param { lr_mult: 0 } ' + IP % 4) + \
         layer('ip2', 'InnerProduct', 'ip1', more=IP % 2) + layer('loss', 'EuclideanLoss', 'ip2 label')

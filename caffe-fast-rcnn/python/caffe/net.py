@@ -82,6 +82,7 @@ class Net:
         self._version_count = 0
         self._param_owners = {}  # parameter name -> (blob, layer name, index in learnable_params)
         self._shared = set()  # (layer name, index) of parameters that another layer owns
+        self._version_losses = {}  # version -> its loss weight, for those that have one
         self._version_needs = set()  # versions that a gradient must reach
         self._blob_loss_weights = collections.OrderedDict()
         for layer_param in param.layer:
@@ -170,9 +171,10 @@ class Net:
         if not weights:
             weights = [float(node.layer.loss and i == 0) for i in range(len(node.tops))]
         node.layer.loss_weights = weights
-        for name, top, weight in zip(node.top_names, node.tops, weights):
+        for name, top, version, weight in zip(node.top_names, node.tops, node.top_versions, weights):
             self._blob_loss_weights[name] = weight
             if weight:
+                self._version_losses[version] = weight
                 _weigh(top, weight)
 
     def _register_params(self, node):
@@ -278,7 +280,7 @@ class Net:
                 if weight:
                     if top._diff.empty:
                         _weigh(top, weight)
-                    loss = loss + (top.tensor * top.grad).sum()
+                    loss = loss + weight * top.tensor.sum()
             for hook in self._after_forward:
                 hook(i)
             i = last + 1
@@ -303,9 +305,7 @@ class Net:
             return self._nodes[i].layer, i
         if chain.last == i and chain.first >= end:
             return chain, chain.first
-        for k in range(
-            chain.first, chain.last + 1
-        ):  # only some of its layers are wanted: run them again, one by one
+        for k in range(chain.first, chain.last + 1):    # only some of its layers: run them again, one by one
             self._nodes[k].layer.forward_in_net(self._nodes[k].bottoms, self._nodes[k].tops)
             self._ran[k] = None
         return self._nodes[i].layer, i
@@ -318,14 +318,13 @@ class Net:
         for k in indices:
             for hook in self._before_backward:
                 hook(k)
-        before = {
-            b: b.grad.clone()
-            for b, v, p in zip(node.bottoms, node.bottom_versions, node.propagate_down)
-            if p and v in touched
-        }
-        if not isinstance(
-            layer, TorchLayer
-        ):  # a user's backward that writes no diff means zero, not what was there
+        before = {}
+        for blob, version, propagates in zip(node.bottoms, node.bottom_versions, node.propagate_down):
+            if propagates and version in touched:
+                before[blob] = blob.grad.clone()
+            elif propagates and version in self._version_losses:
+                before[blob] = torch.full_like(blob.tensor, self._version_losses[version])
+        if not isinstance(layer, TorchLayer):   # a user's backward that writes no diff means zero
             for blob, p in zip(node.bottoms, node.propagate_down):
                 if p and blob not in node.tops:
                     blob.clear_grad()
