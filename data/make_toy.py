@@ -8,6 +8,7 @@ train by, which is registered: the recipes know it as `toy`. Beside it, selectiv
 the boxes of a sliding window in the form of selective search's, for nets that are given their proposals. The
 same seed draws the same pictures.
 """
+
 import argparse
 import os
 import sys
@@ -17,11 +18,11 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from datasets.factory import register    # noqa: E402  (found by the line above)
-from datasets.selective_search import save_selective_search    # noqa: E402
+from datasets.factory import register  # noqa: E402  (found by the line above)
+from datasets.selective_search import save_selective_search  # noqa: E402
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
-YAML = '''\
+YAML = """\
 # Drawn shapes: see data/make_toy.py
 name: toy
 format: imagenet
@@ -36,7 +37,7 @@ cfg:
   TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 64,
           BG_THRESH_LO: 0.0}
   TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
-'''
+"""
 
 
 def write(folder, train=100, val=30, seed=3):
@@ -45,10 +46,15 @@ def write(folder, train=100, val=30, seed=3):
     for split, count in (('train', train), ('val', val)):
         names = [f'toy_{split}_{i:04d}' for i in range(count)]
         sizes = [_write_image(folder, split, name, rng) for name in names]
-        _write_text(os.path.join(folder, 'ImageSets', 'DET', f'{split}.txt'),
-                    ''.join(f'{name} {i}\n' for i, name in enumerate(names, 1)))
-        save_selective_search(os.path.join(folder, '..', 'selective_search_data', f'toy_{split}.mat'),
-                              names, [sliding_windows(*size) for size in sizes])
+        _write_text(
+            os.path.join(folder, 'ImageSets', 'DET', f'{split}.txt'),
+            ''.join(f'{name} {i}\n' for i, name in enumerate(names, 1)),
+        )
+        save_selective_search(
+            os.path.join(folder, '..', 'selective_search_data', f'toy_{split}.mat'),
+            names,
+            [sliding_windows(*size) for size in sizes],
+        )
     _write_text(os.path.join(folder, 'toy.yml'), YAML)
 
 
@@ -59,8 +65,10 @@ def draw(rng):
     for _ in range(rng.integers(1, 5)):
         size = int(rng.integers(32, 81))
         x, y = (int(rng.integers(2, side - size - 2)) for side in (width, height))
-        if not any(x < x2 + 4 and x1 < x + size + 4 and y < y2 + 4 and y1 < y + size + 4
-                   for _, (x1, y1, x2, y2) in objects):
+        if not any(
+            x < x2 + 4 and x1 < x + size + 4 and y < y2 + 4 and y1 < y + size + 4
+            for _, (x1, y1, x2, y2) in objects
+        ):
             name = CLASSES[rng.integers(len(CLASSES))]
             objects.append((name, _draw_shape(rng, image, name, x, y, size)))
     return image, objects
@@ -81,7 +89,7 @@ def _draw_shape(rng, image, name, x, y, size):
     mask = np.zeros(image.shape[:2], np.uint8)
     cv2.fillPoly(mask, [np.round(_outline(rng, name) * size + (x, y)).astype(np.int32)], 255)
     ys, xs = np.nonzero(mask)
-    around = image[max(y - 3, 0):y + size + 3, max(x - 3, 0):x + size + 3].reshape(-1, 3).mean(0)
+    around = image[max(y - 3, 0) : y + size + 3, max(x - 3, 0) : x + size + 3].reshape(-1, 3).mean(0)
     colour = (around + rng.choice((-1, 1), 3) * rng.uniform(70, 128, 3)) % 256
     grain = colour + rng.normal(0, 8, (len(ys), 3))
     image[ys, xs] = np.clip(grain, 0, 255).astype(np.uint8)
@@ -95,10 +103,10 @@ def _outline(rng, name):
     elif name == 'triangle':
         angles, radii = np.arange(3) * 2 * np.pi / 3 - np.pi / 2, [1]
     elif name == 'star':
-        angles, radii = np.arange(10) * np.pi / 5 - np.pi / 2, [1, .4]
+        angles, radii = np.arange(10) * np.pi / 5 - np.pi / 2, [1, 0.4]
     else:
         angles, radii = np.arange(40) * np.pi / 20, [1]
-    angles = angles + rng.uniform(-.25, .25)
+    angles = angles + rng.uniform(-0.25, 0.25)
     corners = np.stack([np.cos(angles), np.sin(angles)], 1) * np.resize(radii, len(angles))[:, None]
     low, high = corners.min(0), corners.max(0)
     return (corners - low) / (high - low).max()
@@ -110,8 +118,10 @@ def _write_image(folder, split, name, rng):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if not cv2.imwrite(path, image, [cv2.IMWRITE_JPEG_QUALITY, 92]):
         raise OSError(f'could not write {path}')
-    _write_text(os.path.join(folder, 'Annotations', 'DET', split, f'{name}.xml'),
-                _annotation(split, name, image.shape, objects))
+    _write_text(
+        os.path.join(folder, 'Annotations', 'DET', split, f'{name}.xml'),
+        _annotation(split, name, image.shape, objects),
+    )
     return image.shape[:2]
 
 
@@ -134,8 +144,12 @@ def _fill(element, **texts):
 
 def sliding_windows(height, width, sides=(32, 44, 60, 80)):
     """(n, 4) int x1 y1 x2 y2, 0-based: squares of each side, a quarter of a side apart."""
-    rows = [(x, y, x + side - 1, y + side - 1) for side in sides
-            for y in range(0, height - side + 1, side // 4) for x in range(0, width - side + 1, side // 4)]
+    rows = [
+        (x, y, x + side - 1, y + side - 1)
+        for side in sides
+        for y in range(0, height - side + 1, side // 4)
+        for x in range(0, width - side + 1, side // 4)
+    ]
     return np.array(rows)
 
 

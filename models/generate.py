@@ -9,6 +9,7 @@ edited is kept as it is (unless --force), any other follows the generator.
 Letters: K classes with the background, A anchors per position. `lr` below is how a part learns: 1 it does,
 0 it is frozen, None: in a test net, which says nothing of learning. `bn` is the same for BatchNorm and Scale.
 """
+
 import argparse
 import hashlib
 import logging
@@ -19,13 +20,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 logger = logging.getLogger(__name__)
 
-COMMITTED = {'imagenet': 201, 'pascal_voc': 21}         # set -> K
-SCALES, RATIOS = (8, 16, 32), (0.5, 1, 2)               # the library's own: no net mentions them
-GAMMA = 0.002                                           # see ResNet.gamma
-STRIDE = 16                                             # of the shared features, in pixels
+COMMITTED = {'imagenet': 201, 'pascal_voc': 21}  # set -> K
+SCALES, RATIOS = (8, 16, 32), (0.5, 1, 2)  # the library's own: no net mentions them
+GAMMA = 0.002  # see ResNet.gamma
+STRIDE = 16  # of the shared features, in pixels
 
 
 # --------------------------------------------------------------------------------------------- single layers
+
 
 def layer(name, kind, bottom, top, *fields):
     """One line; bottom and top are blob names, one or several separated by blanks."""
@@ -47,13 +49,25 @@ def conv(name, bottom, outputs, kernel, lr, stride=1, pad=0, bias=True, std=None
     filler = 'type: "msra"' if std is None else f'type: "gaussian" std: {std}'
     shape = f'num_output: {outputs} kernel_size: {kernel} stride: {stride} pad: {pad}'
     shape += '' if bias else ' bias_term: false'
-    return layer(name, 'Convolution', bottom, top or name, rates(lr, 'wb' if bias else 'w'),
-                 f'convolution_param {{ {shape} weight_filler {{ {filler} }} }}')
+    return layer(
+        name,
+        'Convolution',
+        bottom,
+        top or name,
+        rates(lr, 'wb' if bias else 'w'),
+        f'convolution_param {{ {shape} weight_filler {{ {filler} }} }}',
+    )
 
 
 def inner_product(name, bottom, outputs, lr, filler):
-    return layer(name, 'InnerProduct', bottom, name, rates(lr),
-                 f'inner_product_param {{ num_output: {outputs} weight_filler {{ {filler} }} }}')
+    return layer(
+        name,
+        'InnerProduct',
+        bottom,
+        name,
+        rates(lr),
+        f'inner_product_param {{ num_output: {outputs} weight_filler {{ {filler} }} }}',
+    )
 
 
 def relu(name, blob):
@@ -68,19 +82,35 @@ def pool(name, bottom, kind, kernel, stride, *fields):
 def python(name, kind, bottom, top, param_str):
     """kind: module and class, as in rpn.proposal_layer.ProposalLayer."""
     module, _, cls = kind.rpartition('.')
-    return layer(name, 'Python', bottom, top,
-                 f'python_param {{ module: "{module}" layer: "{cls}" param_str: "{param_str}" }}')
+    return layer(
+        name,
+        'Python',
+        bottom,
+        top,
+        f'python_param {{ module: "{module}" layer: "{cls}" param_str: "{param_str}" }}',
+    )
 
 
 def reshape(bottom, channels):
     """(1, 2A, H, W) -> (1, 2, A H, W), the scores of background and of object, and back."""
-    return layer(bottom + '_reshape', 'Reshape', bottom, bottom + '_reshape',
-                 f'reshape_param {{ shape {{ dim: 0 dim: {channels} dim: -1 dim: 0 }} }}')
+    return layer(
+        bottom + '_reshape',
+        'Reshape',
+        bottom,
+        bottom + '_reshape',
+        f'reshape_param {{ shape {{ dim: 0 dim: {channels} dim: -1 dim: 0 }} }}',
+    )
 
 
 def softmax_loss(name, bottom, *fields):
-    return layer(name, 'SoftmaxWithLoss', bottom, name,
-                 'propagate_down: true propagate_down: false loss_weight: 1', *fields)
+    return layer(
+        name,
+        'SoftmaxWithLoss',
+        bottom,
+        name,
+        'propagate_down: true propagate_down: false loss_weight: 1',
+        *fields,
+    )
 
 
 def smooth_l1_loss(name, bottom, *fields):
@@ -93,12 +123,13 @@ def silence(blob):
 
 # ------------------------------------------------------------------------------------------------- backbones
 
+
 @dataclass(frozen=True)
 class Backbone:
     """A net cut in two: trunk(lr), shared, at stride 16, ends in the blob `features` with `channels`
     channels; head(bottom, lr, bn), on RoIs pooled to pooled x pooled, in the blob `head_top`."""
 
-    prefix: str                                         # of snapshots
+    prefix: str  # of snapshots
     base_lr: float = 0.001
     rpn_conv: str = 'rpn_conv/3x3'
     rpn_relu: str = 'rpn_relu/3x3'
@@ -114,11 +145,12 @@ class ResNet(Backbone):
     torchvision: the stride is in the 3x3, and pool1 is padded and rounds down. conv1, res2 and res3 are
     frozen, and so are BatchNorm and Scale everywhere; scratch: everything learns.
     """
-    blocks: tuple = (3, 4, 6, 3)                        # res2 ... res5
+
+    blocks: tuple = (3, 4, 6, 3)  # res2 ... res5
     widths: tuple = (64, 128, 256, 512)
-    bottleneck: bool = True                             # 1x1, 3x3, 1x1 with 4 times the width; else two 3x3
+    bottleneck: bool = True  # 1x1, 3x3, 1x1 with 4 times the width; else two 3x3
     conv1_outputs: int = 64
-    conv1_bias: bool = False                            # the published ResNet-50 has one, ResNet-101 has none
+    conv1_bias: bool = False  # the published ResNet-50 has one, ResNet-101 has none
     torchvision: bool = False
     scratch: bool = False
     pooled: int = 14
@@ -146,8 +178,11 @@ class ResNet(Backbone):
     def trunk(self, lr):
         early = lr if self.scratch else lr and 0
         padding = ['pad: 1', 'ceil_mode: false'] if self.torchvision else []
-        lines = [*self.unit('conv1', 'data', self.conv1_outputs, 7, 2, early, early, bias=self.conv1_bias),
-                 relu('conv1_relu', 'conv1'), pool('pool1', 'conv1', 'MAX', 3, 2, *padding)]
+        lines = [
+            *self.unit('conv1', 'data', self.conv1_outputs, 7, 2, early, early, bias=self.conv1_bias),
+            relu('conv1_relu', 'conv1'),
+            pool('pool1', 'conv1', 'MAX', 3, 2, *padding),
+        ]
         lines += self.stage(2, 'pool1', early, early)
         lines += self.stage(3, self.block_names(2)[-1], early, early)
         return lines + self.stage(4, self.block_names(3)[-1], lr, lr)
@@ -187,11 +222,25 @@ class ResNet(Backbone):
         suffix = '_' + name if name == 'conv1' else name.removeprefix('res')
         bn = bn if self.scratch else bn and 0
         stats = 'use_global_stats: false moving_average_fraction: 0.99' if bn else 'use_global_stats: true'
-        return [conv(name, bottom, outputs, kernel, lr, stride, kernel // 2, bias),
-                layer('bn' + suffix, 'BatchNorm', name, name, rates(bn and 0, 'www'),
-                      f'batch_norm_param {{ {stats} }}'),
-                layer('scale' + suffix, 'Scale', name, name, rates(bn, 'gg'),
-                      f'scale_param {{ bias_term: true{self.gamma} }}')]
+        return [
+            conv(name, bottom, outputs, kernel, lr, stride, kernel // 2, bias),
+            layer(
+                'bn' + suffix,
+                'BatchNorm',
+                name,
+                name,
+                rates(bn and 0, 'www'),
+                f'batch_norm_param {{ {stats} }}',
+            ),
+            layer(
+                'scale' + suffix,
+                'Scale',
+                name,
+                name,
+                rates(bn, 'gg'),
+                f'scale_param {{ bias_term: true{self.gamma} }}',
+            ),
+        ]
 
     @property
     def gamma(self):
@@ -203,6 +252,7 @@ class ResNet(Backbone):
 @dataclass(frozen=True)
 class PlainNet(Backbone):
     """Convolutions and pooling, then fc6 and fc7 on every RoI."""
+
     features: str = ''
     channels: int = 0
     pooled: int = 7
@@ -243,13 +293,22 @@ class ZF(PlainNet):
 
     def trunk(self, lr):
         norm = 'lrn_param { local_size: 3 alpha: 0.00005 beta: 0.75 norm_region: WITHIN_CHANNEL }'
-        return [conv('conv1', 'data', 96, 7, lr, 2, 3), relu('relu1', 'conv1'),
-                layer('norm1', 'LRN', 'conv1', 'norm1', norm), pool('pool1', 'norm1', 'MAX', 3, 2, 'pad: 1'),
-                conv('conv2', 'pool1', 256, 5, lr, 2, 2), relu('relu2', 'conv2'),
-                layer('norm2', 'LRN', 'conv2', 'norm2', norm), pool('pool2', 'norm2', 'MAX', 3, 2, 'pad: 1'),
-                conv('conv3', 'pool2', 384, 3, lr, pad=1), relu('relu3', 'conv3'),
-                conv('conv4', 'conv3', 384, 3, lr, pad=1), relu('relu4', 'conv4'),
-                conv('conv5', 'conv4', 256, 3, lr, pad=1), relu('relu5', 'conv5')]
+        return [
+            conv('conv1', 'data', 96, 7, lr, 2, 3),
+            relu('relu1', 'conv1'),
+            layer('norm1', 'LRN', 'conv1', 'norm1', norm),
+            pool('pool1', 'norm1', 'MAX', 3, 2, 'pad: 1'),
+            conv('conv2', 'pool1', 256, 5, lr, 2, 2),
+            relu('relu2', 'conv2'),
+            layer('norm2', 'LRN', 'conv2', 'norm2', norm),
+            pool('pool2', 'norm2', 'MAX', 3, 2, 'pad: 1'),
+            conv('conv3', 'pool2', 384, 3, lr, pad=1),
+            relu('relu3', 'conv3'),
+            conv('conv4', 'conv3', 384, 3, lr, pad=1),
+            relu('relu4', 'conv4'),
+            conv('conv5', 'conv4', 256, 3, lr, pad=1),
+            relu('relu5', 'conv5'),
+        ]
 
 
 BACKBONES = {
@@ -257,12 +316,30 @@ BACKBONES = {
     'ResNet-50': ResNet('resnet50', conv1_bias=True),
     'ResNet-101-torchvision': ResNet('resnet101', blocks=(3, 4, 23, 3), torchvision=True),
     'ResNet-50-torchvision': ResNet('resnet50', torchvision=True),
-    'ResNet-10': ResNet('resnet10', base_lr=0.01, rpn_outputs=256, blocks=(1, 1, 1, 1), conv1_outputs=32,
-                        widths=(32, 64, 128, 256), bottleneck=False, scratch=True, pooled=7),
+    'ResNet-10': ResNet(
+        'resnet10',
+        base_lr=0.01,
+        rpn_outputs=256,
+        blocks=(1, 1, 1, 1),
+        conv1_outputs=32,
+        widths=(32, 64, 128, 256),
+        bottleneck=False,
+        scratch=True,
+        pooled=7,
+    ),
     'VGG16': VGG16('vgg16', features='conv5_3', channels=512),
-    'ZF': ZF('zf', rpn_conv='rpn_conv1', rpn_relu='rpn_relu1', rpn_top='rpn_conv1', rpn_outputs=256,
-             features='conv5', channels=256, pooled=6, roi_pool='roi_pool_conv5',
-             dropout='dropout_ratio: 0.5 scale_train: false'),
+    'ZF': ZF(
+        'zf',
+        rpn_conv='rpn_conv1',
+        rpn_relu='rpn_relu1',
+        rpn_top='rpn_conv1',
+        rpn_outputs=256,
+        features='conv5',
+        channels=256,
+        pooled=6,
+        roi_pool='roi_pool_conv5',
+        dropout='dropout_ratio: 0.5 scale_train: false',
+    ),
 }
 COMMITTED_NETS = ('ResNet-101', 'ResNet-50', 'VGG16', 'ZF', 'ResNet-10')
 
@@ -280,13 +357,14 @@ ROIS = 'input: "rois" input_shape { dim: 1 dim: 5 }'
 @dataclass(frozen=True)
 class Detector:
     """The nets of all methods for one backbone, K classes, one set of anchors: parts, then whole nets."""
+
     net: Backbone
-    classes: int                                        # K
+    classes: int  # K
     scales: tuple = SCALES
     ratios: tuple = RATIOS
 
     @property
-    def anchors(self):                                  # A
+    def anchors(self):  # A
         return len(self.scales) * len(self.ratios)
 
     @property
@@ -306,75 +384,140 @@ class Detector:
 
     def rpn(self, lr):
         net = self.net
-        return [conv(net.rpn_conv, net.features, net.rpn_outputs, 3, lr, pad=1, std=0.01, top=net.rpn_top),
-                relu(net.rpn_relu, net.rpn_top),
-                conv('rpn_cls_score', net.rpn_top, 2 * self.anchors, 1, lr, std=0.01),
-                conv('rpn_bbox_pred', net.rpn_top, 4 * self.anchors, 1, lr, std=0.01)]
+        return [
+            conv(net.rpn_conv, net.features, net.rpn_outputs, 3, lr, pad=1, std=0.01, top=net.rpn_top),
+            relu(net.rpn_relu, net.rpn_top),
+            conv('rpn_cls_score', net.rpn_top, 2 * self.anchors, 1, lr, std=0.01),
+            conv('rpn_bbox_pred', net.rpn_top, 4 * self.anchors, 1, lr, std=0.01),
+        ]
 
     def rpn_unused(self):
         """The RPN in a Fast R-CNN net, frozen, so that a snapshot holds all parameters."""
         return [*self.rpn(0), silence('rpn_cls_score'), silence('rpn_bbox_pred')]
 
     def rpn_loss(self):
-        return [reshape('rpn_cls_score', 2),
-                python('rpn-data', 'rpn.anchor_target_layer.AnchorTargetLayer',
-                       'rpn_cls_score gt_boxes im_info data', f'rpn_labels {RPN_BBOX_BLOBS}',
-                       self.anchor_param),
-                softmax_loss('rpn_loss_cls', 'rpn_cls_score_reshape rpn_labels',
-                             'loss_param { ignore_label: -1 normalize: true }'),
-                smooth_l1_loss('rpn_loss_bbox', f'rpn_bbox_pred {RPN_BBOX_BLOBS}',
-                               'smooth_l1_loss_param { sigma: 3.0 }')]
+        return [
+            reshape('rpn_cls_score', 2),
+            python(
+                'rpn-data',
+                'rpn.anchor_target_layer.AnchorTargetLayer',
+                'rpn_cls_score gt_boxes im_info data',
+                f'rpn_labels {RPN_BBOX_BLOBS}',
+                self.anchor_param,
+            ),
+            softmax_loss(
+                'rpn_loss_cls',
+                'rpn_cls_score_reshape rpn_labels',
+                'loss_param { ignore_label: -1 normalize: true }',
+            ),
+            smooth_l1_loss(
+                'rpn_loss_bbox', f'rpn_bbox_pred {RPN_BBOX_BLOBS}', 'smooth_l1_loss_param { sigma: 3.0 }'
+            ),
+        ]
 
     def proposal(self, tops):
-        return [layer('rpn_cls_prob', 'Softmax', 'rpn_cls_score_reshape', 'rpn_cls_prob'),
-                reshape('rpn_cls_prob', 2 * self.anchors),
-                python('proposal', 'rpn.proposal_layer.ProposalLayer',
-                       'rpn_cls_prob_reshape rpn_bbox_pred im_info', tops, self.anchor_param)]
+        return [
+            layer('rpn_cls_prob', 'Softmax', 'rpn_cls_score_reshape', 'rpn_cls_prob'),
+            reshape('rpn_cls_prob', 2 * self.anchors),
+            python(
+                'proposal',
+                'rpn.proposal_layer.ProposalLayer',
+                'rpn_cls_prob_reshape rpn_bbox_pred im_info',
+                tops,
+                self.anchor_param,
+            ),
+        ]
 
     def head(self, lr, bn):
         """RoI pooling, the net's head, class scores and boxes."""
         net = self.net
         size = f'pooled_w: {net.pooled} pooled_h: {net.pooled} spatial_scale: {1 / STRIDE}'
-        return [layer(net.roi_pool, 'ROIPooling', f'{net.features} rois', net.roi_pool,
-                      f'roi_pooling_param {{ {size} }}'),
-                *net.head(net.roi_pool, lr, bn),
-                inner_product('cls_score', net.head_top, self.classes, lr, 'type: "gaussian" std: 0.01'),
-                inner_product('bbox_pred', net.head_top, 4 * self.classes, lr, 'type: "gaussian" std: 0.001')]
+        return [
+            layer(
+                net.roi_pool,
+                'ROIPooling',
+                f'{net.features} rois',
+                net.roi_pool,
+                f'roi_pooling_param {{ {size} }}',
+            ),
+            *net.head(net.roi_pool, lr, bn),
+            inner_product('cls_score', net.head_top, self.classes, lr, 'type: "gaussian" std: 0.01'),
+            inner_product('bbox_pred', net.head_top, 4 * self.classes, lr, 'type: "gaussian" std: 0.001'),
+        ]
 
     def head_unused(self):
         """The head in an RPN net, fed by noise and frozen, so that a snapshot holds all parameters."""
         net = self.net
         shape = f'shape {{ dim: 1 dim: {net.channels} dim: {net.pooled} dim: {net.pooled} }}'
-        return [layer('dummy_roi_pool', 'DummyData', '', 'dummy_roi_pool',
-                      f'dummy_data_param {{ {shape} data_filler {{ type: "gaussian" std: 0.01 }} }}'),
-                *net.head('dummy_roi_pool', 0, 0), silence(net.head_top)]
+        return [
+            layer(
+                'dummy_roi_pool',
+                'DummyData',
+                '',
+                'dummy_roi_pool',
+                f'dummy_data_param {{ {shape} data_filler {{ type: "gaussian" std: 0.01 }} }}',
+            ),
+            *net.head('dummy_roi_pool', 0, 0),
+            silence(net.head_top),
+        ]
 
     def head_loss(self):
-        return [softmax_loss('loss_cls', 'cls_score labels'),
-                smooth_l1_loss('loss_bbox', f'bbox_pred {BBOX_BLOBS}')]
+        return [
+            softmax_loss('loss_cls', 'cls_score labels'),
+            smooth_l1_loss('loss_bbox', f'bbox_pred {BBOX_BLOBS}'),
+        ]
 
     def cls_prob(self):
         return [layer('cls_prob', 'Softmax', 'cls_score', 'cls_prob')]
 
     def rpn_train(self, stage):
-        return [*self.data('input-data', IMAGE_AND_BOXES), *self.net.trunk(int(stage == 1)), *self.rpn(1),
-                *self.rpn_loss(), *self.head_unused()]
+        return [
+            *self.data('input-data', IMAGE_AND_BOXES),
+            *self.net.trunk(int(stage == 1)),
+            *self.rpn(1),
+            *self.rpn_loss(),
+            *self.head_unused(),
+        ]
 
     def fast_rcnn_train(self, stage, rpn=True):
         learn = int(stage == 1)
-        return [*self.data('data', f'data rois labels {BBOX_BLOBS}'), *self.net.trunk(learn),
-                *self.head(1, learn), *self.head_loss(), *(self.rpn_unused() if rpn else [])]
+        return [
+            *self.data('data', f'data rois labels {BBOX_BLOBS}'),
+            *self.net.trunk(learn),
+            *self.head(1, learn),
+            *self.head_loss(),
+            *(self.rpn_unused() if rpn else []),
+        ]
 
     def end2end_train(self):
         """Approximate joint training: the head takes proposals as given, no gradient goes to them."""
-        targets = python('roi-data', 'rpn.proposal_target_layer.ProposalTargetLayer', 'rpn_rois gt_boxes',
-                         f'rois labels {BBOX_BLOBS}', self.class_param)
-        return [*self.data('input-data', IMAGE_AND_BOXES), *self.net.trunk(1), *self.rpn(1), *self.rpn_loss(),
-                *self.proposal('rpn_rois'), targets, *self.head(1, 1), *self.head_loss()]
+        targets = python(
+            'roi-data',
+            'rpn.proposal_target_layer.ProposalTargetLayer',
+            'rpn_rois gt_boxes',
+            f'rois labels {BBOX_BLOBS}',
+            self.class_param,
+        )
+        return [
+            *self.data('input-data', IMAGE_AND_BOXES),
+            *self.net.trunk(1),
+            *self.rpn(1),
+            *self.rpn_loss(),
+            *self.proposal('rpn_rois'),
+            targets,
+            *self.head(1, 1),
+            *self.head_loss(),
+        ]
 
     def rpn_test(self, tops='rois scores'):
-        return [DATA, IM_INFO, *self.net.trunk(None), *self.rpn(None), reshape('rpn_cls_score', 2),
-                *self.proposal(tops)]
+        return [
+            DATA,
+            IM_INFO,
+            *self.net.trunk(None),
+            *self.rpn(None),
+            reshape('rpn_cls_score', 2),
+            *self.proposal(tops),
+        ]
 
     def fast_rcnn_test(self):
         return [DATA, ROIS, *self.net.trunk(None), *self.head(None, None), *self.cls_prob()]
@@ -385,17 +528,19 @@ class Detector:
 
 # ----------------------------------------------------------------------------------------------------- files
 
+
 @dataclass(frozen=True)
 class Schedule:
     """Iterations after which the learning rate falls to a tenth."""
-    stages: tuple                                       # RPN and Fast R-CNN of stage 1, the same of stage 2
+
+    stages: tuple  # RPN and Fast R-CNN of stage 1, the same of stage 2
     fast_rcnn: int
     end2end: int
-    end2end_images: int = 1                             # images an update sees, end to end
+    end2end_images: int = 1  # images an update sees, end to end
 
 
-IMAGENET = Schedule((240000,) * 4, 240000, 240000)                      # of 320k: He et al. 2015, appendix A
-PASCAL_VOC = Schedule((60000, 30000, 60000, 30000), 30000, 50000, 2)    # of 80k, 40k and, end to end, 70k
+IMAGENET = Schedule((240000,) * 4, 240000, 240000)  # of 320k: He et al. 2015, appendix A
+PASCAL_VOC = Schedule((60000, 30000, 60000, 30000), 30000, 50000, 2)  # of 80k, 40k and, end to end, 70k
 
 
 def schedule(set_name, max_iters=None):
@@ -411,39 +556,68 @@ def schedule(set_name, max_iters=None):
 
 
 def solver(train_net, prefix, base_lr, step, *fields):
-    return [f'train_net: "{train_net}"', f'base_lr: {base_lr}', 'lr_policy: "step"', 'gamma: 0.1',
-            f'stepsize: {step}', 'display: 20', 'average_loss: 100', 'momentum: 0.9', 'weight_decay: 0.0005',
-            '# the training tools write snapshots, and set iter_size where TRAIN.REAL_BATCH_SIZE asks for it',
-            'snapshot: 0', f'snapshot_prefix: "{prefix}"', *fields]
+    return [
+        f'train_net: "{train_net}"',
+        f'base_lr: {base_lr}',
+        'lr_policy: "step"',
+        'gamma: 0.1',
+        f'stepsize: {step}',
+        'display: 20',
+        'average_loss: 100',
+        'momentum: 0.9',
+        'weight_decay: 0.0005',
+        '# the training tools write snapshots, and set iter_size where TRAIN.REAL_BATCH_SIZE asks for it',
+        'snapshot: 0',
+        f'snapshot_prefix: "{prefix}"',
+        *fields,
+    ]
 
 
 def alt_opt(detector, plan, folder):
     """{file name: lines}. Stage 2 starts from stage 1 and moves only what is not shared."""
     net, files, steps = detector.net, {}, iter(plan.stages)
     for stage in 1, 2:
-        for kind, iters, lines in (('rpn', '60k80k', detector.rpn_train(stage)),
-                                   ('fast_rcnn', '30k40k', detector.fast_rcnn_train(stage))):
+        for kind, iters, lines in (
+            ('rpn', '60k80k', detector.rpn_train(stage)),
+            ('fast_rcnn', '30k40k', detector.fast_rcnn_train(stage)),
+        ):
             name = f'stage{stage}_{kind}'
             files[f'{name}_train.pt'] = lines
-            files[f'{name}_solver{iters}.pt'] = solver(f'{folder}/{name}_train.pt', f'{net.prefix}_{kind}',
-                                                       net.base_lr, next(steps))
-    return {**files, 'rpn_test.pt': detector.rpn_test(), 'fast_rcnn_test.pt': detector.fast_rcnn_test(),
-            'faster_rcnn_test.pt': detector.faster_rcnn_test()}
+            files[f'{name}_solver{iters}.pt'] = solver(
+                f'{folder}/{name}_train.pt', f'{net.prefix}_{kind}', net.base_lr, next(steps)
+            )
+    return {
+        **files,
+        'rpn_test.pt': detector.rpn_test(),
+        'fast_rcnn_test.pt': detector.fast_rcnn_test(),
+        'faster_rcnn_test.pt': detector.faster_rcnn_test(),
+    }
 
 
 def end2end(detector, plan, folder):
     net = detector.net
-    return {'train.prototxt': detector.end2end_train(), 'test.prototxt': detector.faster_rcnn_test(),
-            'solver.prototxt': solver(f'{folder}/train.prototxt', f'{net.prefix}_faster_rcnn', net.base_lr,
-                                      plan.end2end, f'iter_size: {plan.end2end_images}')}
+    return {
+        'train.prototxt': detector.end2end_train(),
+        'test.prototxt': detector.faster_rcnn_test(),
+        'solver.prototxt': solver(
+            f'{folder}/train.prototxt',
+            f'{net.prefix}_faster_rcnn',
+            net.base_lr,
+            plan.end2end,
+            f'iter_size: {plan.end2end_images}',
+        ),
+    }
 
 
 def fast_rcnn(detector, plan, folder):
     net = detector.net
-    return {'train.prototxt': detector.fast_rcnn_train(1, rpn=False),
-            'test.prototxt': detector.fast_rcnn_test(),
-            'solver.prototxt': solver(f'{folder}/train.prototxt', f'{net.prefix}_fast_rcnn', net.base_lr,
-                                      plan.fast_rcnn)}
+    return {
+        'train.prototxt': detector.fast_rcnn_train(1, rpn=False),
+        'test.prototxt': detector.fast_rcnn_test(),
+        'solver.prototxt': solver(
+            f'{folder}/train.prototxt', f'{net.prefix}_fast_rcnn', net.base_lr, plan.fast_rcnn
+        ),
+    }
 
 
 METHODS = {'faster_rcnn_alt_opt': alt_opt, 'faster_rcnn_end2end': end2end, 'fast_rcnn': fast_rcnn}
@@ -515,8 +689,9 @@ def main(argv=None):
         iters = args.max_iters[0] if args.max_iters and len(args.max_iters) == 1 else args.max_iters
         anchors = {'scales': _plain(args.scales), 'ratios': _plain(args.ratios)}
         try:
-            written = generate(args.name, args.net, args.num_classes, anchors=anchors, max_iters=iters,
-                               force=args.force)
+            written = generate(
+                args.name, args.net, args.num_classes, anchors=anchors, max_iters=iters, force=args.force
+            )
         except ValueError as error:
             parser.error(str(error))
     print(f'{len(written)} files written')

@@ -5,6 +5,7 @@ Boost's (1.56 or later): a ziggurat (Marsaglia and Tsang, 2000) of 128 layers ov
 takes exponential draws from one of 256. All arithmetic is float32, as there. tests/test_caffe_random.py holds
 it to recorded weights.
 """
+
 import contextlib
 import math
 
@@ -37,11 +38,13 @@ def _inverse(density, y):
 
 
 NORMAL_START, EXPONENTIAL_START = 3.4426198558966521214, 7.69711747013104972
-NORMAL_X, NORMAL_Y = layers(128, NORMAL_START, normal_density,
-                            math.sqrt(math.pi / 2) * math.erfc(NORMAL_START / math.sqrt(2)))
+NORMAL_X, NORMAL_Y = layers(
+    128, NORMAL_START, normal_density, math.sqrt(math.pi / 2) * math.erfc(NORMAL_START / math.sqrt(2))
+)
 NORMAL_X32 = NORMAL_X.astype(F)
-EXPONENTIAL_X, EXPONENTIAL_Y = layers(256, EXPONENTIAL_START, exponential_density,
-                                      exponential_density(EXPONENTIAL_START))
+EXPONENTIAL_X, EXPONENTIAL_Y = layers(
+    256, EXPONENTIAL_START, exponential_density, exponential_density(EXPONENTIAL_START)
+)
 
 
 class CaffeRandom:
@@ -57,7 +60,7 @@ class CaffeRandom:
         low, high = F(low), np.nextafter(F(high), F(np.inf))
         words = np.array([self._word() for _ in range(count)], np.uint32)
         self.drawn += count
-        return words.astype(F) / F(2.0 ** 32) * (high - low) + low
+        return words.astype(F) / F(2.0**32) * (high - low) + low
 
     def normal(self, count):
         """count draws of N(0, 1), float32."""
@@ -75,7 +78,7 @@ class CaffeRandom:
 
     def _straight(self, count):
         """Up to count draws, as long as each is decided by one word: its point lies in its layer's core."""
-        count = min(count, 128)         # a draw in 36 ends the run
+        count = min(count, 128)  # a draw in 36 ends the run
         self._reserve(count)
         words = self._words[:count]
         layer = (words & 255) >> 1
@@ -122,7 +125,7 @@ class CaffeRandom:
 
     def _uniform(self):
         while True:
-            value = F(F(self._word()) * F(2.0 ** -32))
+            value = F(F(self._word()) * F(2.0**-32))
             if value < 1:
                 return value
 
@@ -133,18 +136,19 @@ class CaffeRandom:
 
     def _reserve(self, count):
         if len(self._words) < count:
-            fresh = self._bits.randint(0, 2 ** 32, 65536, np.uint32)
+            fresh = self._bits.randint(0, 2**32, 65536, np.uint32)
             self._words = np.concatenate([self._words, fresh])
 
 
 def _fraction(word):
     """The upper 24 bits of a word as a float32 in [0, 1)."""
-    return np.asarray(word >> 8, F) * F(2.0 ** -24)
+    return np.asarray(word >> 8, F) * F(2.0**-24)
 
 
 @contextlib.contextmanager
 def caffe_fillers(stream):
     """Let the engine's fillers draw from a CaffeRandom; those that are not known to agree raise."""
+
     def gaussian(shape, param):
         if param.sparse >= 0:
             raise ValueError('a sparse gaussian filler is not replayed')

@@ -1,4 +1,5 @@
 """Tiny datasets for tests, written in the layouts of VOC and ILSVRC DET."""
+
 import os
 
 import cv2
@@ -9,8 +10,10 @@ WIDTH, HEIGHT = 60, 40
 
 def obj(name, xmin, ymin, xmax, ymax, difficult=0):
     """An <object>."""
-    corners = ''.join(f'<{tag}>{value}</{tag}>' for tag, value in
-                      (('xmin', xmin), ('ymin', ymin), ('xmax', xmax), ('ymax', ymax)))
+    corners = ''.join(
+        f'<{tag}>{value}</{tag}>'
+        for tag, value in (('xmin', xmin), ('ymin', ymin), ('xmax', xmax), ('ymax', ymax))
+    )
     return f'<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox></object>'
 
 

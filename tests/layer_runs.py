@@ -1,4 +1,5 @@
 """Nets of one Python layer and a few inputs, and roidb entries, for the library's tests."""
+
 import caffe
 import cv2
 import numpy as np
@@ -7,20 +8,38 @@ import scipy.sparse
 
 def one_layer_net(tmp_path, module, layer, tops, param_str, phase=caffe.TRAIN, more='', **shapes):
     """A net with an Input for each name in shapes, and the layer over them; `more`: text of other layers."""
-    inputs = ''.join('layer { name: "%s" type: "Input" top: "%s" input_param { shape { %s } } }\n'
-                     % (name, name, ' '.join(f'dim: {d}' for d in shape)) for name, shape in shapes.items())
+    inputs = ''.join(
+        'layer { name: "%s" type: "Input" top: "%s" input_param { shape { %s } } }\n'
+        % (name, name, ' '.join(f'dim: {d}' for d in shape))
+        for name, shape in shapes.items()
+    )
     path = tmp_path / 'net.prototxt'
-    path.write_text(inputs + 'layer { name: "it" type: "Python" %s %s python_param '
-                    '{ module: "%s" layer: "%s" param_str: "%s" } }\n'
-                    % (' '.join(f'bottom: "{b}"' for b in shapes), ' '.join(f'top: "{t}"' for t in tops),
-                       module, layer, param_str) + more)
+    path.write_text(
+        inputs + 'layer { name: "it" type: "Python" %s %s python_param '
+        '{ module: "%s" layer: "%s" param_str: "%s" } }\n'
+        % (
+            ' '.join(f'bottom: "{b}"' for b in shapes),
+            ' '.join(f'top: "{t}"' for t in tops),
+            module,
+            layer,
+            param_str,
+        )
+        + more
+    )
     return caffe.Net(str(path), phase)
 
 
 def run_layer(tmp_path, module, layer, tops, param_str, phase=caffe.TRAIN, **bottoms):
     """The tops of one Python layer fed with bottoms by name, numpy's seed 3 set before."""
-    net = one_layer_net(tmp_path, module, layer, tops, param_str, phase,
-                        **{name: np.shape(value) for name, value in bottoms.items()})
+    net = one_layer_net(
+        tmp_path,
+        module,
+        layer,
+        tops,
+        param_str,
+        phase,
+        **{name: np.shape(value) for name, value in bottoms.items()},
+    )
     for name, value in bottoms.items():
         net.blobs[name].data[...] = value
     np.random.seed(3)
@@ -40,10 +59,16 @@ def entry(image, boxes=(), classes=(), proposals=(), num_classes=3, width=60, he
     rois = np.array([box for box, _, _ in proposals], np.float32).reshape(-1, 4)
     overlaps = np.zeros((len(gt) + len(rois), num_classes), np.float32)
     overlaps[np.arange(len(gt)), list(classes)] = 1
-    for row, (_, overlap, cls) in zip(overlaps[len(gt):], proposals):
+    for row, (_, overlap, cls) in zip(overlaps[len(gt) :], proposals):
         row[cls] = overlap
-    return {'image': str(image), 'width': width, 'height': height, 'flipped': False,
-            'boxes': np.vstack([gt, rois]),
-            'gt_classes': np.array(list(classes) + [0] * len(rois), np.int32),
-            'gt_overlaps': scipy.sparse.csr_matrix(overlaps),
-            'max_overlaps': overlaps.max(1), 'max_classes': overlaps.argmax(1)}
+    return {
+        'image': str(image),
+        'width': width,
+        'height': height,
+        'flipped': False,
+        'boxes': np.vstack([gt, rois]),
+        'gt_classes': np.array(list(classes) + [0] * len(rois), np.int32),
+        'gt_overlaps': scipy.sparse.csr_matrix(overlaps),
+        'max_overlaps': overlaps.max(1),
+        'max_classes': overlaps.argmax(1),
+    }

@@ -8,6 +8,7 @@ are held against the recorded ones, and the nets that come out go through both f
 images and labels are equal, losses within LOSS over the first ITERATIONS, stage 1's proposals met to
 PROPOSALS, and both mean APs within AP, or RECORDED_AP when tested with the recorded weights.
 """
+
 import argparse
 import collections
 import glob
@@ -36,8 +37,12 @@ LOSS, PROPOSALS, AP, RECORDED_AP = 1e-3, 0.95, 0.05, 0.005
 TRAIN, TEST = 'trainval1_woextra', 'val2'
 
 # stage -> recorded weights it starts from, stage whose recorded proposals it trains on (None: it has an RPN)
-RUN = {'stage1_rpn': ('init', None), 'stage1_fast_rcnn': ('init', 'stage1_rpn'),
-       'stage2_rpn': ('stage1_fast_rcnn', None), 'stage2_fast_rcnn': ('stage2_rpn', 'stage2_rpn')}
+RUN = {
+    'stage1_rpn': ('init', None),
+    'stage1_fast_rcnn': ('init', 'stage1_rpn'),
+    'stage2_rpn': ('stage1_fast_rcnn', None),
+    'stage2_fast_rcnn': ('stage2_rpn', 'stage2_rpn'),
+}
 
 Seen = collections.namedtuple('Seen', 'images labels losses')
 
@@ -50,7 +55,7 @@ class Replay:
         os.chdir(recording)
         with open('golden.json') as stream:
             self.golden = json.load(stream)
-        self.models, = glob.glob('models/*/faster_rcnn_alt_opt')
+        (self.models,) = glob.glob('models/*/faster_rcnn_alt_opt')
         used = self.golden['cfg_used']
         self.settings = {key: value for key, value in used.items() if not isinstance(value, dict)}
         self.settings.update({'ROOT_DIR': out, 'TRAIN.USE_EMPTY': False})
@@ -72,18 +77,21 @@ class Replay:
         """-> what was Seen, path of the final snapshot."""
         has_rpn, full = proposals is None, len(self.golden[stage]['losses'])
         iterations = min(self.iterations or full, full)
-        with self.scope('rpn stages' if has_rpn else 'fast_rcnn stages', TRAIN__HAS_RPN=has_rpn,
-                        TRAIN__BBOX_REG=not has_rpn):
+        with self.scope(
+            'rpn stages' if has_rpn else 'fast_rcnn stages',
+            TRAIN__HAS_RPN=has_rpn,
+            TRAIN__BBOX_REG=not has_rpn,
+        ):
             imdb = self.imdb(TRAIN)
             imdb.set_proposal_method('gt' if has_rpn else 'rpn')
             imdb.config['rpn_file'] = proposals
             roidb = filter_roidb(get_training_roidb(imdb))
             np.random.seed(self.golden['RNG_SEED'])
-            solver, = glob.glob(f'{self.models}/{stage}_solver*.pt')
+            (solver,) = glob.glob(f'{self.models}/{stage}_solver*.pt')
             wrapper = SolverWrapper(solver, roidb, os.path.join(self.out, stage), weights)
             drawn = self.stream.drawn
             seen = self.watch(wrapper, self.golden[stage]['names'], iterations, stage)
-            per_iteration = (self.stream.drawn - drawn) // iterations       # what DummyData takes
+            per_iteration = (self.stream.drawn - drawn) // iterations  # what DummyData takes
             self.stream.normal(per_iteration * (full - iterations))
             return seen, wrapper.snapshot()
 
@@ -97,13 +105,15 @@ class Replay:
             before_draw()
             if data.drawn:
                 seen.images.append(data.drawn)
+
         data.before_draw = note_images
         for _ in progress(range(iterations), stage):
             wrapper.step()
             labels = blobs[labels_name].data.ravel()
             fg, bg = np.flatnonzero(labels > 0), np.flatnonzero(labels == 0)
-            seen.labels.append({'fg': len(fg), 'bg': len(bg), 'fg_index_sum': int(fg.sum()),
-                                'bg_index_sum': int(bg.sum())})
+            seen.labels.append(
+                {'fg': len(fg), 'bg': len(bg), 'fg_index_sum': int(fg.sum()), 'bg_index_sum': int(bg.sum())}
+            )
             seen.losses.append([float(blobs[name].data) for name in loss_names])
         seen.images.append(data.drawn)
         return seen
@@ -131,18 +141,23 @@ def compare(recorded, seen):
     """Report line of a stage's first iterations, and whether it holds."""
     images = min(len(seen.images), len(recorded['roidb_indices']))
     same_images = seen.images[:images] == recorded['roidb_indices'][:images]
-    same_labels = seen.labels[:len(recorded['label_stats'])] == recorded['label_stats']
+    same_labels = seen.labels[: len(recorded['label_stats'])] == recorded['label_stats']
     ours, theirs = (np.array(losses[:ITERATIONS]) for losses in (seen.losses, recorded['losses']))
-    loss = float((np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1e-4)).max())     # recorded to 1e-7
-    line = (f'images {"equal" if same_images else "DIFFER"} ({images}), '
-            f'labels {"equal" if same_labels else "DIFFER"}, losses within {loss:.1e}')
+    loss = float((np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1e-4)).max())  # recorded to 1e-7
+    line = (
+        f'images {"equal" if same_images else "DIFFER"} ({images}), '
+        f'labels {"equal" if same_labels else "DIFFER"}, losses within {loss:.1e}'
+    )
     return line, same_images and same_labels and loss < LOSS
 
 
 def share_met(recorded, ours):
     """Share of recorded boxes that one of ours meets at IoU > 0.9, over all images."""
-    met = [bbox_overlaps(theirs[:, :4], boxes[:, :4]).max(1) > 0.9
-           for theirs, boxes in zip(load_proposals(recorded), load_proposals(ours)) if len(theirs)]
+    met = [
+        bbox_overlaps(theirs[:, :4], boxes[:, :4]).max(1) > 0.9
+        for theirs, boxes in zip(load_proposals(recorded), load_proposals(ours))
+        if len(theirs)
+    ]
     return float(np.concatenate(met).mean())
 
 
@@ -151,8 +166,9 @@ def warn_unless_drawn_alike(net, weights):
     weights that later stages draw."""
     ours = {name: blobs[0].data.copy() for name, blobs in net.params.items()}
     net.copy_from(weights)
-    if not any(np.ptp(values) and np.array_equal(values, net.params[name][0].data)
-               for name, values in ours.items()):
+    if not any(
+        np.ptp(values) and np.array_equal(values, net.params[name][0].data) for name, values in ours.items()
+    ):
         print(f'note: {weights} was not drawn from this seed; weights that no file gives will differ')
 
 
@@ -166,8 +182,7 @@ def replay(run):
         line, good = compare(golden[stage], seen)
         net = run.net('rpn_test.pt', own[stage]) if source is None else None
         if net and not run.iterations:
-            share = share_met(f'proposals_{stage[:6]}_{TRAIN}',
-                              run.propose(net, TRAIN, stage))
+            share = share_met(f'proposals_{stage[:6]}_{TRAIN}', run.propose(net, TRAIN, stage))
             line += f', {share:.4f} of the recorded proposals met'
             good &= share >= PROPOSALS or stage != 'stage1_rpn'
         print(f'{stage}: {line}', flush=True)
@@ -182,8 +197,10 @@ def test_both(run, what, weights, within):
     """The recipe's two tests with the weights of each stage."""
     test_proposals = run.propose(run.net('rpn_test.pt', weights('stage1_rpn')), TEST, what.replace(' ', '_'))
     one_net, second_net = weights('stage2_fast_rcnn'), weights('stage1_fast_rcnn')
-    results = {'ap': run.mean_ap('faster_rcnn_test.pt', one_net, what),
-               'ap_two_nets': run.mean_ap('fast_rcnn_test.pt', second_net, what, test_proposals)}
+    results = {
+        'ap': run.mean_ap('faster_rcnn_test.pt', one_net, what),
+        'ap_two_nets': run.mean_ap('fast_rcnn_test.pt', second_net, what, test_proposals),
+    }
     for key, ours in results.items():
         theirs = np.mean(list(run.golden[key].values()))
         print(f'{what}: {key} {ours:.4f}, recorded {theirs:.4f}', flush=True)
@@ -193,8 +210,12 @@ def test_both(run, what, weights, within):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('recording', metavar='DIR')
-    parser.add_argument('--iterations', type=int, metavar='N',
-                        help='train each stage for N iterations only, and do not test what comes out')
+    parser.add_argument(
+        '--iterations',
+        type=int,
+        metavar='N',
+        help='train each stage for N iterations only, and do not test what comes out',
+    )
     args = parser.parse_args()
     caffe.set_mode_cpu()
     with tempfile.TemporaryDirectory() as out:

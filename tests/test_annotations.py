@@ -1,4 +1,5 @@
 """The XML reader, the rule for boxes, and the cache that is never stale."""
+
 import os
 
 import numpy as np
@@ -75,10 +76,14 @@ def test_read_xml_without_objects_or_size(tmp_path):
 
 BAD_XML = {
     'not XML': ('<annotation>', 'not well-formed XML'),
-    'no box': ('<annotation><object><name>cat</name></object></annotation>',
-               r'object 1 \(cat\): wanted a <bndbox>'),
-    'a word': (f'<annotation>{obj("a", 1, 2, 3, 4)}{obj("cat", "x", 2, 3, 4)}</annotation>',
-               r'object 2 \(cat\).*xmin x'),
+    'no box': (
+        '<annotation><object><name>cat</name></object></annotation>',
+        r'object 1 \(cat\): wanted a <bndbox>',
+    ),
+    'a word': (
+        f'<annotation>{obj("a", 1, 2, 3, 4)}{obj("cat", "x", 2, 3, 4)}</annotation>',
+        r'object 2 \(cat\).*xmin x',
+    ),
     'NaN': (f'<annotation>{obj("cat", "nan", 2, 3, 4)}</annotation>', r'object 1 \(cat\).*xmin nan'),
     'no name': (f'<annotation>{obj("", 1, 2, 3, 4)}</annotation>', 'object 1 has no <name>'),
 }
@@ -103,8 +108,13 @@ def files(tmp_path, monkeypatch):
     """Three annotated images, and a cache from the first file on."""
     monkeypatch.setattr(cfg, 'DATA_DIR', str(tmp_path / 'data'))
     monkeypatch.setattr(annotations, 'CACHE_FROM', 1)
-    return [(write_xml(tmp_path / f'{i}.xml', [obj('cat', 1, 2, 3 + i, 9)] * i),
-             write_image(tmp_path / f'{i}.jpg')) for i in range(3)]
+    return [
+        (
+            write_xml(tmp_path / f'{i}.xml', [obj('cat', 1, 2, 3 + i, 9)] * i),
+            write_image(tmp_path / f'{i}.jpg'),
+        )
+        for i in range(3)
+    ]
 
 
 def count_reads(monkeypatch):

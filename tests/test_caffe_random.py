@@ -1,4 +1,5 @@
 """The replay's random stream against weights that Caffe drew."""
+
 import os
 
 import numpy as np
@@ -22,12 +23,19 @@ def test_a_net_drawn_by_caffe_from_seed_11():
 
 def test_a_long_stream_with_tails_from_seed_3():
     """conv1 was scaled after it was drawn; the 84,272 weights after it were not."""
-    recorded = {name: arrays[0] for name, _, arrays in
-                netparam.read_weights(os.path.join(GOLDEN, 'e2e', 'init.caffemodel')) if arrays}
+    recorded = {
+        name: arrays[0]
+        for name, _, arrays in netparam.read_weights(os.path.join(GOLDEN, 'e2e', 'init.caffemodel'))
+        if arrays
+    }
     msra, gaussian = ('msra', {}), ('gaussian', {'std': 0.01})
-    drawn_by = {**dict.fromkeys(['conv1', 'res2_1', 'res2_2a', 'res2_2b', 'res2_2c', 'res3', 'res4'], msra),
-                **dict.fromkeys(['rpn_conv/3x3', 'rpn_cls_score', 'rpn_bbox_pred'], gaussian),
-                'res5': msra, 'cls_score': gaussian, 'bbox_pred': ('gaussian', {'std': 0.001})}
+    drawn_by = {
+        **dict.fromkeys(['conv1', 'res2_1', 'res2_2a', 'res2_2b', 'res2_2c', 'res3', 'res4'], msra),
+        **dict.fromkeys(['rpn_conv/3x3', 'rpn_cls_score', 'rpn_bbox_pred'], gaussian),
+        'res5': msra,
+        'cls_score': gaussian,
+        'bbox_pred': ('gaussian', {'std': 0.001}),
+    }
     with caffe_fillers(CaffeRandom(3)):
         for name, (kind, fields) in drawn_by.items():
             ours = fill(kind, recorded[name].shape, **fields)

@@ -1,4 +1,5 @@
 """tools/check_dataset.py: each problem by file, object and rule, and the exit status."""
+
 import os
 
 import cv2
@@ -14,8 +15,11 @@ from fast_rcnn.config import cfg
 def kit(tmp_path, monkeypatch):
     """A dataset without problems; -> its folder."""
     monkeypatch.setattr(cfg, 'DATA_DIR', str(tmp_path / 'data'))
-    images = {'a': [obj('cat', 1, 2, 30, 20), obj('dog', 31, 5, 60, 40)], 'b': [obj('cat', 2, 2, 9, 9)],
-              'c': []}
+    images = {
+        'a': [obj('cat', 1, 2, 30, 20), obj('dog', 31, 5, 60, 40)],
+        'b': [obj('cat', 2, 2, 9, 9)],
+        'c': [],
+    }
     write_voc(tmp_path, images, {'train': ['a', 'b'], 'val': ['a', 'c']})
     write(tmp_path / 'pets.yml', 'name: pets\nformat: voc\nroot: .\nclasses: [cat, dog]\n')
     return tmp_path
@@ -30,17 +34,26 @@ def run(kit, capsys):
 def test_nothing_wrong(kit, capsys):
     status, lines = run(kit, capsys)
     assert status == 0
-    assert lines == ['pets_train 2, pets_val 2 images',
-                     '3 different images with annotations, 1 of them without objects',
-                     '3 objects, 0 of them difficult; pixels count from 1',
-                     '2 classes; with objects: cat 2, dog 1',
-                     'problems: 0, of them stop training: 0']
+    assert lines == [
+        'pets_train 2, pets_val 2 images',
+        '3 different images with annotations, 1 of them without objects',
+        '3 objects, 0 of them difficult; pixels count from 1',
+        '2 classes; with objects: cat 2, dog 1',
+        'problems: 0, of them stop training: 0',
+    ]
 
 
 def test_boxes_are_listed_by_file_object_and_rule(kit, capsys):
-    path = write_xml(kit / 'Annotations' / 'b.xml', [
-        obj('cat', 2, 2, 9, 9), obj('dog', 40, 5, 70, 20), obj('cat', 7, 8, 7, 20),
-        obj('dog', 30, 20, 10, 10), obj('cat', 61, 1, 70, 20)])
+    path = write_xml(
+        kit / 'Annotations' / 'b.xml',
+        [
+            obj('cat', 2, 2, 9, 9),
+            obj('dog', 40, 5, 70, 20),
+            obj('cat', 7, 8, 7, 20),
+            obj('dog', 30, 20, 10, 10),
+            obj('cat', 61, 1, 70, 20),
+        ],
+    )
     status, lines = run(kit, capsys)
     assert status == 0
     of = 'of 60x40 pixels counted from 1'
@@ -48,7 +61,8 @@ def test_boxes_are_listed_by_file_object_and_rule(kit, capsys):
         f"{path}: object 2 (dog): clipped: xmin 40 ymin 5 xmax 70 ymax 20 {of}; is cut at the image's edge",
         f'{path}: object 3 (cat): zero area: xmin 7 ymin 8 xmax 7 ymax 20 {of}; is dropped',
         f'{path}: object 4 (dog): inverted: xmin 30 ymin 20 xmax 10 ymax 10 {of}; corners are swapped back',
-        f'{path}: object 5 (cat): outside: xmin 61 ymin 1 xmax 70 ymax 20 {of}; is dropped']
+        f'{path}: object 5 (cat): outside: xmin 61 ymin 1 xmax 70 ymax 20 {of}; is dropped',
+    ]
     assert lines[-1] == 'problems: 4, of them stop training: 0'
 
 
@@ -76,8 +90,10 @@ def test_classes_from_annotations_of_which_one_cannot_be_read(kit, capsys):
     write(kit / 'pets.yml', 'name: pets\nformat: voc\nroot: .\n')
     write(kit / 'Annotations' / 'c.xml', '<annotation>')
     status, lines = run(kit, capsys)
-    assert status == 1 and lines[-2:] == ['2 classes; with objects: cat 2, dog 1',
-                                          'problems: 1, of them stop training: 1']
+    assert status == 1 and lines[-2:] == [
+        '2 classes; with objects: cat 2, dog 1',
+        'problems: 1, of them stop training: 1',
+    ]
 
 
 def test_another_size_than_the_images(kit, capsys):

@@ -1,16 +1,26 @@
 """Settings: what overrides them, what is refused, and that a stage's scope ends."""
+
 import numpy as np
 import pytest
 
-from fast_rcnn.config import (cfg, cfg_from_file, cfg_from_list, cfg_restore, cfg_values, get_output_dir,
-                              overrides)
+from fast_rcnn.config import (
+    cfg,
+    cfg_from_file,
+    cfg_from_list,
+    cfg_restore,
+    cfg_values,
+    get_output_dir,
+    overrides,
+)
 from utils.param_str import parse_param_str
 
 
 def test_file(tmp_path):
     path = tmp_path / 'a.yml'
-    path.write_text('EXP_DIR: mine\nTRAIN:\n  HAS_RPN: True\n  SCALES: [400, 500]\n  FG_FRACTION: 1\n'
-                    'TEST:\n  SCALES: !!python/tuple [300]\nPIXEL_MEANS: [[[1, 2, 3]]]\n')
+    path.write_text(
+        'EXP_DIR: mine\nTRAIN:\n  HAS_RPN: True\n  SCALES: [400, 500]\n  FG_FRACTION: 1\n'
+        'TEST:\n  SCALES: !!python/tuple [300]\nPIXEL_MEANS: [[[1, 2, 3]]]\n'
+    )
     cfg_from_file(str(path))
     assert cfg.EXP_DIR == 'mine' and cfg.TRAIN.HAS_RPN
     assert cfg.TRAIN.SCALES == (400, 500) and cfg.TEST.SCALES == (300,)
@@ -25,17 +35,20 @@ def test_list():
         cfg_from_list(['TEST.NMS'])
 
 
-@pytest.mark.parametrize('key, value, error, message', [
-    ('TRAIN.BATCHSIZE', '1', KeyError, 'nearest is TRAIN.BATCH_SIZE'),
-    ('TRAIN.RPN_NMS_TRESH', '1', KeyError, 'nearest is TRAIN.RPN_NMS_THRESH'),
-    ('TRAIN', '1', KeyError, 'unknown setting TRAIN'),
-    ('TRAIN.BATCH_SIZE', '1.5', TypeError, 'TRAIN.BATCH_SIZE wants int'),
-    ('TRAIN.BATCH_SIZE', 'True', TypeError, 'got bool'),
-    ('TRAIN.HAS_RPN', '1', TypeError, 'wants bool'),
-    ('TRAIN.SCALES', '600', TypeError, 'TRAIN.SCALES wants tuple'),
-    ('TRAIN.SCALES', '["a"]', TypeError, 'TRAIN.SCALES wants int'),
-    ('PIXEL_MEANS', '[1, 2]', ValueError, 'wants 3 numbers'),
-])
+@pytest.mark.parametrize(
+    'key, value, error, message',
+    [
+        ('TRAIN.BATCHSIZE', '1', KeyError, 'nearest is TRAIN.BATCH_SIZE'),
+        ('TRAIN.RPN_NMS_TRESH', '1', KeyError, 'nearest is TRAIN.RPN_NMS_THRESH'),
+        ('TRAIN', '1', KeyError, 'unknown setting TRAIN'),
+        ('TRAIN.BATCH_SIZE', '1.5', TypeError, 'TRAIN.BATCH_SIZE wants int'),
+        ('TRAIN.BATCH_SIZE', 'True', TypeError, 'got bool'),
+        ('TRAIN.HAS_RPN', '1', TypeError, 'wants bool'),
+        ('TRAIN.SCALES', '600', TypeError, 'TRAIN.SCALES wants tuple'),
+        ('TRAIN.SCALES', '["a"]', TypeError, 'TRAIN.SCALES wants int'),
+        ('PIXEL_MEANS', '[1, 2]', ValueError, 'wants 3 numbers'),
+    ],
+)
 def test_refused(key, value, error, message):
     with pytest.raises(error, match=message):
         cfg_from_list([key, value])
@@ -72,6 +85,7 @@ def test_values_travel():
 def test_output_dir(tmp_path):
     class Named:
         name = 'x'
+
     with overrides({'ROOT_DIR': str(tmp_path)}):
         assert get_output_dir(Named, Named) == str(tmp_path / 'output' / 'default' / 'x' / 'x')
     assert (tmp_path / 'output' / 'default' / 'x' / 'x').is_dir()
@@ -79,8 +93,10 @@ def test_output_dir(tmp_path):
 
 def test_param_str():
     assert parse_param_str("'num_classes': 201") == {'num_classes': 201}
-    assert parse_param_str("'feat_stride': 16 \n'scales': !!python/tuple [2, 4, 8]") == \
-        {'feat_stride': 16, 'scales': (2, 4, 8)}
+    assert parse_param_str("'feat_stride': 16 \n'scales': !!python/tuple [2, 4, 8]") == {
+        'feat_stride': 16,
+        'scales': (2, 4, 8),
+    }
     assert parse_param_str('') == {}
     with pytest.raises(ValueError, match='wants a mapping'):
         parse_param_str('21')

@@ -1,4 +1,5 @@
 """Datasets of tiny devkits: roidb, flipping, proposals, recall, evaluation, registration."""
+
 import logging
 import os
 
@@ -28,8 +29,10 @@ def data(tmp_path, monkeypatch):
 @pytest.fixture
 def voc(data):
     """VOC 2007 with two images, four objects, of which one is difficult."""
-    images = {'000001': [obj('cat', 1, 1, 20, 20), obj('Dog', 30, 10, 60, 40, difficult=1)],
-              '000002': [obj('person', 5, 6, 25, 36), obj('cat', 11, 11, 50, 40)]}
+    images = {
+        '000001': [obj('cat', 1, 1, 20, 20), obj('Dog', 30, 10, 60, 40, difficult=1)],
+        '000002': [obj('person', 5, 6, 25, 36), obj('cat', 11, 11, 50, 40)],
+    }
     write_voc(data / 'VOCdevkit2007' / 'VOC2007', images, {'trainval': images, 'test': ['000002']})
     return factory.get_imdb('voc_2007_trainval')
 
@@ -38,21 +41,32 @@ def voc(data):
 def det(tmp_path):
     """A devkit of ILSVRC DET with two images of train and one of val."""
     root = str(tmp_path / 'ImageNet2015')
-    images = {('train', 'ILSVRC2013_train/n02084071/n02084071_1'): [obj('n02084071', 0, 0, 30, 40)],
-              ('train', 'ILSVRC2014_train_0000/ILSVRC2014_train_00000001'): [],
-              ('val', 'ILSVRC2012_val_00000001'): [obj('n02958343', 10, 5, 60, 39),
-                                                   obj('n02084071', 3, 4, 20, 30)]}
+    images = {
+        ('train', 'ILSVRC2013_train/n02084071/n02084071_1'): [obj('n02084071', 0, 0, 30, 40)],
+        ('train', 'ILSVRC2014_train_0000/ILSVRC2014_train_00000001'): [],
+        ('val', 'ILSVRC2012_val_00000001'): [obj('n02958343', 10, 5, 60, 39), obj('n02084071', 3, 4, 20, 30)],
+    }
     ids = [image_id for _, image_id in images]
-    write_imagenet(root, images, {'train': ids[:2] + ['ILSVRC2013_train_extra0/ILSVRC2013_train_00000009'],
-                                  'val1': ids[2:], 'val2': ids[2:]})
+    write_imagenet(
+        root,
+        images,
+        {
+            'train': ids[:2] + ['ILSVRC2013_train_extra0/ILSVRC2013_train_00000009'],
+            'val1': ids[2:],
+            'val2': ids[2:],
+        },
+    )
     write_image(f'{root}/Data/DET/train/ILSVRC2013_train_extra0/ILSVRC2013_train_00000009.jpg')
     return root
 
 
 def blood(folder, **more):
     """An own dataset in VOC layout; -> the path of its YAML file."""
-    images = {'a': [obj('RBC', 1, 2, 30, 20), obj('WBC', 31, 5, 60, 40)], 'b': [obj('RBC', 10, 10, 10, 30)],
-              'c': []}
+    images = {
+        'a': [obj('RBC', 1, 2, 30, 20), obj('WBC', 31, 5, 60, 40)],
+        'b': [obj('RBC', 10, 10, 10, 30)],
+        'c': [],
+    }
     write_voc(folder / 'BCCD', images, {'train': ['a', 'b'], 'val': ['c', 'a']}, '.png')
     return description(folder, **{'name': 'blood', 'format': 'voc', 'root': 'BCCD', **more})
 
@@ -149,8 +163,10 @@ def test_images_without_objects(det):
 
 def test_trainval1_woextra_is_made_of_train_and_val1(det):
     assert imagenet('trainval1_woextra', '2015', det).image_index == [
-        'ILSVRC2013_train/n02084071/n02084071_1', 'ILSVRC2014_train_0000/ILSVRC2014_train_00000001',
-        'ILSVRC2012_val_00000001']
+        'ILSVRC2013_train/n02084071/n02084071_1',
+        'ILSVRC2014_train_0000/ILSVRC2014_train_00000001',
+        'ILSVRC2012_val_00000001',
+    ]
 
 
 def test_train_is_made_of_the_lists_per_class(det):
@@ -160,7 +176,11 @@ def test_train_is_made_of_the_lists_per_class(det):
     write(f'{sets}/train_10.txt', 'C 1\n')
     write(f'{sets}/train_1.txt', 'A 1\nILSVRC2013_train/n02084071/n02084071_1 0\n')
     assert imagenet('train', '2015', det).image_index == [
-        'A', 'ILSVRC2013_train/n02084071/n02084071_1', 'B', 'C']
+        'A',
+        'ILSVRC2013_train/n02084071/n02084071_1',
+        'B',
+        'C',
+    ]
 
 
 def test_missing_image_sets_say_where_they_come_from(det, data):
@@ -222,7 +242,7 @@ def test_selective_search(voc, data):
 
 def test_selective_search_round_trip_and_errors(tmp_path):
     path = str(tmp_path / 'p.mat')
-    boxes = [np.array([[0, 1, 20, 30.]]), np.zeros((0, 4)), np.array([[3, 4, 5, 6.]])]
+    boxes = [np.array([[0, 1, 20, 30.0]]), np.zeros((0, 4)), np.array([[3, 4, 5, 6.0]])]
     save_selective_search(path, ['a', 'b', 'c'], boxes)
     for got, wanted in zip(load_selective_search(path, ['c', 'b', 'a']), boxes[::-1]):
         np.testing.assert_array_equal(got, wanted)
@@ -236,7 +256,7 @@ def test_selective_search_round_trip_and_errors(tmp_path):
 
 
 def test_merge_and_box_list(voc):
-    a = voc.create_roidb_from_box_list([np.array([[0, 0, 9, 9, .5]]), []], voc.gt_roidb())
+    a = voc.create_roidb_from_box_list([np.array([[0, 0, 9, 9, 0.5]]), []], voc.gt_roidb())
     assert a[0]['boxes'].shape == (1, 4) and a[1]['boxes'].shape == (0, 4)
     merged = imdb.merge_roidbs(a, a)
     assert merged[0]['boxes'].shape == (2, 4) and merged[0]['gt_overlaps'].shape == (2, 21)
@@ -262,7 +282,7 @@ def test_recall(voc):
 
 def test_recall_of_the_roidbs_own_proposals(voc, tmp_path):
     voc.config['rpn_file'] = str(tmp_path / 'p.npz')
-    save_proposals(voc.config['rpn_file'], [np.array([[0, 0, 19, 19.]]), np.zeros((0, 4))])
+    save_proposals(voc.config['rpn_file'], [np.array([[0, 0, 19, 19.0]]), np.zeros((0, 4))])
     voc.set_proposal_method('rpn')
     assert voc.evaluate_recall()['ar'] == pytest.approx(1 / 3)
 
@@ -286,8 +306,9 @@ def test_voc_result_files(voc, tmp_path):
     voc.evaluate_detections(all_boxes, str(tmp_path))
     folder = tmp_path / 'results' / 'VOC2007' / 'Main'
     assert len(os.listdir(folder)) == 20
-    assert (folder / 'comp4_det_trainval_cat.txt').read_text() == ('000001 0.123457 1.0 1.0 20.0 20.0\n'
-                                                                   '000002 0.900000 11.0 11.0 50.0 40.0\n')
+    assert (folder / 'comp4_det_trainval_cat.txt').read_text() == (
+        '000001 0.123457 1.0 1.0 20.0 20.0\n000002 0.900000 11.0 11.0 50.0 40.0\n'
+    )
 
 
 def test_metric_by_year(data, voc):
@@ -324,7 +345,8 @@ def test_imagenet_scores_detections_as_written(det, tmp_path):
     assert db.class_aps(all_boxes) == {'n02958343': 1}
     db.evaluate_detections(all_boxes, str(tmp_path))
     assert (tmp_path / 'results' / 'comp4_det_val2_n02958343.txt').read_text() == (
-        'ILSVRC2012_val_00000001 0.900000 10.0 10.0 11.0 11.0\n')
+        'ILSVRC2012_val_00000001 0.900000 10.0 10.0 11.0 11.0\n'
+    )
 
 
 @pytest.mark.parametrize('run', ['ap', 'ap_two_nets'])
@@ -339,8 +361,9 @@ def test_imagenet_ap_as_recorded(tmp_path, run):
         write_image(tmp_path / 'Data' / 'DET' / 'val' / f'{image_id}.jpg', *size.tolist())
     write(tmp_path / 'ImageSets' / 'DET' / 'val2.txt', '\n'.join(ids))
     rows = golden[f'rows_{run}']
-    all_boxes = [[rows[(rows[:, 0] == k) & (rows[:, 1] == i), 2:] for i in range(len(ids))]
-                 for k in range(201)]
+    all_boxes = [
+        [rows[(rows[:, 0] == k) & (rows[:, 1] == i), 2:] for i in range(len(ids))] for k in range(201)
+    ]
     aps = imagenet('val2', '2015', str(tmp_path)).class_aps(all_boxes)
     assert aps == pytest.approx(dict(zip(golden[f'wnids_{run}'].tolist(), golden[run].tolist())), abs=1e-9)
 
@@ -357,7 +380,8 @@ def test_own_dataset_with_three_keys(data, tmp_path, caplog):
         db.gt_roidb()
     assert [record.getMessage() for record in caplog.records] == [
         'blood_train: 0 boxes clipped, 0 inverted, 1 dropped (1 zero area, 0 outside the image): '
-        'tools/check_dataset.py lists them']
+        'tools/check_dataset.py lists them'
+    ]
     np.testing.assert_array_equal(db.roidb[0]['boxes'], [[0, 1, 29, 19], [30, 4, 59, 39]])
     assert [len(entry['boxes']) for entry in factory.get_imdb('blood_val').roidb] == [0, 2]
     assert db.evaluate_detections(perfect(db), str(tmp_path / 'out')) == 1
@@ -367,9 +391,17 @@ def test_own_dataset_with_three_keys(data, tmp_path, caplog):
 
 def test_own_dataset_with_every_key(data, tmp_path):
     write(tmp_path / 'ids.txt', 'b\nc\n')
-    path = blood(tmp_path, classes='[WBC, RBC]', splits='{one: [a], two: ids.txt}', train='one', test='two',
-                 base='0', cfg='{TRAIN: {SCALES: [480]}}', anchors='{scales: [2, 4], ratios: [1]}',
-                 max_iters='[1, 2, 3, 4]')
+    path = blood(
+        tmp_path,
+        classes='[WBC, RBC]',
+        splits='{one: [a], two: ids.txt}',
+        train='one',
+        test='two',
+        base='0',
+        cfg='{TRAIN: {SCALES: [480]}}',
+        anchors='{scales: [2, 4], ratios: [1]}',
+        max_iters='[1, 2, 3, 4]',
+    )
     described = factory.register(path)
     assert described.classes[1:] == ('WBC', 'RBC') and described.train_imdb == 'blood_one'
     assert described.splits == {'one': ['a'], 'two': ['b', 'c']}
@@ -388,10 +420,16 @@ def test_base_is_one_for_all_splits(data, tmp_path):
 
 
 def test_own_dataset_in_imagenet_layout(data, tmp_path):
-    images = {('train', '1'): [obj('n02084071', 1, 2, 30, 20)], ('val', '1'): [obj('star', 1, 2, 20, 30)],
-              ('val', '2'): []}
-    write_imagenet(tmp_path / 'kit', images, {'train': ['1'], 'val': ['1', '2'], 'train_1': ['1'],
-                                              'both': ['train/1', 'val/1']})
+    images = {
+        ('train', '1'): [obj('n02084071', 1, 2, 30, 20)],
+        ('val', '1'): [obj('star', 1, 2, 20, 30)],
+        ('val', '2'): [],
+    }
+    write_imagenet(
+        tmp_path / 'kit',
+        images,
+        {'train': ['1'], 'val': ['1', '2'], 'train_1': ['1'], 'both': ['train/1', 'val/1']},
+    )
     factory.register(description(tmp_path, name='blood', format='imagenet', root='kit'))
     db = factory.get_imdb('blood_val')
     assert db.classes == ('__background__', 'n02084071', 'star') and db.class_names[1:] == ('dog', 'star')
@@ -423,8 +461,14 @@ def test_voc_lists_per_class_are_no_splits(data, tmp_path):
 
 
 BAD_YAML = {
-    'unknown setting': ({'cfg': '{TRAIN: {SCALESS: [480]}}'}, 'blood.yml: cfg: unknown setting TRAIN.SCALESS'),
-    'setting of a wrong type': ({'cfg': '{TRAIN: {SCALES: abc}}'}, 'blood.yml: cfg: TRAIN.SCALES wants tuple'),
+    'unknown setting': (
+        {'cfg': '{TRAIN: {SCALESS: [480]}}'},
+        'blood.yml: cfg: unknown setting TRAIN.SCALESS',
+    ),
+    'setting of a wrong type': (
+        {'cfg': '{TRAIN: {SCALES: abc}}'},
+        'blood.yml: cfg: TRAIN.SCALES wants tuple',
+    ),
     'unknown key': ({'anchor': '{}'}, "blood.yml: unknown key 'anchor'; the nearest is 'anchors'"),
     'format': ({'format': 'coco'}, "format: wanted voc or imagenet, got 'coco'"),
     'root': ({'root': 'nowhere'}, 'root: no such folder .*nowhere'),
@@ -513,6 +557,9 @@ def test_bccd(data, tmp_path):
     boxes = np.concatenate([entry['boxes'] for entry in db.roidb])
     assert boxes.min() == 0 and boxes[:, 2].max() == 639 and boxes[:, 3].max() == 479
     assert (boxes[:, 2:] > boxes[:, :2]).all()
-    total = sum(len(entry['boxes']) for split in ('trainval', 'test')
-                for entry in factory.get_imdb(f'blood_{split}').roidb)
+    total = sum(
+        len(entry['boxes'])
+        for split in ('trainval', 'test')
+        for entry in factory.get_imdb(f'blood_{split}').roidb
+    )
     assert total == 4888 - 2

@@ -1,4 +1,5 @@
 """Files: atomic or not there, proposals and detections without pickle, old pickles read safely."""
+
 import collections
 import os
 import pickle
@@ -49,9 +50,9 @@ def test_proposals(tmp_path):
     path = str(tmp_path / 'p.npz')
     save_proposals(path, boxes)
     assert [b.shape for b in load_proposals(path)] == [(2, 4), (0, 4)]
-    save_proposals(path, boxes, [np.array([[.5], [.25]]), np.zeros((0, 1))])
+    save_proposals(path, boxes, [np.array([[0.5], [0.25]]), np.zeros((0, 1))])
     loaded = load_proposals(path)
-    np.testing.assert_array_equal(loaded[0], [[0, 1, 2, 3, .5], [4, 5, 6, 7, .25]])
+    np.testing.assert_array_equal(loaded[0], [[0, 1, 2, 3, 0.5], [4, 5, 6, 7, 0.25]])
     with pytest.raises(ValueError, match='differ'):
         save_proposals(path, boxes, [np.zeros((1, 1)), np.zeros((0, 1))])
     with pytest.raises(FileNotFoundError, match='no proposal file'):
@@ -96,8 +97,12 @@ class Runs:
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickles_of_arrays_and_containers(tmp_path, protocol):
     rows = np.arange(6, dtype=np.float32).reshape(2, 3)
-    value = {'a': [rows, (1, 2.5, None, 'x', b'y')], 'b': np.float64(3.5),
-             'c': collections.OrderedDict(z=np.array(['s'])), 'f': np.asfortranarray(rows)}
+    value = {
+        'a': [rows, (1, 2.5, None, 'x', b'y')],
+        'b': np.float64(3.5),
+        'c': collections.OrderedDict(z=np.array(['s'])),
+        'f': np.asfortranarray(rows),
+    }
     path = tmp_path / 'x.pkl'
     path.write_bytes(pickle.dumps(value, protocol))
     loaded = safe_pickle.load(path)
@@ -106,8 +111,9 @@ def test_pickles_of_arrays_and_containers(tmp_path, protocol):
     assert loaded['a'][1] == value['a'][1] and loaded['b'] == 3.5 and loaded['c']['z'][0] == 's'
 
 
-@pytest.mark.parametrize('value', [Runs(), [np.array([Runs()], dtype=object)], os.path.join,
-                                   collections.Counter()])
+@pytest.mark.parametrize(
+    'value', [Runs(), [np.array([Runs()], dtype=object)], os.path.join, collections.Counter()]
+)
 def test_anything_else_is_refused(tmp_path, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'x.pkl').write_bytes(pickle.dumps(value))

@@ -3,6 +3,7 @@
 With pixel means equal to 255 times torchvision's own, nothing is left to the padding and all features agree
 everywhere; with cfg's they differ where the padding reaches, which is measured.
 """
+
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,9 @@ class Bottleneck(nn.Module):
         self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
         self.downsample = None
         if stride > 1 or inputs != 4 * width:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, 4 * width, 1, stride, bias=False),
-                                            nn.BatchNorm2d(4 * width))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
+            )
 
     def forward(self, x):
         y = self.bn1(self.conv1(x)).relu()
@@ -67,8 +69,15 @@ def torchvision_vgg16(batch_norm=False):
         modules.append(nn.MaxPool2d(2, 2))
     net = nn.Module()
     net.features = nn.Sequential(*modules)
-    net.classifier = nn.Sequential(nn.Linear(25088, 4096), nn.ReLU(), nn.Dropout(),
-                                   nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 1000))
+    net.classifier = nn.Sequential(
+        nn.Linear(25088, 4096),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(4096, 4096),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(4096, 1000),
+    )
     return net.eval()
 
 
@@ -93,7 +102,7 @@ def ours(folder, net, state, pixel_means, pixels, prototxt):
     write_weights(str(weights), rows, net)
     generate.generate('own', net, 3, folder)
     result = caffe.Net(str(folder / 'own' / net / 'faster_rcnn_alt_opt' / prototxt), str(weights), caffe.TEST)
-    weights.unlink()        # half a gigabyte for VGG16
+    weights.unlink()  # half a gigabyte for VGG16
     result.blobs['data'].reshape(*pixels.shape)
     result.blobs['data'].data[...] = pixels - pixel_means.reshape(1, 3, 1, 1)
     if 'im_info' in result.blobs:
@@ -118,8 +127,10 @@ def apart(found, wanted):
     return np.abs(found - wanted).max() / np.abs(wanted).max()
 
 
-@pytest.mark.parametrize('net, blocks, last', [('ResNet-50-torchvision', (3, 4, 6, 3), 'res4f'),
-                                               ('ResNet-101-torchvision', (3, 4, 23, 3), 'res4b22')])
+@pytest.mark.parametrize(
+    'net, blocks, last',
+    [('ResNet-50-torchvision', (3, 4, 6, 3), 'res4f'), ('ResNet-101-torchvision', (3, 4, 23, 3), 'res4b22')],
+)
 @torch.no_grad()
 def test_resnet_features_are_equal(tmp_path, net, blocks, last):
     """An odd size on purpose: the maps must also round as torchvision's."""
@@ -135,15 +146,16 @@ def test_resnet_features_are_equal(tmp_path, net, blocks, last):
 @torch.no_grad()
 def test_with_our_pixel_means_only_the_padded_border_differs(tmp_path):
     theirs, pixels = random_resnet((3, 4, 6, 3)), random_pixels(160, 192)
-    net = ours(tmp_path, 'ResNet-50-torchvision', theirs.state_dict(), cfg.PIXEL_MEANS.ravel(), pixels,
-               'rpn_test.pt')
+    net = ours(
+        tmp_path, 'ResNet-50-torchvision', theirs.state_dict(), cfg.PIXEL_MEANS.ravel(), pixels, 'rpn_test.pt'
+    )
     net.forward(end='res4f_relu')
     first, last = theirs.features(normalised(pixels))
     found, wanted = net.blobs['conv1'].data, first.numpy()
-    inside = (..., slice(2, -2), slice(2, -2))      # 7x7, stride 2, pad 3: outputs 2 to n - 3 see no padding
+    inside = (..., slice(2, -2), slice(2, -2))  # 7x7, stride 2, pad 3: outputs 2 to n - 3 see no padding
     assert apart(found[inside], wanted[inside]) < 1e-5
-    assert 1e-4 < apart(found, wanted) < 0.005                              # 0.003 when this was written
-    assert apart(net.blobs['res4f'].data, last.numpy()) < 0.001             # 0.0003
+    assert 1e-4 < apart(found, wanted) < 0.005  # 0.003 when this was written
+    assert apart(net.blobs['res4f'].data, last.numpy()) < 0.001  # 0.0003
 
 
 @torch.no_grad()
@@ -183,15 +195,21 @@ def changed(**changes):
     return {name: value for name, value in state.items() if value is not None}
 
 
-@pytest.mark.parametrize('content, message', [
-    (None, 'No such file'), (b'not a zip', 'cannot be read as a state_dict'), ([1, 2], 'wanted a state_dict'),
-    (changed(**{'layer4.2.bn3.bias': None}), "'layer4.2.bn3.bias' is missing"),
-    (changed(extra=torch.zeros(1)), "no place for 'extra'"),
-    (changed(**{'layer3.6.conv1.weight': torch.zeros(1)}), '(3, 4, 7, 3) blocks'),
-    (changed(**{'layer1.0.conv2.weight': torch.zeros(128, 4, 3, 3)}), 'of another width'),
-    ({'features.0.weight': torch.zeros(64, 3, 3, 3)}, 'a VGG with 1 layers'),
-    (torchvision_vgg16(batch_norm=True).features.state_dict(prefix='features.'), 'BatchNorm among them')],
-    ids=['absent', 'garbage', 'list', 'missing', 'extra', 'blocks', 'width', 'vgg', 'vgg_bn'])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (None, 'No such file'),
+        (b'not a zip', 'cannot be read as a state_dict'),
+        ([1, 2], 'wanted a state_dict'),
+        (changed(**{'layer4.2.bn3.bias': None}), "'layer4.2.bn3.bias' is missing"),
+        (changed(extra=torch.zeros(1)), "no place for 'extra'"),
+        (changed(**{'layer3.6.conv1.weight': torch.zeros(1)}), '(3, 4, 7, 3) blocks'),
+        (changed(**{'layer1.0.conv2.weight': torch.zeros(128, 4, 3, 3)}), 'of another width'),
+        ({'features.0.weight': torch.zeros(64, 3, 3, 3)}, 'a VGG with 1 layers'),
+        (torchvision_vgg16(batch_norm=True).features.state_dict(prefix='features.'), 'BatchNorm among them'),
+    ],
+    ids=['absent', 'garbage', 'list', 'missing', 'extra', 'blocks', 'width', 'vgg', 'vgg_bn'],
+)
 def test_files_that_do_not_fit(tmp_path, content, message, monkeypatch):
     source, target = tmp_path / 'x.pth', tmp_path / 'x.caffemodel'
     if isinstance(content, bytes):

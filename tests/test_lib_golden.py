@@ -1,4 +1,5 @@
 """The library against figures recorded from the original: every key of tests/golden/lib.npz."""
+
 import os
 
 import caffe
@@ -21,11 +22,14 @@ def close(actual, name, atol=1e-5):
     np.testing.assert_allclose(actual, GOLDEN[name], rtol=1e-5, atol=atol)
 
 
-@pytest.mark.parametrize('name, kwargs', [
-    ('anchors_default', {}),
-    ('anchors_2_4_8_16_32', dict(scales=np.array([2, 4, 8, 16, 32]))),
-    ('anchors_ratios', dict(base_size=8, ratios=[.25, 1, 3], scales=[3, 5])),
-])
+@pytest.mark.parametrize(
+    'name, kwargs',
+    [
+        ('anchors_default', {}),
+        ('anchors_2_4_8_16_32', dict(scales=np.array([2, 4, 8, 16, 32]))),
+        ('anchors_ratios', dict(base_size=8, ratios=[0.25, 1, 3], scales=[3, 5])),
+    ],
+)
 def test_anchors(name, kwargs):
     np.testing.assert_array_equal(generate_anchors(**kwargs), GOLDEN[name])
 
@@ -52,17 +56,34 @@ def test_nms(nms, count, thresh):
 @pytest.mark.parametrize('phase, name', [(caffe.TRAIN, 'train'), (caffe.TEST, 'test')])
 def test_proposal_layer(tmp_path, phase, name):
     with overrides({'USE_GPU_NMS': False}):
-        rois, scores = run_layer(tmp_path, 'rpn.proposal_layer', 'ProposalLayer', ['rois', 'scores'],
-                                 "'feat_stride': 16", phase, probs=GOLDEN['pp_prob'],
-                                 deltas=GOLDEN['pp_delta'], im_info=GOLDEN['pp_info'])
+        rois, scores = run_layer(
+            tmp_path,
+            'rpn.proposal_layer',
+            'ProposalLayer',
+            ['rois', 'scores'],
+            "'feat_stride': 16",
+            phase,
+            probs=GOLDEN['pp_prob'],
+            deltas=GOLDEN['pp_delta'],
+            im_info=GOLDEN['pp_info'],
+        )
     close(rois, f'pp_{name}_rois', atol=1e-4)
     close(scores, f'pp_{name}_scores')
 
 
 def test_anchor_target_layer(tmp_path):
-    tops = run_layer(tmp_path, 'rpn.anchor_target_layer', 'AnchorTargetLayer', ['l', 't', 'iw', 'ow'],
-                     "'feat_stride': 16", caffe.TRAIN, scores=GOLDEN['pp_prob'], gt_boxes=GOLDEN['at_gt'],
-                     im_info=GOLDEN['pp_info'], data=np.zeros((1, 3, 208, 304)))
+    tops = run_layer(
+        tmp_path,
+        'rpn.anchor_target_layer',
+        'AnchorTargetLayer',
+        ['l', 't', 'iw', 'ow'],
+        "'feat_stride': 16",
+        caffe.TRAIN,
+        scores=GOLDEN['pp_prob'],
+        gt_boxes=GOLDEN['at_gt'],
+        im_info=GOLDEN['pp_info'],
+        data=np.zeros((1, 3, 208, 304)),
+    )
     np.testing.assert_array_equal(tops[0], GOLDEN['at_l'])
     for top, name in zip(tops[1:], ['at_t', 'at_iw', 'at_ow']):
         close(top, name)
@@ -70,11 +91,23 @@ def test_anchor_target_layer(tmp_path):
 
 @pytest.mark.parametrize('precomputed', [False, True])
 def test_proposal_target_layer(tmp_path, precomputed):
-    with overrides({'TRAIN.BATCH_SIZE': 128, 'TRAIN.IMS_PER_BATCH': 1,
-                    'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': precomputed}):
-        tops = run_layer(tmp_path, 'rpn.proposal_target_layer', 'ProposalTargetLayer',
-                         ['r', 'l', 't', 'iw', 'ow'], "'num_classes': 21", caffe.TRAIN,
-                         rois=GOLDEN['pt_rois'], gt_boxes=GOLDEN['at_gt'])
+    with overrides(
+        {
+            'TRAIN.BATCH_SIZE': 128,
+            'TRAIN.IMS_PER_BATCH': 1,
+            'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': precomputed,
+        }
+    ):
+        tops = run_layer(
+            tmp_path,
+            'rpn.proposal_target_layer',
+            'ProposalTargetLayer',
+            ['r', 'l', 't', 'iw', 'ow'],
+            "'num_classes': 21",
+            caffe.TRAIN,
+            rois=GOLDEN['pt_rois'],
+            gt_boxes=GOLDEN['at_gt'],
+        )
     np.testing.assert_array_equal(tops[1], GOLDEN[f'pt{int(precomputed)}_l'])
     for top, name in zip(tops, 'r l t iw ow'.split()):
         close(top, f'pt{int(precomputed)}_{name}')

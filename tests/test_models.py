@@ -1,4 +1,5 @@
 """models/generate.py: the committed nets are its output; names, shapes, strides and what learns."""
+
 import glob
 import subprocess
 import sys
@@ -35,8 +36,11 @@ def learning(param):
 
 
 def learning_statistics(param):
-    return {layer.name for layer in param.layer
-            if layer.type == 'BatchNorm' and not layer.batch_norm_param.use_global_stats}
+    return {
+        layer.name
+        for layer in param.layer
+        if layer.type == 'BatchNorm' and not layer.batch_norm_param.use_global_stats
+    }
 
 
 def weighted(param):
@@ -49,8 +53,12 @@ def test_the_committed_files_are_what_the_generator_writes():
     for name, classes in generate.COMMITTED.items():
         for net in generate.COMMITTED_NETS:
             wanted.update(generate.files(name, net, classes))
-    lying = {path for name in generate.COMMITTED for net in generate.COMMITTED_NETS
-             for path in (ROOT / 'models' / name / net).glob('*/*')}
+    lying = {
+        path
+        for name in generate.COMMITTED
+        for net in generate.COMMITTED_NETS
+        for path in (ROOT / 'models' / name / net).glob('*/*')
+    }
     assert lying == set(wanted)
     assert [path for path, text in wanted.items() if path.read_text() != text] == []
 
@@ -77,6 +85,7 @@ def test_solvers_name_their_nets(net):
 def test_schedules():
     def step(path):
         return netparam.read_solver(str(ROOT / 'models' / path)).stepsize
+
     assert step('imagenet/ResNet-101/faster_rcnn_alt_opt/stage1_fast_rcnn_solver30k40k.pt') == 240000
     assert step('pascal_voc/VGG16/faster_rcnn_alt_opt/stage2_rpn_solver60k80k.pt') == 60000
     assert step('pascal_voc/VGG16/faster_rcnn_alt_opt/stage2_fast_rcnn_solver30k40k.pt') == 30000
@@ -89,23 +98,54 @@ def test_schedules():
 
 # ------------------------------------------------------------------------------------------- names and shapes
 
+
 def test_published_names():
     """Counts by hand: ResNet-101 has 1 + 3 * 33 convolutions and 4 projections; the RPN adds 3."""
     names = [layer.name for layer in read('ResNet-101', 'faster_rcnn_test').layer]
     layers = weighted(read('ResNet-101', 'faster_rcnn_test'))
     assert len([name for name in layers if name == 'conv1' or name.startswith('res')]) == 104
     assert len([name for name in layers if name.startswith('bn')]) == 104
-    assert {'conv1', 'bn_conv1', 'scale_conv1', 'res2a_branch1', 'bn2a_branch1', 'scale2a_branch2c',
-            'res2c_branch2b', 'res3b3_branch2a', 'bn4b22_branch2c', 'res5c_branch2c', 'rpn_conv/3x3',
-            'rpn_cls_score', 'rpn_bbox_pred', 'cls_score', 'bbox_pred'} <= layers
-    assert {'conv1_relu', 'pool1', 'res2a_branch2a_relu', 'res4b22', 'res4b22_relu', 'res5a', 'pool5',
-            'rpn_relu/3x3'} <= set(names)
+    assert {
+        'conv1',
+        'bn_conv1',
+        'scale_conv1',
+        'res2a_branch1',
+        'bn2a_branch1',
+        'scale2a_branch2c',
+        'res2c_branch2b',
+        'res3b3_branch2a',
+        'bn4b22_branch2c',
+        'res5c_branch2c',
+        'rpn_conv/3x3',
+        'rpn_cls_score',
+        'rpn_bbox_pred',
+        'cls_score',
+        'bbox_pred',
+    } <= layers
+    assert {
+        'conv1_relu',
+        'pool1',
+        'res2a_branch2a_relu',
+        'res4b22',
+        'res4b22_relu',
+        'res5a',
+        'pool5',
+        'rpn_relu/3x3',
+    } <= set(names)
     fifty = weighted(read('ResNet-50', 'faster_rcnn_test'))
     assert len([name for name in fifty if name.startswith('scale')]) == 53
     assert {'res4f_branch2c', 'res3d_branch2a'} <= fifty
     assert {'conv1_1', 'conv5_3', 'fc6', 'fc7', 'rpn_conv/3x3'} <= weighted(read('VGG16', 'faster_rcnn_test'))
-    assert weighted(read('ZF', 'rpn_test')) == {'conv1', 'conv2', 'conv3', 'conv4', 'conv5',
-                                                'rpn_conv1', 'rpn_cls_score', 'rpn_bbox_pred'}
+    assert weighted(read('ZF', 'rpn_test')) == {
+        'conv1',
+        'conv2',
+        'conv3',
+        'conv4',
+        'conv5',
+        'rpn_conv1',
+        'rpn_cls_score',
+        'rpn_bbox_pred',
+    }
 
 
 def test_conv1_has_a_bias_in_resnet_50_only():
@@ -114,9 +154,14 @@ def test_conv1_has_a_bias_in_resnet_50_only():
         assert conv1.convolution_param.bias_term == terms
 
 
-@pytest.mark.parametrize('net, strided', [
-    ('ResNet-50', ('branch1', 'branch2a')), ('ResNet-50-torchvision', ('branch1', 'branch2b')),
-    ('ResNet-10', ('branch1', 'branch2a'))])
+@pytest.mark.parametrize(
+    'net, strided',
+    [
+        ('ResNet-50', ('branch1', 'branch2a')),
+        ('ResNet-50-torchvision', ('branch1', 'branch2b')),
+        ('ResNet-10', ('branch1', 'branch2a')),
+    ],
+)
 def test_where_the_stride_is(tmp_path, net, strided):
     generate.generate('own', net, 3, tmp_path)
     param = netparam.read_net(str(tmp_path / 'own' / net / 'faster_rcnn_alt_opt' / 'fast_rcnn_test.pt'))
@@ -127,11 +172,16 @@ def test_where_the_stride_is(tmp_path, net, strided):
     assert (pool1.pad, pool1.ceil_mode) == ((1, False) if 'torchvision' in net else (0, True))
 
 
-@pytest.mark.parametrize('net, features, shape, pooled', [
-    ('ResNet-101', 'res4b22', (1024, 14, 14), (1024, 14, 14)),
-    ('ResNet-50', 'res4f', (1024, 14, 14), (1024, 14, 14)),
-    ('ResNet-10', 'res4a', (128, 14, 14), (128, 7, 7)), ('VGG16', 'conv5_3', (512, 14, 14), (512, 7, 7)),
-    ('ZF', 'conv5', (256, 15, 15), (256, 6, 6))])
+@pytest.mark.parametrize(
+    'net, features, shape, pooled',
+    [
+        ('ResNet-101', 'res4b22', (1024, 14, 14), (1024, 14, 14)),
+        ('ResNet-50', 'res4f', (1024, 14, 14), (1024, 14, 14)),
+        ('ResNet-10', 'res4a', (128, 14, 14), (128, 7, 7)),
+        ('VGG16', 'conv5_3', (512, 14, 14), (512, 7, 7)),
+        ('ZF', 'conv5', (256, 15, 15), (256, 6, 6)),
+    ],
+)
 def test_shapes(net, features, shape, pooled):
     blobs = caffe.Net(str(alt_opt(net, 'faster_rcnn_test')), caffe.TEST).blobs
     assert blobs[features].shape == (1, *shape)
@@ -139,7 +189,7 @@ def test_shapes(net, features, shape, pooled):
     assert blobs['rpn_bbox_pred'].shape[1] == 36 and blobs['rpn_cls_prob_reshape'].shape[1] == 18
     assert blobs['cls_prob'].shape == (1, 201) and blobs['bbox_pred'].shape == (1, 804)
     last = blobs[generate.BACKBONES[net].head_top]
-    assert last.count == last.shape[1]                  # pooled to one position
+    assert last.count == last.shape[1]  # pooled to one position
 
 
 @pytest.mark.parametrize('net', generate.COMMITTED_NETS)
@@ -154,6 +204,7 @@ def test_nets_without_weights_stay_finite(net):
 
 
 # ----------------------------------------------------------------------------------------------- what learns
+
 
 @pytest.mark.parametrize('net', ['ResNet-101', 'ResNet-50'])
 @pytest.mark.parametrize('stage', [1, 2])
@@ -182,8 +233,13 @@ def test_resnet_10_learns_its_statistics_in_stage_1_only():
     shared = learning_statistics(read('ResNet-10', 'stage1_rpn_train'))
     head = learning_statistics(read('ResNet-10', 'stage1_fast_rcnn_train'))
     assert len(shared) == 9 and head - shared == {'bn5a_branch1', 'bn5a_branch2a', 'bn5a_branch2b'}
-    for name in ('stage2_rpn_train', 'stage2_fast_rcnn_train', 'rpn_test', 'fast_rcnn_test',
-                 'faster_rcnn_test'):
+    for name in (
+        'stage2_rpn_train',
+        'stage2_fast_rcnn_train',
+        'rpn_test',
+        'fast_rcnn_test',
+        'faster_rcnn_test',
+    ):
         assert learning_statistics(read('ResNet-10', name)) == set()
     scales = learning(read('ResNet-10', 'stage1_rpn_train'))['Scale']
     moving = {name for name, rates in scales.items() if all(rates)}
@@ -195,6 +251,7 @@ def test_resnet_10_learns_its_statistics_in_stage_1_only():
 def roidb(tmp_path):
     """Two images of noise with one bright box each, prepared for both kinds of stage."""
     import scipy.sparse
+
     rng, entries = np.random.RandomState(0), []
     for i in range(2):
         image = rng.randint(0, 90, (120, 160, 3), np.uint8)
@@ -204,30 +261,61 @@ def roidb(tmp_path):
         boxes = np.array([[40, 30, 119, 89]] + [[x, 20, x + 60, 90] for x in range(0, 80, 20)], np.float32)
         overlaps = np.zeros((5, 201), np.float32)
         overlaps[:, 1] = [1, 0.3, 0.4, 0.6, 0.6]
-        entries.append({'boxes': boxes, 'gt_classes': np.array([1, 0, 0, 0, 0]), 'seg_areas': np.ones(5),
-                        'gt_overlaps': scipy.sparse.csr_matrix(overlaps), 'max_overlaps': overlaps[:, 1],
-                        'max_classes': np.ones(5, int), 'flipped': False, 'image': path, 'width': 160,
-                        'height': 120})
+        entries.append(
+            {
+                'boxes': boxes,
+                'gt_classes': np.array([1, 0, 0, 0, 0]),
+                'seg_areas': np.ones(5),
+                'gt_overlaps': scipy.sparse.csr_matrix(overlaps),
+                'max_overlaps': overlaps[:, 1],
+                'max_classes': np.ones(5, int),
+                'flipped': False,
+                'image': path,
+                'width': 160,
+                'height': 120,
+            }
+        )
     return entries
 
 
-SMALL = {'TRAIN.SCALES': [300], 'TRAIN.MAX_SIZE': 400, 'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.BATCH_SIZE': 16,
-         'TRAIN.BG_THRESH_LO': 0.0, 'TRAIN.RPN_MIN_SIZE': 4, 'USE_GPU_NMS': False}
+SMALL = {
+    'TRAIN.SCALES': [300],
+    'TRAIN.MAX_SIZE': 400,
+    'TRAIN.IMS_PER_BATCH': 1,
+    'TRAIN.BATCH_SIZE': 16,
+    'TRAIN.BG_THRESH_LO': 0.0,
+    'TRAIN.RPN_MIN_SIZE': 4,
+    'USE_GPU_NMS': False,
+}
 RPN_STAGE = {'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_REG': False}
 END2END = {'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True}
 
 
-@pytest.mark.parametrize('path, settings, losses, moving', [
-    ('faster_rcnn_alt_opt/stage1_rpn_train.pt', RPN_STAGE, {'rpn_loss_cls', 'rpn_loss_bbox'}, 'conv1'),
-    ('faster_rcnn_alt_opt/stage2_rpn_train.pt', RPN_STAGE, {'rpn_loss_cls', 'rpn_loss_bbox'}, 'rpn_conv/3x3'),
-    ('faster_rcnn_alt_opt/stage1_fast_rcnn_train.pt', {}, {'loss_cls', 'loss_bbox'}, 'conv1'),
-    ('faster_rcnn_alt_opt/stage2_fast_rcnn_train.pt', {}, {'loss_cls', 'loss_bbox'}, 'res5a_branch2a'),
-    ('fast_rcnn/train.prototxt', {}, {'loss_cls', 'loss_bbox'}, 'conv1'),
-    ('faster_rcnn_end2end/train.prototxt', END2END,
-     {'rpn_loss_cls', 'rpn_loss_bbox', 'loss_cls', 'loss_bbox'}, 'conv1')])
+@pytest.mark.parametrize(
+    'path, settings, losses, moving',
+    [
+        ('faster_rcnn_alt_opt/stage1_rpn_train.pt', RPN_STAGE, {'rpn_loss_cls', 'rpn_loss_bbox'}, 'conv1'),
+        (
+            'faster_rcnn_alt_opt/stage2_rpn_train.pt',
+            RPN_STAGE,
+            {'rpn_loss_cls', 'rpn_loss_bbox'},
+            'rpn_conv/3x3',
+        ),
+        ('faster_rcnn_alt_opt/stage1_fast_rcnn_train.pt', {}, {'loss_cls', 'loss_bbox'}, 'conv1'),
+        ('faster_rcnn_alt_opt/stage2_fast_rcnn_train.pt', {}, {'loss_cls', 'loss_bbox'}, 'res5a_branch2a'),
+        ('fast_rcnn/train.prototxt', {}, {'loss_cls', 'loss_bbox'}, 'conv1'),
+        (
+            'faster_rcnn_end2end/train.prototxt',
+            END2END,
+            {'rpn_loss_cls', 'rpn_loss_bbox', 'loss_cls', 'loss_bbox'},
+            'conv1',
+        ),
+    ],
+)
 def test_resnet_10_trains(roidb, path, settings, losses, moving):
     """Each train net runs both ways; gradients reach `moving`, and conv1 only where that is it."""
     from roi_data_layer.roidb import add_bbox_regression_targets
+
     caffe.set_mode_cpu()
     caffe.set_random_seed(1)
     np.random.seed(1)
@@ -244,6 +332,7 @@ def test_resnet_10_trains(roidb, path, settings, losses, moving):
 
 
 # ------------------------------------------------------------------------------------------ files and command
+
 
 def test_anchors_set_the_outputs(tmp_path):
     generate.generate('own', 'ResNet-10', 4, tmp_path, anchors={'scales': [2, 4], 'ratios': [0.5, 1, 2, 3]})
@@ -275,17 +364,21 @@ def test_files_follow_the_generator_until_edited(tmp_path, caplog):
     solver = tmp_path / 'own/ZF/faster_rcnn_alt_opt/stage1_rpn_solver60k80k.pt'
     solver.write_text(solver.read_text().replace('base_lr: 0.001', 'base_lr: 0.5'))
     written = generate.generate('own', 'ZF', 4, tmp_path, max_iters=400)
-    assert len(written) == 5 and solver not in written          # the other solvers follow the new schedule
+    assert len(written) == 5 and solver not in written  # the other solvers follow the new schedule
     assert 'base_lr: 0.5' in solver.read_text() and str(solver) in caplog.text
     assert generate.generate('own', 'ZF', 4, tmp_path, max_iters=400, force=True) == [solver]
     assert netparam.read_solver(str(solver)).stepsize == 300
-    assert [path for path in tmp_path.rglob('.*')] == []        # no temporary file stays
+    assert [path for path in tmp_path.rglob('.*')] == []  # no temporary file stays
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (('own', 'ResNet-11', 4), "unknown net 'ResNet-11'; the nets are ResNet-101"),
-    (('own', 'ZF', 1), 'at least 2; got 1'),
-    (('own', 'ZF', 4, 'x', {'sizes': [1]}), 'not sizes')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (('own', 'ResNet-11', 4), "unknown net 'ResNet-11'; the nets are ResNet-101"),
+        (('own', 'ZF', 1), 'at least 2; got 1'),
+        (('own', 'ZF', 4, 'x', {'sizes': [1]}), 'not sizes'),
+    ],
+)
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         generate.files(*arguments)
@@ -305,6 +398,7 @@ def test_settings_files_hold_known_keys(path):
 
 
 # ------------------------------------------------------------------------------------- an independent reader
+
 
 @pytest.mark.parametrize('net', ['ResNet-10', 'ResNet-50', 'VGG16', 'ZF'])
 def test_opencv_gives_the_same_rpn(tmp_path, net):

@@ -1,4 +1,5 @@
 """Non-maximum suppression: three rules, each against a plain loop; overlaps against a plain loop."""
+
 import importlib.util
 
 import numpy as np
@@ -13,15 +14,17 @@ from nms.py_cpu_nms import py_cpu_nms
 from utils.bbox import bbox_overlaps as numpy_overlaps
 from utils.cython_bbox import bbox_overlaps
 
-compiled = pytest.mark.skipif(importlib.util.find_spec('nms._cpu_nms') is None,
-                              reason='kernels are not built (lib/setup.py)')
+compiled = pytest.mark.skipif(
+    importlib.util.find_spec('nms._cpu_nms') is None, reason='kernels are not built (lib/setup.py)'
+)
 
 
 def random_dets(count, seed, size=60):
     rng = np.random.RandomState(seed)
     corners = rng.randint(0, size, (count, 2)) + rng.rand(count, 2)
-    return np.hstack([corners, corners + rng.rand(count, 2) * 40, rng.permutation(count)[:, None] / count]) \
-        .astype(np.float32)
+    return np.hstack(
+        [corners, corners + rng.rand(count, 2) * 40, rng.permutation(count)[:, None] / count]
+    ).astype(np.float32)
 
 
 def iou(a, b):
@@ -41,18 +44,20 @@ def loop_nms(dets, thresh, at_equality):
     return keep
 
 
-@pytest.mark.parametrize('rule, at_equality', [(cpu_nms, True), (numpy_cpu_nms, True), (gpu_nms, False),
-                                               (py_cpu_nms, False)])
+@pytest.mark.parametrize(
+    'rule, at_equality', [(cpu_nms, True), (numpy_cpu_nms, True), (gpu_nms, False), (py_cpu_nms, False)]
+)
 def test_against_a_loop(rule, at_equality):
     for seed, count in enumerate([0, 1, 2, 60, 200]):
         dets = random_dets(count, seed)
         assert list(rule(dets, 0.4)) == loop_nms(dets, 0.4, at_equality)
 
 
-@pytest.mark.parametrize('rule, kept', [(cpu_nms, [0]), (numpy_cpu_nms, [0]), (gpu_nms, [0, 1]),
-                                        (py_cpu_nms, [0, 1])])
+@pytest.mark.parametrize(
+    'rule, kept', [(cpu_nms, [0]), (numpy_cpu_nms, [0]), (gpu_nms, [0, 1]), (py_cpu_nms, [0, 1])]
+)
 def test_at_equality(rule, kept):
-    dets = np.array([[0, 0, 9, 9, .9], [0, 0, 9, 4, .8]], np.float32)      # IoU 50 / 100
+    dets = np.array([[0, 0, 9, 9, 0.9], [0, 0, 9, 4, 0.8]], np.float32)  # IoU 50 / 100
     assert list(rule(dets, 0.5)) == kept
 
 
@@ -60,7 +65,7 @@ def test_at_equality(rule, kept):
 def test_compiled_equals_numpy():
     for seed in range(20):
         dets = random_dets(300, seed)
-        dets[:, :4] = dets[:, :4].round(seed % 3)           # makes exact ties of IoU and threshold
+        dets[:, :4] = dets[:, :4].round(seed % 3)  # makes exact ties of IoU and threshold
         dets[::7, 4] = dets[0, 4]
         for thresh in 0.3, 0.5, 0.7:
             assert cpu_nms(dets, thresh) == numpy_cpu_nms(dets, thresh)
@@ -74,7 +79,7 @@ def test_gpu_rule_over_several_blocks(monkeypatch):
 
 
 def test_wrapper_takes_the_cpu_rule_where_asked():
-    dets = np.array([[0, 0, 9, 9, .9], [0, 0, 9, 4, .8]], np.float32)
+    dets = np.array([[0, 0, 9, 9, 0.9], [0, 0, 9, 4, 0.8]], np.float32)
     assert wrapped_nms(dets[:0], 0.5) == []
     assert wrapped_nms(dets, 0.5, force_cpu=True) == [0]
     with overrides({'USE_GPU_NMS': False}):

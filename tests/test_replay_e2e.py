@@ -1,4 +1,5 @@
 """A recorded run of the original, replayed: draws, labels, losses of all four stages, and both tests."""
+
 import os
 import subprocess
 import sys

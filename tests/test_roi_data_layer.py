@@ -1,4 +1,5 @@
 """The data layer: the order of images, what is served of each, and what is left out."""
+
 import caffe
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_epoch_order():
     order = epoch_order(widths, heights, True)
     assert sorted(order) == list(range(9))
     shapes = [widths[i] > heights[i] for i in order[:8]]
-    assert sum(a != b for a, b in zip(shapes[0::2], shapes[1::2])) == 1     # five are wide: one pair is mixed
+    assert sum(a != b for a, b in zip(shapes[0::2], shapes[1::2])) == 1  # five are wide: one pair is mixed
     assert sorted(epoch_order(widths, heights, False)) == list(range(9))
 
 
@@ -76,7 +77,7 @@ def test_rpn_blobs(tmp_path):
         layer = net.layers[0]
         with pytest.raises(RuntimeError, match='set_roidb'):
             net.forward()
-        layer.set_roidb([entry(image, [[10, 5, 20, 30]], [2], [([0, 0, 9, 9], .1, 2)])])
+        layer.set_roidb([entry(image, [[10, 5, 20, 30]], [2], [([0, 0, 9, 9], 0.1, 2)])])
         net.forward()
         assert layer.drawn == [0] and layer.images() == [image]
         assert net.blobs['data'].shape == (1, 3, 80, 120)
@@ -90,8 +91,9 @@ def test_rpn_blobs(tmp_path):
 def test_flipped_image(tmp_path):
     image = write_image(tmp_path / 'a.png')
     with overrides(RPN):
-        plain, flipped = (get_minibatch([{**entry(image), 'flipped': flip}], 3)['data']
-                          for flip in (False, True))
+        plain, flipped = (
+            get_minibatch([{**entry(image), 'flipped': flip}], 3)['data'] for flip in (False, True)
+        )
     np.testing.assert_allclose(plain[..., ::-1], flipped, atol=1e-3)
 
 
@@ -108,7 +110,7 @@ def test_rpn_takes_one_image(tmp_path):
 
 def test_head_blobs(tmp_path):
     image = write_image(tmp_path / 'a.png')
-    roidb = [entry(image, [[10, 5, 20, 30]], [2], [([11, 5, 20, 30], .9, 2), ([40, 0, 50, 9], 0, 0)])]
+    roidb = [entry(image, [[10, 5, 20, 30]], [2], [([11, 5, 20, 30], 0.9, 2), ([40, 0, 50, 9], 0, 0)])]
     with overrides({**HEAD, 'TRAIN.FG_FRACTION': 0.5, 'TRAIN.BBOX_NORMALIZE_TARGETS': False}):
         means, stds = add_bbox_regression_targets(roidb)
         tops = ['data', 'rois', 'labels', 'bbox_targets', 'bbox_inside_weights', 'bbox_outside_weights']
@@ -120,16 +122,19 @@ def test_head_blobs(tmp_path):
     assert sorted(blobs['rois'][:2].tolist()) == [[0, 20, 10, 40, 60], [0, 22, 10, 40, 60]]
     assert blobs['rois'][2].tolist() == [0, 80, 0, 100, 18]
     row = blobs['rois'][:, 1].tolist().index(22)
-    np.testing.assert_allclose(blobs['bbox_targets'][row, 8:], [-.05, 0, np.log(1.1), 0], atol=1e-6)
+    np.testing.assert_allclose(blobs['bbox_targets'][row, 8:], [-0.05, 0, np.log(1.1), 0], atol=1e-6)
     np.testing.assert_array_equal(blobs['bbox_inside_weights'], blobs['bbox_outside_weights'])
     assert blobs['bbox_inside_weights'].sum() == 8
-    np.testing.assert_allclose(means[8:], [-.025, 0, np.log(1.1) / 2, 0], atol=1e-6)
-    np.testing.assert_allclose(stds[8:], [.025, 0, np.log(1.1) / 2, 0], atol=1e-6)
+    np.testing.assert_allclose(means[8:], [-0.025, 0, np.log(1.1) / 2, 0], atol=1e-6)
+    np.testing.assert_allclose(stds[8:], [0.025, 0, np.log(1.1) / 2, 0], atol=1e-6)
 
 
 def test_targets_are_normalised_and_never_nan(tmp_path):
-    roidb = [entry('a', [[10, 5, 20, 30]], [2], [([11, 5, 20, 30], .9, 2)]),
-             entry('b', [[0, 0, 9, 9]], [1]), entry('c')]
+    roidb = [
+        entry('a', [[10, 5, 20, 30]], [2], [([11, 5, 20, 30], 0.9, 2)]),
+        entry('b', [[0, 0, 9, 9]], [1]),
+        entry('c'),
+    ]
     add_bbox_regression_targets(roidb)
     np.testing.assert_allclose(roidb[0]['bbox_targets'], [[2, 1, 0, -1, 0], [2, -1, 0, 1, 0]], atol=1e-5)
     assert roidb[1]['bbox_targets'].tolist() == [[1, 0, 0, 0, 0]] and roidb[2]['bbox_targets'].shape == (0, 5)
@@ -139,10 +144,11 @@ def test_targets_are_normalised_and_never_nan(tmp_path):
 
 def test_background_of_train_images(tmp_path):
     train, val = (write_image(tmp_path / split / 'a.png') for split in ('train', 'val'))
-    rois = [([11, 5, 20, 30], .9, 2), ([40, 0, 50, 9], 0, 0)]
+    rois = [([11, 5, 20, 30], 0.9, 2), ([40, 0, 50, 9], 0, 0)]
     with overrides({**HEAD, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True, 'TRAIN.BBOX_REG': False}):
-        labels = [get_minibatch([entry(image, [[10, 5, 20, 30]], [2], rois)], 3)['labels']
-                  for image in (train, val)]
+        labels = [
+            get_minibatch([entry(image, [[10, 5, 20, 30]], [2], rois)], 3)['labels'] for image in (train, val)
+        ]
     assert (labels[0] > 0).all() and (labels[1] == 0).any()
     with overrides({**RPN, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}):
         infos = [get_minibatch([entry(image)], 3)['im_info'] for image in (train, val)]
@@ -152,8 +158,8 @@ def test_background_of_train_images(tmp_path):
 def test_filter(tmp_path):
     with_object, empty = entry('/val/a', [[0, 0, 9, 9]], [1]), entry('/val/b')
     empty_train, narrow = entry('/train/c'), entry('/val/d', [[0, 0, 9, 9]], [1], width=100, height=10)
-    hard = entry('/val/e', [[0, 0, 9, 9]], [1], [([0, 0, 9, 9], .05, 1)])
-    hard['max_overlaps'][0] = 0         # as if its object were lost
+    hard = entry('/val/e', [[0, 0, 9, 9]], [1], [([0, 0, 9, 9], 0.05, 1)])
+    hard['max_overlaps'][0] = 0  # as if its object were lost
     only_proposals = entry('/val/f', proposals=[([0, 0, 9, 9], 0, 0)])
     everything = [with_object, empty, empty_train, narrow]
     with overrides(RPN):
@@ -181,6 +187,7 @@ def test_prepare_refuses_a_class_without_overlap():
 
         def image_size_at(self, i):
             return 60, 40
+
     with pytest.raises(ValueError, match='a.jpg: RoI 0'):
         prepare_roidb(Imdb())
 
@@ -212,8 +219,10 @@ def test_prefetch_names_the_unreadable_image(tmp_path):
 
 
 def test_val_images_are_mixed_in(tmp_path):
-    roidb = [entry(write_image(tmp_path / ('val' if i < 2 else 'train') / f'{i}.png'), [[0, 0, 9, 9]], [1])
-             for i in range(8)]
+    roidb = [
+        entry(write_image(tmp_path / ('val' if i < 2 else 'train') / f'{i}.png'), [[0, 0, 9, 9]], [1])
+        for i in range(8)
+    ]
     with overrides({**RPN, 'TRAIN.VAL_PER_BATCH_SIZE': 0.5}):
         net = data_net(tmp_path, ['data', 'im_info', 'gt_boxes'])
         net.layers[0].set_roidb(roidb)
@@ -227,7 +236,7 @@ def test_val_images_are_mixed_in(tmp_path):
 
 
 def test_sample_rois():
-    overlaps = np.array([1, .9, .8, .6, .5, .45, .3, .1, .05])
+    overlaps = np.array([1, 0.9, 0.8, 0.6, 0.5, 0.45, 0.3, 0.1, 0.05])
     np.random.seed(0)
     keep, num_fg = sample_rois(overlaps, 4, 0.5, 0.5, 0.5, 0.1)
     assert num_fg == 2 and len(set(keep)) == 4
@@ -240,20 +249,28 @@ def test_sample_rois():
 
 def test_compute_and_expand_targets():
     rois = np.array([[0, 0, 9, 9], [1, 0, 10, 9], [40, 40, 49, 49]], np.float32)
-    targets = compute_targets(rois, np.array([1, .82, 0]), np.array([2, 2, 0]), 0.5)
-    np.testing.assert_allclose(targets, [[2, 0, 0, 0, 0], [2, -.1, 0, 0, 0], [0] * 5], atol=1e-7)
+    targets = compute_targets(rois, np.array([1, 0.82, 0]), np.array([2, 2, 0]), 0.5)
+    np.testing.assert_allclose(targets, [[2, 0, 0, 0, 0], [2, -0.1, 0, 0, 0], [0] * 5], atol=1e-7)
     expanded, weights = expand_bbox_targets(targets, 3, (1, 2, 3, 4))
-    np.testing.assert_allclose(expanded[1], [0] * 8 + [-.1, 0, 0, 0], atol=1e-7)
+    np.testing.assert_allclose(expanded[1], [0] * 8 + [-0.1, 0, 0, 0], atol=1e-7)
     assert weights.tolist() == [[0] * 8 + [1, 2, 3, 4]] * 2 + [[0] * 12]
 
 
 def test_torch_image_transform(tmp_path):
     rgb = np.random.RandomState(0).rand(2, 3, 4, 5)
     bgr = rgb[:, ::-1] * 255 - cfg.PIXEL_MEANS.reshape(1, 3, 1, 1)
-    net = one_layer_net(tmp_path, 'transform.torch_image_transform_layer', 'TorchImageTransformLayer',
-                        ['out'], '', caffe.TEST, data=bgr.shape)
+    net = one_layer_net(
+        tmp_path,
+        'transform.torch_image_transform_layer',
+        'TorchImageTransformLayer',
+        ['out'],
+        '',
+        caffe.TEST,
+        data=bgr.shape,
+    )
     net.blobs['data'].data[...] = bgr
     net.forward()
-    expected = (rgb - np.reshape([.48462, .45624, .40588], (1, 3, 1, 1))) / \
-        np.reshape([.22889, .22447, .22496], (1, 3, 1, 1))
+    expected = (rgb - np.reshape([0.48462, 0.45624, 0.40588], (1, 3, 1, 1))) / np.reshape(
+        [0.22889, 0.22447, 0.22496], (1, 3, 1, 1)
+    )
     np.testing.assert_allclose(net.blobs['out'].data, expected, atol=1e-5)

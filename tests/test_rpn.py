@@ -1,4 +1,5 @@
 """Anchors, proposals, and the targets of RPN and (end to end) head, on cases a person can check."""
+
 import caffe
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ def test_transform_and_back():
     rng = np.random.RandomState(0)
     corners = rng.rand(2, 30, 2) * 50
     boxes, others = np.concatenate([corners, corners + rng.rand(2, 30, 2) * 50], 2)
-    np.testing.assert_allclose(bbox_transform(np.array([[0, 0, 9, 19]]), np.array([[5, 0, 24, 19]])),
-                               [[1.0, 0, np.log(2), 0]])
+    np.testing.assert_allclose(
+        bbox_transform(np.array([[0, 0, 9, 19]]), np.array([[5, 0, 24, 19]])), [[1.0, 0, np.log(2), 0]]
+    )
     moved = bbox_transform_inv(boxes, bbox_transform(boxes, others))
-    np.testing.assert_allclose(moved, others + [0, 0, 1, 1], atol=1e-9)     # as the original: no - 1 there
+    np.testing.assert_allclose(moved, others + [0, 0, 1, 1], atol=1e-9)  # as the original: no - 1 there
     assert bbox_transform_inv(np.zeros((0, 4)), np.zeros((0, 8))).shape == (0, 8)
 
 
@@ -30,8 +32,9 @@ def test_huge_deltas_clip_to_the_image():
 
 def test_grid_against_a_loop():
     anchors = generate_anchors(scales=[1, 2])
-    loop = [anchor + [16 * x, 16 * y, 16 * x, 16 * y]
-            for y in range(2) for x in range(3) for anchor in anchors]
+    loop = [
+        anchor + [16 * x, 16 * y, 16 * x, 16 * y] for y in range(2) for x in range(3) for anchor in anchors
+    ]
     np.testing.assert_array_equal(anchor_grid(anchors, 2, 3, 16), loop)
 
 
@@ -39,40 +42,63 @@ def propose_with(scores, **kwargs):
     settings = dict(pre_nms_top_n=0, post_nms_top_n=0, nms_thresh=0.7, min_size=1)
     anchors = generate_anchors(ratios=[1], scales=[1])
     scores = np.array(scores, np.float32)[None]
-    return propose(scores, np.zeros((4,) + scores.shape[1:], np.float32), anchors, 16, np.array([32, 32, 1]),
-                   **{**settings, **kwargs})
+    return propose(
+        scores,
+        np.zeros((4,) + scores.shape[1:], np.float32),
+        anchors,
+        16,
+        np.array([32, 32, 1]),
+        **{**settings, **kwargs},
+    )
 
 
 def test_propose():
-    boxes, scores = propose_with([[.1, .4], [.3, .2]])
-    assert scores.ravel().tolist() == pytest.approx([.4, .3, .2, .1])
+    boxes, scores = propose_with([[0.1, 0.4], [0.3, 0.2]])
+    assert scores.ravel().tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
     np.testing.assert_array_equal(boxes, [[16, 0, 31, 16], [0, 16, 16, 31], [16, 16, 31, 31], [0, 0, 16, 16]])
-    assert propose_with([[.1, .4], [.3, .2]], pre_nms_top_n=3)[1].min() == pytest.approx(.2)
-    assert len(propose_with([[.1, .4], [.3, .2]], post_nms_top_n=1)[0]) == 1
-    assert len(propose_with([[.1, .4], [.3, .2]], min_size=17)[0]) == 1       # only the corner box is 17 x 17
-    assert len(propose_with([[.1, .4], [.3, .2]], nms_thresh=0.0)[0]) == 1    # they all touch
+    assert propose_with([[0.1, 0.4], [0.3, 0.2]], pre_nms_top_n=3)[1].min() == pytest.approx(0.2)
+    assert len(propose_with([[0.1, 0.4], [0.3, 0.2]], post_nms_top_n=1)[0]) == 1
+    assert len(propose_with([[0.1, 0.4], [0.3, 0.2]], min_size=17)[0]) == 1  # only the corner box is 17 x 17
+    assert len(propose_with([[0.1, 0.4], [0.3, 0.2]], nms_thresh=0.0)[0]) == 1  # they all touch
 
 
 def test_proposal_layer_errors(tmp_path):
-    net = one_layer_net(tmp_path, 'rpn.proposal_layer', 'ProposalLayer', ['rois'], "'feat_stride': 16",
-                        caffe.TEST, probs=(1, 16, 2, 2), deltas=(1, 36, 2, 2), im_info=(1, 3))
+    net = one_layer_net(
+        tmp_path,
+        'rpn.proposal_layer',
+        'ProposalLayer',
+        ['rois'],
+        "'feat_stride': 16",
+        caffe.TEST,
+        probs=(1, 16, 2, 2),
+        deltas=(1, 36, 2, 2),
+        im_info=(1, 3),
+    )
     with pytest.raises(ValueError, match='9 anchors want 18 scores'):
         net.forward()
 
 
 def test_no_proposal_is_left(tmp_path):
-    rois, scores = run_layer(tmp_path, 'rpn.proposal_layer', 'ProposalLayer', ['rois', 'scores'],
-                             "'feat_stride': 16", caffe.TEST, probs=np.zeros((1, 18, 2, 2)),
-                             deltas=np.zeros((1, 36, 2, 2)), im_info=np.array([[8, 8, 1]]))
+    rois, scores = run_layer(
+        tmp_path,
+        'rpn.proposal_layer',
+        'ProposalLayer',
+        ['rois', 'scores'],
+        "'feat_stride': 16",
+        caffe.TEST,
+        probs=np.zeros((1, 18, 2, 2)),
+        deltas=np.zeros((1, 36, 2, 2)),
+        im_info=np.array([[8, 8, 1]]),
+    )
     assert rois.shape == (0, 5) and scores.shape == (0, 1)
 
 
 def test_label_anchors():
-    overlaps = np.array([[.8, 0], [.5, .1], [.2, .2], [.1, .25], [0, .25], [0, 0]])
+    overlaps = np.array([[0.8, 0], [0.5, 0.1], [0.2, 0.2], [0.1, 0.25], [0, 0.25], [0, 0]])
     #                    >= .7    between   < .3      second object's best, twice   < .3
-    assert label_anchors(overlaps, .7, .3, False).tolist() == [1, -1, 0, 1, 1, 0]
-    assert label_anchors(overlaps, .7, .3, True).tolist() == [1, -1, 0, 0, 0, 0]
-    assert label_anchors(np.zeros((3, 0)), .7, .3, False).tolist() == [0, 0, 0]
+    assert label_anchors(overlaps, 0.7, 0.3, False).tolist() == [1, -1, 0, 1, 1, 0]
+    assert label_anchors(overlaps, 0.7, 0.3, True).tolist() == [1, -1, 0, 0, 0, 0]
+    assert label_anchors(np.zeros((3, 0)), 0.7, 0.3, False).tolist() == [0, 0, 0]
 
 
 def test_subsample():
@@ -88,7 +114,7 @@ def test_subsample():
 def test_outside_weights():
     labels = np.array([1, 0, 0, -1])
     assert outside_weights(labels, -1)[:, 0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
-    assert outside_weights(labels, 0.25)[:, 0].tolist() == pytest.approx([.25, .375, .375, 0])
+    assert outside_weights(labels, 0.25)[:, 0].tolist() == pytest.approx([0.25, 0.375, 0.375, 0])
 
 
 GRID = anchor_grid(generate_anchors(ratios=[1], scales=[1]), 4, 4, 16)
@@ -122,10 +148,17 @@ def test_no_anchor_fits_the_image():
 
 def test_anchor_target_layer_reads_the_fourth_number(tmp_path):
     for fourth, negatives in (1, True), (0, False):
-        labels = run_layer(tmp_path, 'rpn.anchor_target_layer', 'AnchorTargetLayer', ['l', 't', 'i', 'o'],
-                           r"'feat_stride': 16\n'scales': [1, 2]\n'ratios': [1]",
-                           scores=np.zeros((1, 4, 4, 4)), gt_boxes=[[16, 16, 31, 31, 2]],
-                           im_info=[[64, 64, 1, fourth]], data=np.zeros((1, 3, 64, 64)))[0]
+        labels = run_layer(
+            tmp_path,
+            'rpn.anchor_target_layer',
+            'AnchorTargetLayer',
+            ['l', 't', 'i', 'o'],
+            r"'feat_stride': 16\n'scales': [1, 2]\n'ratios': [1]",
+            scores=np.zeros((1, 4, 4, 4)),
+            gt_boxes=[[16, 16, 31, 31, 2]],
+            im_info=[[64, 64, 1, fourth]],
+            data=np.zeros((1, 3, 64, 64)),
+        )[0]
         assert labels.shape == (1, 1, 8, 4) and labels[0, 0, 1, 1] == 1
         assert (labels == 0).any() == negatives
 
@@ -135,11 +168,11 @@ def test_proposal_targets():
     gt = np.array([[0, 0, 9, 10, 2]], np.float32)
     with overrides({'TRAIN.BG_THRESH_LO': 0.0, 'TRAIN.FG_FRACTION': 0.5}):
         rois, labels, targets, weights = proposal_targets(rois, gt, 3, 4, cfg.TRAIN)
-    assert sorted(rois[:2, 4].tolist()) == [9, 10]          # the object is a RoI too
+    assert sorted(rois[:2, 4].tolist()) == [9, 10]  # the object is a RoI too
     assert rois[2].tolist() == [0, 50, 50, 59, 59]
     assert labels.tolist() == [2, 2, 0]
     row = rois[:2, 4].tolist().index(9)
-    np.testing.assert_allclose(targets[row], [0] * 8 + [0, .05, 0, np.log(1.1)], atol=1e-6)
+    np.testing.assert_allclose(targets[row], [0] * 8 + [0, 0.05, 0, np.log(1.1)], atol=1e-6)
     assert weights[:2, 8:].all() and weights.sum() == 8
 
 
@@ -151,5 +184,12 @@ def test_proposal_targets_of_an_image_without_objects():
 
 def test_proposal_targets_know_no_partial_annotation(tmp_path):
     with overrides({'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}), pytest.raises(ValueError, match='alternating'):
-        one_layer_net(tmp_path, 'rpn.proposal_target_layer', 'ProposalTargetLayer', list('rltio'),
-                      "'num_classes': 3", rois=(1, 5), gt_boxes=(1, 5))
+        one_layer_net(
+            tmp_path,
+            'rpn.proposal_target_layer',
+            'ProposalTargetLayer',
+            list('rltio'),
+            "'num_classes': 3",
+            rois=(1, 5),
+            gt_boxes=(1, 5),
+        )

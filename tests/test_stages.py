@@ -1,4 +1,5 @@
 """tools/_stages.py: steps in child processes, what ends them, and what is done again."""
+
 import json
 import logging
 import os
@@ -45,6 +46,7 @@ def runs(monkeypatch):
     def counted(name, *args):
         names.append(name)
         return start(name, *args)
+
     monkeypatch.setattr(_stages, 'run_in_child', counted)
     return names
 
@@ -72,8 +74,11 @@ def test_what_changed_is_redone_and_named(manifest, job, tmp_path, monkeypatch, 
     caplog.set_level(logging.INFO)
     manifest().run('one', write, job(cfg={'TRAIN': {'MAX_SIZE': size}}, weights=File(source)))
     assert started == ['one', 'one']
-    said = {'setting': 'cfg.TRAIN.MAX_SIZE (300 -> 400)', 'input file': 'weights (content)',
-            'result lost': 'missing'}
+    said = {
+        'setting': 'cfg.TRAIN.MAX_SIZE (300 -> 400)',
+        'input file': 'weights (content)',
+        'result lost': 'missing',
+    }
     assert any('again' in message and said[change] in message for message in caplog.messages)
 
 
@@ -84,8 +89,9 @@ def test_what_is_ignored_does_not_count(manifest, job, monkeypatch):
     assert started == ['one']
 
 
-@pytest.mark.parametrize('then, cause', [('kill', 'SIGKILL'), ('exit', 'exit code 3'),
-                                         ('raise', 'loss_cls is nan')])
+@pytest.mark.parametrize(
+    'then, cause', [('kill', 'SIGKILL'), ('exit', 'exit code 3'), ('raise', 'loss_cls is nan')]
+)
 def test_a_dead_child_ends_the_run_and_the_next_goes_on(manifest, job, monkeypatch, then, cause):
     started = runs(monkeypatch)
     manifest().run('first', write, job())
@@ -108,10 +114,12 @@ def test_the_log_holds_the_traceback(manifest, job, tmp_path):
 @pytest.mark.skipif(not os.path.exists('/proc/self/task'), reason='finds the child by /proc')
 def test_a_step_does_not_outlive_its_command(tmp_path):
     log, folders = str(tmp_path / 'log'), [os.path.dirname(__file__), os.path.dirname(_stages.__file__)]
-    script = (f'import sys; sys.path[:0] = {folders!r}\n'
-              'import _stages, test_stages\n'
-              'if __name__ == "__main__":\n'
-              f'    _stages.run_in_child("long", test_stages.write, {{"then": "sleep"}}, {log!r})\n')
+    script = (
+        f'import sys; sys.path[:0] = {folders!r}\n'
+        'import _stages, test_stages\n'
+        'if __name__ == "__main__":\n'
+        f'    _stages.run_in_child("long", test_stages.write, {{"then": "sleep"}}, {log!r})\n'
+    )
     (tmp_path / 'main.py').write_text(script)
     with subprocess.Popen([sys.executable, str(tmp_path / 'main.py')]) as parent:
         child = wait_for(lambda: os.path.exists(log) and sleeping_child(parent.pid))

@@ -1,4 +1,5 @@
 """tools/ and experiments/scripts: arguments, what they refuse, the toy devkit, the recipes run on it."""
+
 import argparse
 import importlib.util
 import json
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -47,16 +47,32 @@ def test_gpu_refused(text):
 
 
 def test_the_original_flags():
-    args = alt_opt.parse_args('--gpu 1 --net_name ZF --weights w --imdb voc_2007_trainval --cfg c '
-                              '--set EXP_DIR x'.split())
-    assert (args.gpu, args.net_name, args.weights, args.imdb, args.cfg_file, args.set_cfgs) == \
-        ([1], 'ZF', 'w', 'voc_2007_trainval', 'c', ['EXP_DIR', 'x'])
-    args = load_test_net().parse_args('--gpu cpu --def d --net n --cfg c --wait --imdb i --comp --vis '
-                                      '--num_dets 5 --set A 1'.split())
-    assert (args.gpu, args.prototxt, args.weights, args.wait, args.comp, args.vis, args.num_dets) == \
-        ([], 'd', 'n', True, True, True, 5)
-    args = train_net.parse_args('--gpu 0 --solver s --iters 7 --weights w --cfg c --imdb i --rand '
-                                '--set A 1'.split())
+    args = alt_opt.parse_args(
+        '--gpu 1 --net_name ZF --weights w --imdb voc_2007_trainval --cfg c --set EXP_DIR x'.split()
+    )
+    assert (args.gpu, args.net_name, args.weights, args.imdb, args.cfg_file, args.set_cfgs) == (
+        [1],
+        'ZF',
+        'w',
+        'voc_2007_trainval',
+        'c',
+        ['EXP_DIR', 'x'],
+    )
+    args = load_test_net().parse_args(
+        '--gpu cpu --def d --net n --cfg c --wait --imdb i --comp --vis --num_dets 5 --set A 1'.split()
+    )
+    assert (args.gpu, args.prototxt, args.weights, args.wait, args.comp, args.vis, args.num_dets) == (
+        [],
+        'd',
+        'n',
+        True,
+        True,
+        True,
+        5,
+    )
+    args = train_net.parse_args(
+        '--gpu 0 --solver s --iters 7 --weights w --cfg c --imdb i --rand --set A 1'.split()
+    )
     assert (args.solver, args.max_iters, args.weights, args.rand) == ('s', 7, 'w', True)
 
 
@@ -78,11 +94,14 @@ def test_each_stage_uses_what_an_earlier_one_made():
 @pytest.mark.parametrize('stage', alt_opt.STAGES, ids=lambda stage: stage.name)
 def test_a_stage_gets_its_settings_and_leaves_cfg_alone(stage):
     from fast_rcnn.config import cfg, cfg_values
+
     cfg.TRAIN.REAL_BATCH_SIZE = 16
     before = cfg_values()
-    section = {alt_opt.train_rpn: ('TRAIN', {'HAS_RPN': True, 'BBOX_REG': False, 'REAL_BATCH_SIZE': 8}),
-               alt_opt.train_fast_rcnn: ('TRAIN', {'HAS_RPN': False, 'REAL_BATCH_SIZE': 16}),
-               alt_opt.generate_proposals: ('TEST', {'RPN_POST_NMS_TOP_N': 2000})}
+    section = {
+        alt_opt.train_rpn: ('TRAIN', {'HAS_RPN': True, 'BBOX_REG': False, 'REAL_BATCH_SIZE': 8}),
+        alt_opt.train_fast_rcnn: ('TRAIN', {'HAS_RPN': False, 'REAL_BATCH_SIZE': 16}),
+        alt_opt.generate_proposals: ('TEST', {'RPN_POST_NMS_TOP_N': 2000}),
+    }
     name, wanted = section[stage.function]
     values = alt_opt.stage_cfg(stage)
     assert {key: values[name][key] for key in wanted} == wanted
@@ -136,15 +155,17 @@ def test_demo_takes_files_and_folders(tmp_path):
 
 def test_demo_draws_where_the_box_is():
     image = np.zeros((100, 100, 3), np.uint8)
-    drawn = demo.draw(image, [('dog', 0.9, (20., 40., 60., 80.))], ('__background__', 'dog'))
+    drawn = demo.draw(image, [('dog', 0.9, (20.0, 40.0, 60.0, 80.0))], ('__background__', 'dog'))
     assert not image.any()
     assert drawn[60, 20].any() and drawn[80, 40].any() and not drawn[60, 40].any() and not drawn[90, 90].any()
 
 
 def test_plot_takes_the_last_run(tmp_path):
     log = tmp_path / 'log.jsonl'
-    lines = [json.dumps({'iteration': i, 'lr': .1, 'smoothed_loss': float(i), 'loss_cls': 1.})
-             for i in (1, 2, 3, 1, 2)]
+    lines = [
+        json.dumps({'iteration': i, 'lr': 0.1, 'smoothed_loss': float(i), 'loss_cls': 1.0})
+        for i in (1, 2, 3, 1, 2)
+    ]
     log.write_text('\n'.join(lines) + '\n')
     records = plot_loss.last_run(str(log))
     assert [record['iteration'] for record in records] == [1, 2]
@@ -153,7 +174,7 @@ def test_plot_takes_the_last_run(tmp_path):
 
 
 def test_running_mean():
-    values = np.array([1., 2., 6., 3.])
+    values = np.array([1.0, 2.0, 6.0, 3.0])
     np.testing.assert_allclose(plot_loss.running_mean(values, 2), [1, 1.5, 4, 4.5])
 
 
@@ -177,8 +198,10 @@ def test_toy_boxes_lie_around_what_is_drawn(toy):
         image = cv2.imread(str(toy / 'Data' / 'DET' / path.parent.name / f'{path.stem}.JPEG'))
         root = ElementTree.parse(path).getroot()
         assert (int(root.find('size/height').text), int(root.find('size/width').text)) == image.shape[:2]
-        boxes = [[int(box.find(tag).text) for tag in ('xmin', 'ymin', 'xmax', 'ymax')]
-                 for box in root.iter('bndbox')]
+        boxes = [
+            [int(box.find(tag).text) for tag in ('xmin', 'ymin', 'xmax', 'ymax')]
+            for box in root.iter('bndbox')
+        ]
         assert boxes and {o.find('name').text for o in root.iter('object')} <= set(make_toy.CLASSES)
         for x1, y1, x2, y2 in boxes:
             assert 0 <= x1 < x2 < image.shape[1] and 0 <= y1 < y2 < image.shape[0]
@@ -187,8 +210,9 @@ def test_toy_boxes_lie_around_what_is_drawn(toy):
 
 
 def test_the_toy_has_no_faults(toy):
-    done = subprocess.run([sys.executable, ROOT / 'tools' / 'check_dataset.py', toy / 'toy.yml'],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools' / 'check_dataset.py', toy / 'toy.yml'], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -203,8 +227,9 @@ def checkout(tmp_path_factory):
     """A copy of the project with a small toy devkit: what runs in it touches nothing else."""
     folder = tmp_path_factory.mktemp('checkout')
     for part in ('tools', 'lib', 'models', 'caffe-fast-rcnn', 'experiments/scripts', 'experiments/cfgs'):
-        shutil.copytree(ROOT / part, folder / part,
-                        ignore=shutil.ignore_patterns('__pycache__', 'build', 'toy'))
+        shutil.copytree(
+            ROOT / part, folder / part, ignore=shutil.ignore_patterns('__pycache__', 'build', 'toy')
+        )
     (folder / 'experiments' / 'logs').mkdir()
     make_toy.write(str(folder / 'data' / 'toy'), train=4, val=2)
     return folder
@@ -213,23 +238,36 @@ def checkout(tmp_path_factory):
 def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
     """Runs experiments/scripts/<name>.sh with `words`; gives its exit status and all that it printed."""
     environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run([f'experiments/scripts/{name}.sh', *words], cwd=checkout, env=environment,
-                          text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=300)
+    done = subprocess.run(
+        [f'experiments/scripts/{name}.sh', *words],
+        cwd=checkout,
+        env=environment,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
     return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize('words, message', [
-    (['cpu', 'ResNet-10'], 'usage: '),
-    (['cpu', 'ResNet-11', 'pascal_voc'], "unknown net 'ResNet-11'.*ResNet-101"),
-    (['cpu', 'ResNet-10', 'pascalvoc'], 'unknown dataset pascalvoc; the nearest is pascal_voc'),
-    (['cpu', 'ResNet-10', 'nowhere/mine.yml'], 'nowhere/mine.yml: no such'),
-    (['cpu', 'ResNet-101', 'imagenet'], 'ResNet-101.caffemodel: no such file.*import_weights.py'),
-    (['gpu', 'ResNet-10', 'data/toy/toy.yml'], "wanted cpu, a GPU's number"),
-    (['99', 'ResNet-10', 'data/toy/toy.yml'], 'GPU 99 '),
-    (['0,1', 'ResNet-10', 'data/toy/toy.yml'], 'one worker.*--gpu 0,1'),
-    (['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'TRAIN.SCALE', '[200]'], 'nearest is TRAIN.SCALES'),
-])
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['cpu', 'ResNet-10'], 'usage: '),
+        (['cpu', 'ResNet-11', 'pascal_voc'], "unknown net 'ResNet-11'.*ResNet-101"),
+        (['cpu', 'ResNet-10', 'pascalvoc'], 'unknown dataset pascalvoc; the nearest is pascal_voc'),
+        (['cpu', 'ResNet-10', 'nowhere/mine.yml'], 'nowhere/mine.yml: no such'),
+        (['cpu', 'ResNet-101', 'imagenet'], 'ResNet-101.caffemodel: no such file.*import_weights.py'),
+        (['gpu', 'ResNet-10', 'data/toy/toy.yml'], "wanted cpu, a GPU's number"),
+        (['99', 'ResNet-10', 'data/toy/toy.yml'], 'GPU 99 '),
+        (['0,1', 'ResNet-10', 'data/toy/toy.yml'], 'one worker.*--gpu 0,1'),
+        (
+            ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'TRAIN.SCALE', '[200]'],
+            'nearest is TRAIN.SCALES',
+        ),
+    ],
+)
 def test_what_a_recipe_refuses(checkout, words, message):
     status, output = recipe(checkout, *words)
     assert status and re.search(message, output), output
@@ -246,8 +284,19 @@ def test_alternating_optimization(checkout):
     assert output.count('done before') == 3
     final = re.search('Final model: (.*)', output)[1]
     folder, models = os.path.dirname(final), 'models/toy/ResNet-10/faster_rcnn_alt_opt'
-    run_tool(checkout, 'demo.py', '--cpu', '--def', f'{models}/faster_rcnn_test.pt', '--net', final,
-             '--imdb', 'toy_val', '--out', f'{folder}/pictures')
+    run_tool(
+        checkout,
+        'demo.py',
+        '--cpu',
+        '--def',
+        f'{models}/faster_rcnn_test.pt',
+        '--net',
+        final,
+        '--imdb',
+        'toy_val',
+        '--out',
+        f'{folder}/pictures',
+    )
     assert len(list(Path(folder, 'pictures').glob('*.png'))) == 2
 
 
@@ -268,16 +317,28 @@ def test_given_proposals(checkout):
 
 
 def run_tool(checkout, name, *words):
-    done = subprocess.run([sys.executable, f'tools/{name}', *words], cwd=checkout, timeout=120, text=True,
-                          capture_output=True)
+    done = subprocess.run(
+        [sys.executable, f'tools/{name}', *words], cwd=checkout, timeout=120, text=True, capture_output=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 # ------------------------------------------------------------------------------------------------- the README
-MADE_LATER = ('output/', 'data/toy', 'data/imagenet_models', 'data/cache', 'data/selective_search_data',
-              'data/BCCD', 'data/VOCdevkit2007', 'data/VOCdevkit2012', 'data/ImageNet2015', 'data/datasets/', '.venv',
-              'models/mine')
+MADE_LATER = (
+    'output/',
+    'data/toy',
+    'data/imagenet_models',
+    'data/cache',
+    'data/selective_search_data',
+    'data/BCCD',
+    'data/VOCdevkit2007',
+    'data/VOCdevkit2012',
+    'data/ImageNet2015',
+    'data/datasets/',
+    '.venv',
+    'models/mine',
+)
 
 
 def test_every_path_in_the_readme_is_there():

@@ -1,4 +1,5 @@
 """The solver's loop on a tiny net: snapshots, the log, losses that are not finite, real batches."""
+
 import json
 import os
 
@@ -10,7 +11,7 @@ from layer_runs import entry, write_image
 from fast_rcnn.config import overrides
 from fast_rcnn.train import SolverWrapper, iter_size, train_net
 
-NET = '''
+NET = """
 layer { name: "data" type: "Python" top: "data" top: "rois" top: "labels" top: "bbox_targets"
   top: "bbox_inside_weights" top: "bbox_outside_weights"
   python_param { module: "roi_data_layer.layer" layer: "RoIDataLayer" param_str: "'num_classes': 3" } }
@@ -25,24 +26,37 @@ layer { name: "loss_cls" type: "SoftmaxWithLoss" bottom: "cls_score" bottom: "la
   propagate_down: true propagate_down: false loss_weight: 1 }
 layer { name: "loss_bbox" type: "SmoothL1Loss" bottom: "bbox_pred" bottom: "bbox_targets"
   bottom: "bbox_inside_weights" bottom: "bbox_outside_weights" top: "loss_bbox" loss_weight: 1 }
-'''
-SOLVER = '''train_net: "%s" base_lr: %s lr_policy: "step" stepsize: 2 gamma: 0.1 momentum: 0.9 average_loss: 2
-snapshot_prefix: "tiny" display: 1'''
-SETTINGS = {'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.SCALES': [40], 'TRAIN.BG_THRESH_LO': 0.0, 'TRAIN.BATCH_SIZE': 8,
-            'TRAIN.FG_FRACTION': 1.0}
+"""
+SOLVER = """train_net: "%s" base_lr: %s lr_policy: "step" stepsize: 2 gamma: 0.1 momentum: 0.9 average_loss: 2
+snapshot_prefix: "tiny" display: 1"""
+SETTINGS = {
+    'TRAIN.IMS_PER_BATCH': 1,
+    'TRAIN.SCALES': [40],
+    'TRAIN.BG_THRESH_LO': 0.0,
+    'TRAIN.BATCH_SIZE': 8,
+    'TRAIN.FG_FRACTION': 1.0,
+}
 
 
 @pytest.fixture
 def tiny(tmp_path):
     """(make solver file, roidb)"""
-    roidb = [entry(write_image(tmp_path / f'{i}.png', seed=i), [[10, 5, 20, 30]], [2],
-                   [([11 + i, 5, 20, 30], .9, 2), ([40, 0, 50, 9], 0, 0)]) for i in range(4)]
+    roidb = [
+        entry(
+            write_image(tmp_path / f'{i}.png', seed=i),
+            [[10, 5, 20, 30]],
+            [2],
+            [([11 + i, 5, 20, 30], 0.9, 2), ([40, 0, 50, 9], 0, 0)],
+        )
+        for i in range(4)
+    ]
     (tmp_path / 'net.prototxt').write_text(NET)
 
     def solver(base_lr=1e-6):
         path = tmp_path / 'solver.prototxt'
         path.write_text(SOLVER % (tmp_path / 'net.prototxt', base_lr))
         return str(path)
+
     with overrides(SETTINGS):
         yield solver, roidb
 
@@ -69,7 +83,7 @@ def test_snapshots_and_log(tiny, tmp_path):
         paths = train_net(solver(), roidb, out, max_iters=1)
     assert paths == [os.path.join(out, 'tiny_stage1_iter_1.caffemodel')]
     train_net(solver(), roidb, out, max_iters=1)
-    assert len(read_log(out)) == 1          # a run from the start begins the log anew
+    assert len(read_log(out)) == 1  # a run from the start begins the log anew
 
 
 def test_snapshot_predicts_plain_targets_and_training_goes_on(tiny, tmp_path):
@@ -93,8 +107,9 @@ def test_pretrained_weights_are_loaded(tiny, tmp_path):
         path = first.snapshot()
         caffe.set_random_seed(5)
         second = SolverWrapper(solver(), roidb, str(tmp_path), path)
-    np.testing.assert_array_equal(second.solver.net.params['bbox_pred'][0].data,
-                                  first.solver.net.params['bbox_pred'][0].data)
+    np.testing.assert_array_equal(
+        second.solver.net.params['bbox_pred'][0].data, first.solver.net.params['bbox_pred'][0].data
+    )
     with pytest.raises(FileNotFoundError, match='none.caffemodel'):
         SolverWrapper(solver(), roidb, str(tmp_path), str(tmp_path / 'none.caffemodel'))
 
@@ -110,7 +125,7 @@ def test_real_batch(tiny, tmp_path):
         wrapper.data_layer._get_next_minibatch_inds = lambda: drawn.append(1) or draw()
         wrapper.step()
         assert len(drawn) == 4 and wrapper.solver.iter == 1
-        assert wrapper.solver.net.blobs['labels'].shape[0] == 3          # 12 RoIs of 4 images
+        assert wrapper.solver.net.blobs['labels'].shape[0] == 3  # 12 RoIs of 4 images
 
 
 def test_loss_that_is_not_finite_names_iteration_and_image(tiny, tmp_path):
@@ -151,6 +166,7 @@ def kill_at(wrapper_class, iteration, monkeypatch):
         if self.solver.iter == iteration:
             raise Killed
         step(self)
+
     monkeypatch.setattr(wrapper_class, 'step', mortal)
 
 
@@ -169,15 +185,20 @@ def test_interrupted_training_ends_as_if_it_had_not_been(tiny, tmp_path, monkeyp
         with monkeypatch.context() as patch, pytest.raises(Killed):
             kill_at(SolverWrapper, 8, patch)
             train_from_seed(solver, roidb, out)
-        assert sorted(name for name in os.listdir(out) if 'resume' in name) == \
-            ['tiny_resume_iter_6.caffemodel', 'tiny_resume_iter_6.solverstate', 'tiny_resume_iter_6_0.npz']
-        caffe.set_random_seed(99)       # whatever the new process begins with
+        assert sorted(name for name in os.listdir(out) if 'resume' in name) == [
+            'tiny_resume_iter_6.caffemodel',
+            'tiny_resume_iter_6.solverstate',
+            'tiny_resume_iter_6_0.npz',
+        ]
+        caffe.set_random_seed(99)  # whatever the new process begins with
         resumed = train_from_seed(solver, roidb, out)
     for ours, theirs in zip(resumed, straight, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not [name for name in os.listdir(out) if 'resume' in name]
-    ours, theirs = ([(r['iteration'], r['loss_cls'], r['loss_bbox']) for r in read_log(folder)]
-                    for folder in (out, straight_out))
+    ours, theirs = (
+        [(r['iteration'], r['loss_cls'], r['loss_bbox']) for r in read_log(folder)]
+        for folder in (out, straight_out)
+    )
     assert ours == theirs
 
 

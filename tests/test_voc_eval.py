@@ -1,4 +1,5 @@
 """Average precision against a sum done by hand and against a plain loop."""
+
 import numpy as np
 import pytest
 
@@ -30,8 +31,9 @@ def plain_eval(det_images, det_boxes, scores, gt_images, gt_boxes, gt_difficult,
     if use_07_metric:
         return sum(max([p for r, p in points if r >= t], default=0) for t in np.arange(0, 1.1, 0.1)) / 11
     recalls = sorted({r for r, _ in points if r > 0})
-    return sum((r - before) * max(p for r2, p in points if r2 >= r)
-               for before, r in zip([0.0] + recalls, recalls))
+    return sum(
+        (r - before) * max(p for r2, p in points if r2 >= r) for before, r in zip([0.0] + recalls, recalls)
+    )
 
 
 def test_ap_by_hand():
@@ -39,7 +41,7 @@ def test_ap_by_hand():
     2/3."""
     gt_boxes = [[0, 0, 9, 9], [20, 0, 29, 9], [0, 0, 9, 9]]
     det_boxes = [[0, 0, 9, 9], [40, 0, 49, 9], [20, 0, 29, 9]]
-    rec, prec, ap = voc_eval([0, 0, 0], det_boxes, [.9, .8, .7], [0, 0, 1], gt_boxes, [False] * 3)
+    rec, prec, ap = voc_eval([0, 0, 0], det_boxes, [0.9, 0.8, 0.7], [0, 0, 1], gt_boxes, [False] * 3)
     np.testing.assert_allclose(rec, [1 / 3, 1 / 3, 2 / 3])
     np.testing.assert_allclose(prec, [1, 1 / 2, 2 / 3])
     assert ap == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 3)
@@ -48,13 +50,13 @@ def test_ap_by_hand():
 
 
 def test_a_second_detection_of_an_object_is_wrong():
-    prec = voc_eval([0, 0], [[0, 0, 9, 9]] * 2, [.9, .8], [0], [[0, 0, 9, 9]], [False])[1]
+    prec = voc_eval([0, 0], [[0, 0, 9, 9]] * 2, [0.9, 0.8], [0], [[0, 0, 9, 9]], [False])[1]
     np.testing.assert_allclose(prec, [1, 1 / 2])
 
 
 def test_a_difficult_object_counts_neither_way():
     boxes = [[0, 0, 9, 9], [20, 0, 29, 9]]
-    rec, prec, ap = voc_eval([0, 0], boxes, [.9, .8], [0, 0], boxes, [True, False])
+    rec, prec, ap = voc_eval([0, 0], boxes, [0.9, 0.8], [0, 0], boxes, [True, False])
     np.testing.assert_allclose(rec, [0, 1])
     np.testing.assert_allclose(prec, [0, 1])
     assert ap == 1

@@ -3,6 +3,7 @@
 Settings come in this order, the later over the earlier: the library's own, --cfg's file, the dataset's (`cfg`
 in its YAML file), --set.
 """
+
 import argparse
 import glob
 import logging
@@ -17,16 +18,26 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 FLAGS = {
-    'gpu': dict(dest='gpu', type=lambda text: parse_gpu(text), default=[0], metavar='N|cpu',
-                help='the GPU to compute on, or cpu (default 0)'),
+    'gpu': dict(
+        dest='gpu',
+        type=lambda text: parse_gpu(text),
+        default=[0],
+        metavar='N|cpu',
+        help='the GPU to compute on, or cpu (default 0)',
+    ),
     'def': dict(dest='prototxt', metavar='PROTOTXT', help='the net'),
     'net': dict(dest='weights', metavar='CAFFEMODEL', help='its weights'),
-    'weights': dict(dest='weights', metavar='CAFFEMODEL',
-                    help='initial weights; none: as the net fills them'),
+    'weights': dict(
+        dest='weights', metavar='CAFFEMODEL', help='initial weights; none: as the net fills them'
+    ),
     'imdb': dict(dest='imdb', metavar='NAME_SPLIT', help='the images, e.g. voc_2007_trainval'),
-    'cfg': dict(dest='cfg_file', metavar='YAML', help='settings that differ from the library\'s'),
-    'set': dict(dest='set_cfgs', nargs=argparse.REMAINDER, metavar='KEY VALUE',
-                help='single settings, e.g. TRAIN.SCALES [400]; the last flag of a command'),
+    'cfg': dict(dest='cfg_file', metavar='YAML', help="settings that differ from the library's"),
+    'set': dict(
+        dest='set_cfgs',
+        nargs=argparse.REMAINDER,
+        metavar='KEY VALUE',
+        help='single settings, e.g. TRAIN.SCALES [400]; the last flag of a command',
+    ),
 }
 
 
@@ -54,7 +65,8 @@ def parse_gpu(text):
         ids = [-1]
     if min(ids) < 0 or len(set(ids)) < len(ids):
         raise argparse.ArgumentTypeError(
-            f"wanted cpu, a GPU's number, or different numbers as 0,1; got {text!r}")
+            f"wanted cpu, a GPU's number, or different numbers as 0,1; got {text!r}"
+        )
     return ids
 
 
@@ -67,10 +79,11 @@ def load_cfg(args):
     """Settles cfg from --cfg, the dataset of --imdb, and --set; then the device. Wrong ones end the tool."""
     from datasets.factory import describe
     from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
+
     try:
         if args.cfg_file:
             cfg_from_file(args.cfg_file)
-        cfg_from_list(args.set_cfgs or [])    # already here: DATA_DIR says where datasets are registered
+        cfg_from_list(args.set_cfgs or [])  # already here: DATA_DIR says where datasets are registered
         dataset = dataset_of(args.imdb)
         if dataset:
             cfg.MODELS_DIR = os.path.join(cfg.ROOT_DIR, 'models', dataset)
@@ -90,6 +103,7 @@ def message(error):
 def dataset_of(imdb):
     """The dataset, as recipes and models/ call it, that an imdb belongs to; None where it has no name."""
     from datasets.factory import registered
+
     if re.match(r'voc_\d{4}_', imdb):
         return 'pascal_voc'
     if re.match(r'imagenet_\d{4}_', imdb):
@@ -100,6 +114,7 @@ def dataset_of(imdb):
 def merge(description):
     """Sets what a dataset's YAML file says under `cfg`."""
     from fast_rcnn.config import cfg_from_list
+
     try:
         cfg_from_list([word for pair in _pairs(description.cfg) for word in pair])
     except (KeyError, TypeError, ValueError) as e:
@@ -118,6 +133,7 @@ def use_device(gpu):
     """Engine and library compute on the first of `gpu`, or on the CPU where there is none."""
     import caffe
     from fast_rcnn.config import cfg
+
     if gpu:
         caffe.set_device(gpu[0])
         caffe.set_mode_gpu()
@@ -130,13 +146,15 @@ def use_device(gpu):
 def one_gpu(gpu, tool):
     """Refuses several GPUs where one worker does all the work."""
     if len(gpu) > 1:
-        sys.exit(f'{tool} computes with one worker; got --gpu {",".join(map(str, gpu))}. '
-                 f'Give one number, or cpu.')
+        sys.exit(
+            f'{tool} computes with one worker; got --gpu {",".join(map(str, gpu))}. Give one number, or cpu.'
+        )
 
 
 def seed(number):
     """Seeds numpy's generator (what is drawn) and the engine's (what fillers and Dropout draw)."""
     import caffe
+
     np.random.seed(number)
     caffe.set_random_seed(number)
 
@@ -151,6 +169,7 @@ def require(path, flag):
 def get_imdb(name):
     """The imdb of that name; one that is not there, or whose files are not, ends the tool."""
     from datasets import factory
+
     try:
         return factory.get_imdb(name)
     except (KeyError, OSError, ValueError) as e:
@@ -160,6 +179,7 @@ def get_imdb(name):
 def load_net(args):
     """The net of --def and --net for testing, named after its weights' file."""
     import caffe
+
     try:
         net = caffe.Net(require(args.prototxt, '--def'), require(args.weights, '--net'), caffe.TEST)
     except ValueError as e:
@@ -184,7 +204,9 @@ def newest_proposals(output_dir):
     """The proposal file last written for an imdb with that output folder."""
     found = sorted(glob.glob(proposal_file(glob.escape(output_dir), '*')), key=os.path.getmtime)
     if not found:
-        sys.exit(f'{output_dir} holds no proposals (*_rpn_proposals.npz): run tools/rpn_generate.py for this '
-                 f'imdb with the same --cfg, or give --rpn_file')
+        sys.exit(
+            f'{output_dir} holds no proposals (*_rpn_proposals.npz): run tools/rpn_generate.py for this '
+            f'imdb with the same --cfg, or give --rpn_file'
+        )
     log.info('proposals: %s%s', found[-1], f' (the newest of {len(found)})' if len(found) > 1 else '')
     return found[-1]

@@ -1,4 +1,5 @@
 """What a tool imports before engine and library: puts both on the path."""
+
 import os
 import sys
 

@@ -4,6 +4,7 @@ A step is a function `function(job)` that writes one file and returns its path. 
 `File` among them names a file that the step reads, and counts by what is in it. A step is skipped when the
 manifest has it as done with the same job and its file is still the one that it wrote.
 """
+
 import faulthandler
 import hashlib
 import json
@@ -54,8 +55,17 @@ class Manifest:
         self._write({step: entry for step, entry in self.done.items() if step != name})
         start = time.time()
         result = run_in_child(name, function, job, f'{os.path.splitext(self.path)[0]}_{name}.log')
-        self._write({**self.done, name: {'result': result, 'file': _stamp(result), 'settings': settings,
-                                         'seconds': round(time.time() - start, 1)}})
+        self._write(
+            {
+                **self.done,
+                name: {
+                    'result': result,
+                    'file': _stamp(result),
+                    'settings': settings,
+                    'seconds': round(time.time() - start, 1),
+                },
+            }
+        )
         return result
 
     def _changed(self, name, settings):
@@ -64,7 +74,7 @@ class Manifest:
             return []
         entry = self.done[name]
         if _stamp(entry['result']) != entry['file']:
-            return [f"{entry['result']} (missing or rewritten)"]
+            return [f'{entry["result"]} (missing or rewritten)']
         return _differences(entry['settings'], settings) or None
 
     def _write(self, done):
@@ -95,8 +105,10 @@ def run_in_child(name, function, job, log_path):
         _end(child)
         ours.close()
     if error:
-        raise StageError(f'{name} failed after {time.time() - start:.0f} s: {error}\n'
-                         f'Its log: {log_path}\nThe same command goes on from {name}.')
+        raise StageError(
+            f'{name} failed after {time.time() - start:.0f} s: {error}\n'
+            f'Its log: {log_path}\nThe same command goes on from {name}.'
+        )
     return result
 
 
@@ -136,11 +148,15 @@ def _child(theirs, function, job, log_path):
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with open(log_path, 'w') as log_file:
         faulthandler.enable(log_file)
-        logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S',
-                            handlers=[logging.StreamHandler(), logging.StreamHandler(log_file)])
+        logging.basicConfig(
+            level=logging.INFO,
+            format='%(asctime)s %(message)s',
+            datefmt='%H:%M:%S',
+            handlers=[logging.StreamHandler(), logging.StreamHandler(log_file)],
+        )
         try:
             report = function(job), None
-        except Exception as e:    # whatever it is, the parent is told and raises
+        except Exception as e:  # whatever it is, the parent is told and raises
             log.error('%s', traceback.format_exc())
             report = None, f'{type(e).__name__}: {e}'
         theirs.send(report)
@@ -166,8 +182,11 @@ def _flat(job, prefix=''):
 
 def _differences(old, new):
     """The names whose values differ, with old and new value."""
-    return [f'{key} ({_change(old.get(key), new.get(key))})'
-            for key in sorted(set(old) | set(new)) if old.get(key) != new.get(key)]
+    return [
+        f'{key} ({_change(old.get(key), new.get(key))})'
+        for key in sorted(set(old) | set(new))
+        if old.get(key) != new.get(key)
+    ]
 
 
 def _change(old, new):
@@ -180,7 +199,7 @@ def _change(old, new):
 
 def _short(value, most=40):
     text = str(value)
-    return text if len(text) <= most else text[:most - 3] + '...'
+    return text if len(text) <= most else text[: most - 3] + '...'
 
 
 def _stamp(path):
@@ -200,5 +219,6 @@ def _parse(path, text):
     try:
         return json.loads(text)
     except json.JSONDecodeError as e:
-        raise StageError(f'{path} is not the JSON that this command writes ({e}); '
-                         f'remove it to start over') from e
+        raise StageError(
+            f'{path} is not the JSON that this command writes ({e}); remove it to start over'
+        ) from e

@@ -6,6 +6,7 @@
 
 Exit status 1 if a problem would stop training (unreadable file, unknown class), 0 otherwise.
 """
+
 import argparse
 import difflib
 import logging
@@ -18,8 +19,11 @@ from datasets.factory import imdbs_of
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-    parser.add_argument('dataset', metavar='DATASET',
-                        help='a .yml file, a registered name, pascal_voc, imagenet, or the name of an imdb')
+    parser.add_argument(
+        'dataset',
+        metavar='DATASET',
+        help='a .yml file, a registered name, pascal_voc, imagenet, or the name of an imdb',
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     try:
@@ -43,15 +47,19 @@ def report(imdbs, survey):
     classes = imdbs[0].classes[1:]
     print(', '.join(f'{imdb.name} {imdb.num_images}' for imdb in imdbs) + ' images')
     print(f'{survey.images} different images with annotations, {survey.empty} of them without objects')
-    print(f'{sum(survey.objects.values())} objects, {survey.difficult} of them difficult; pixels count from '
-          f'{imdbs[0].base}')
+    print(
+        f'{sum(survey.objects.values())} objects, {survey.difficult} of them difficult; pixels count from '
+        f'{imdbs[0].base}'
+    )
     found = {imdbs[0].class_index(name): count for name, count in survey.objects.items()}
     counts = [f'{imdbs[0].class_names[i]} {found[i]}' for i in sorted(found.keys() - {None})]
     print(f'{len(classes)} classes; with objects: {", ".join(counts) or "none"}')
     for name, count in survey.objects.items():
         more = [n for n in nearest_names(name, survey.objects) if survey.objects[n] > 50 * count]
         if more:
-            print(f'class {name!r} occurs {count} times: is it {more[0]!r} ({survey.objects[more[0]]} times), misspelt?')
+            print(
+                f'class {name!r} occurs {count} times: is it {more[0]!r} ({survey.objects[more[0]]} times), misspelt?'
+            )
     print(f'problems: {len(survey.problems)}, of them stop training: {survey.stops}')
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Detect objects in any pictures and write them out with boxes, names and scores."""
+
 import collections
 import glob
 import logging
@@ -24,6 +25,7 @@ def main():
     from fast_rcnn.config import cfg
     from fast_rcnn.test import check_classes
     from utils.blob import read_image
+
     cfg.TEST.HAS_RPN = True
     data = _command.get_imdb(args.imdb)
     net = _command.load_net(args)
@@ -45,11 +47,13 @@ def parse_args(argv=None):
     parser = _command.parser(__doc__, 'gpu', 'def', 'net', 'imdb', 'cfg', required=('def', 'net', 'imdb'))
     parser.add_argument('images', nargs='*', help='pictures, or folders of them; none: the first of --imdb')
     parser.add_argument('--cpu', action='store_true', help='the same as --gpu cpu')
-    parser.add_argument('--out', default='output/demo', metavar='FOLDER',
-                        help='where to write (default output/demo)')
+    parser.add_argument(
+        '--out', default='output/demo', metavar='FOLDER', help='where to write (default output/demo)'
+    )
     parser.add_argument('--thresh', type=float, default=0.5, help='least score shown (default 0.5)')
-    parser.add_argument('--most', type=int, default=12, metavar='N',
-                        help='pictures taken from --imdb (default 12)')
+    parser.add_argument(
+        '--most', type=int, default=12, metavar='N', help='pictures taken from --imdb (default 12)'
+    )
     _command.add(parser, 'set')
     return parser.parse_args(argv)
 
@@ -80,9 +84,13 @@ def targets(paths, folder):
 def detect(net, image, classes, thresh):
     """[(class name, score, (x1, y1, x2, y2))] of an (H, W, 3) BGR image, best first."""
     from fast_rcnn.test import detections, im_detect
+
     by_class = detections(*im_detect(net, image), 0, thresh)
-    found = [(name, float(row[4]), tuple(row[:4]))
-             for name, rows in zip(classes, by_class, strict=True) for row in rows]
+    found = [
+        (name, float(row[4]), tuple(row[:4]))
+        for name, rows in zip(classes, by_class, strict=True)
+        for row in rows
+    ]
     return sorted(found, key=lambda one: -one[1])
 
 
@@ -96,8 +104,16 @@ def draw(image, found, classes):
         cv2.rectangle(image, (x1, y1), (x2, y2), colour, max(int(2 * size), 1))
         place = x1, max(y1 - 3, int(22 * size))
         for shade, width in ((0, 3), (255, 1)):
-            cv2.putText(image, f'{name} {score:.2f}', place, cv2.FONT_HERSHEY_SIMPLEX, size, [shade] * 3,
-                        width, cv2.LINE_AA)
+            cv2.putText(
+                image,
+                f'{name} {score:.2f}',
+                place,
+                cv2.FONT_HERSHEY_SIMPLEX,
+                size,
+                [shade] * 3,
+                width,
+                cv2.LINE_AA,
+            )
     return image
 
 

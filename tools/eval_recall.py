@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Recall of proposals: the share of objects that some proposal meets, by IoU threshold, and its average."""
+
 import _command
 
 
@@ -8,22 +9,30 @@ def main():
     _command.start_log()
     _command.load_cfg(args)
     from fast_rcnn.config import get_output_dir
+
     data = _command.get_imdb(args.imdb)
     data.set_proposal_method(args.method)
     if args.method == 'rpn':
         data.config['rpn_file'] = args.rpn_file or _command.newest_proposals(get_output_dir(data))
     result = data.evaluate_recall()
-    print(f"Average recall {result['ar']:.3f}")
+    print(f'Average recall {result["ar"]:.3f}')
     for threshold, recall in zip(result['thresholds'], result['recalls']):
         print(f'Recall@{threshold:.2f} {recall:.3f}')
 
 
 def parse_args(argv=None):
     parser = _command.parser(__doc__, 'imdb', 'cfg', required=('imdb',), gpu=[])
-    parser.add_argument('--method', default='selective_search', help='where the proposals come from: rpn, '
-                        'selective_search, ... (default selective_search)')
-    parser.add_argument('--rpn-file', '--rpn_file', metavar='FILE',
-                        help='proposals of an RPN; by default those that rpn_generate.py wrote last')
+    parser.add_argument(
+        '--method',
+        default='selective_search',
+        help='where the proposals come from: rpn, selective_search, ... (default selective_search)',
+    )
+    parser.add_argument(
+        '--rpn-file',
+        '--rpn_file',
+        metavar='FILE',
+        help='proposals of an RPN; by default those that rpn_generate.py wrote last',
+    )
     _command.add(parser, 'set')
     return parser.parse_args(argv)
 

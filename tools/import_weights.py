@@ -8,12 +8,12 @@ padding differs: it stands for a pixel that is off by 0.006 to 0.016 standard de
 Measured with random weights, at 160x192: ResNet-50's conv1 is off by 0.3 % of its largest value in the two
 outermost rows and columns, and equal inside; res4f is off by 0.03 %.
 """
+
 import argparse
 import os
 import pickle
 import sys
 
-import _init_paths
 import numpy as np
 import torch
 from generate import BACKBONES
@@ -21,7 +21,7 @@ from generate import BACKBONES
 from caffe.netparam import write_weights
 from fast_rcnn.config import cfg
 
-MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])        # torchvision's, RGB
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # torchvision's, RGB
 WANTED = "wanted torchvision's ResNet-50, ResNet-101 or VGG16"
 RESNETS = {(3, 4, 6, 3): 'ResNet-50-torchvision', (3, 4, 23, 3): 'ResNet-101-torchvision'}
 VGG16 = [f'conv{stage}_{i + 1}' for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(count)]
@@ -30,8 +30,9 @@ VGG16 = [f'conv{stage}_{i + 1}' for stage, count in enumerate((2, 2, 3, 3, 3), 1
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', metavar='PTH', help='the state_dict, as torchvision publishes it')
-    parser.add_argument('target', metavar='CAFFEMODEL', nargs='?',
-                        help='default: data/imagenet_models/NET.caffemodel')
+    parser.add_argument(
+        'target', metavar='CAFFEMODEL', nargs='?', help='default: data/imagenet_models/NET.caffemodel'
+    )
     args = parser.parse_args()
     try:
         net, rows = convert(read_state(args.source), cfg.PIXEL_MEANS.ravel())
@@ -42,9 +43,11 @@ def main():
     write_weights(target, rows, net)
     print(f'{target}: {len(rows)} layers for the net {net}')
     if net != 'VGG16':
-        print("torchvision's strides are in the 3x3 convolutions, so the prototxts of "
-              f"{net.removesuffix('-torchvision')} do not fit.\n"
-              f'Those that do: python models/generate.py NAME {net} --num_classes K')
+        print(
+            "torchvision's strides are in the 3x3 convolutions, so the prototxts of "
+            f'{net.removesuffix("-torchvision")} do not fit.\n'
+            f'Those that do: python models/generate.py NAME {net} --num_classes K'
+        )
 
 
 def read_state(path):
@@ -56,8 +59,11 @@ def read_state(path):
         raise ValueError(f'cannot be read as a state_dict: {str(error).splitlines()[0]}') from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError('wanted a state_dict, a mapping of names to tensors')
-    return {name: value.float().numpy() for name, value in state.items()
-            if not name.endswith('num_batches_tracked')}
+    return {
+        name: value.float().numpy()
+        for name, value in state.items()
+        if not name.endswith('num_batches_tracked')
+    }
 
 
 def convert(state, pixel_means):
@@ -85,16 +91,22 @@ def fold_input(weight, pixel_means):
 
 
 def _resnet(state, pixel_means):
-    blocks = tuple(len({name.split('.')[1] for name in state if name.startswith(f'layer{i}.')})
-                   for i in (1, 2, 3, 4))
+    blocks = tuple(
+        len({name.split('.')[1] for name in state if name.startswith(f'layer{i}.')}) for i in (1, 2, 3, 4)
+    )
     if blocks not in RESNETS or state['layer1.0.conv2.weight'].shape != (64, 64, 3, 3):
-        raise ValueError(f'{WANTED}; layers 1 to 4 of this have {blocks} blocks'
-                         + (', of another width' if blocks in RESNETS else ''))
+        raise ValueError(
+            f'{WANTED}; layers 1 to 4 of this have {blocks} blocks'
+            + (', of another width' if blocks in RESNETS else '')
+        )
     net = RESNETS[blocks]
     conv1, shift = fold_input(state.pop('conv1.weight'), pixel_means)
     (mean, *norm), scale = _norm(state, 'bn1')
-    rows = [('conv1', 'Convolution', [conv1]), ('bn_conv1', 'BatchNorm', [mean - shift, *norm]),
-            ('scale_conv1', 'Scale', scale)]
+    rows = [
+        ('conv1', 'Convolution', [conv1]),
+        ('bn_conv1', 'BatchNorm', [mean - shift, *norm]),
+        ('scale_conv1', 'Scale', scale),
+    ]
     for stage in (2, 3, 4, 5):
         for i, block in enumerate(BACKBONES[net].block_names(stage)):
             source = f'layer{stage - 1}.{i}.'
@@ -109,8 +121,11 @@ def _unit(state, conv, norm, name):
     """The rows of a convolution without bias, its BatchNorm and its Scale."""
     stats, scale = _norm(state, norm)
     suffix = name.removeprefix('res')
-    return [(name, 'Convolution', [state.pop(conv + '.weight')]), ('bn' + suffix, 'BatchNorm', stats),
-            ('scale' + suffix, 'Scale', scale)]
+    return [
+        (name, 'Convolution', [state.pop(conv + '.weight')]),
+        ('bn' + suffix, 'BatchNorm', stats),
+        ('scale' + suffix, 'Scale', scale),
+    ]
 
 
 def _norm(state, name):
@@ -124,17 +139,22 @@ def _pair(state, name):
 
 
 def _vgg16(state, pixel_means):
-    convs = sorted(int(name.split('.')[1]) for name in state
-                   if name.startswith('features.') and name.endswith('.weight'))
+    convs = sorted(
+        int(name.split('.')[1]) for name in state if name.startswith('features.') and name.endswith('.weight')
+    )
     if len(convs) != len(VGG16) or 'features.1.weight' in state:
-        raise ValueError(f'{WANTED}; this is a VGG with {len(convs)} layers in features'
-                         + (', BatchNorm among them' if 'features.1.weight' in state else ''))
+        raise ValueError(
+            f'{WANTED}; this is a VGG with {len(convs)} layers in features'
+            + (', BatchNorm among them' if 'features.1.weight' in state else '')
+        )
     rows = [(name, 'Convolution', _pair(state, f'features.{i}')) for name, i in zip(VGG16, convs)]
     weight, bias = rows[0][2]
     weight, shift = fold_input(weight, pixel_means)
     rows[0][2][:] = weight, bias + shift
-    return 'VGG16', rows + [(name, 'InnerProduct', _pair(state, f'classifier.{i}'))
-                            for name, i in (('fc6', 0), ('fc7', 3), ('fc8', 6))]
+    return 'VGG16', rows + [
+        (name, 'InnerProduct', _pair(state, f'classifier.{i}'))
+        for name, i in (('fc6', 0), ('fc7', 3), ('fc8', 6))
+    ]
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Plot the losses of training runs from the JSON lines beside their snapshots."""
+
 import argparse
 import json
 import os
@@ -8,13 +9,14 @@ import matplotlib
 import numpy as np
 
 matplotlib.use('Agg')
-import matplotlib.pyplot as plt    # noqa: E402  (after the choice of a backend that needs no screen)
+import matplotlib.pyplot as plt  # noqa: E402  (after the choice of a backend that needs no screen)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('logs', nargs='+', metavar='JSONL',
-                        help='e.g. output/faster_rcnn_alt_opt/toy_train/*_log.jsonl')
+    parser.add_argument(
+        'logs', nargs='+', metavar='JSONL', help='e.g. output/faster_rcnn_alt_opt/toy_train/*_log.jsonl'
+    )
     parser.add_argument('--out', default='losses.png', help='the picture to write (default losses.png)')
     args = parser.parse_args()
     plot([(os.path.basename(path), last_run(path)) for path in args.logs], args.out)
@@ -26,7 +28,7 @@ def last_run(path):
     with open(path) as f:
         records = [json.loads(line) for line in f]
     starts = [i for i in range(1, len(records)) if records[i]['iteration'] <= records[i - 1]['iteration']]
-    records = records[starts[-1] if starts else 0:]
+    records = records[starts[-1] if starts else 0 :]
     if not records:
         raise ValueError(f'{path}: no iteration in it')
     return records

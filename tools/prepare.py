@@ -3,6 +3,7 @@
 
 Registers the dataset, writes the nets that are missing, finds the initial weights.
 """
+
 import argparse
 import os
 import shlex
@@ -12,8 +13,10 @@ import _command
 from _init_paths import ROOT
 
 # Iterations of the published schedules: alternating optimization (four stages), end to end, Fast R-CNN
-PUBLISHED = {'imagenet': ((320000,) * 4, 320000, 320000),
-             'pascal_voc': ((80000, 40000, 80000, 40000), 70000, 40000)}
+PUBLISHED = {
+    'imagenet': ((320000,) * 4, 320000, 320000),
+    'pascal_voc': ((80000, 40000, 80000, 40000), 70000, 40000),
+}
 # An own dataset that names no anchors gets those for objects of 32 to 512 pixels: it may have small ones
 OWN_ANCHORS = {'scales': [2, 4, 8, 16, 32], 'ratios': [0.5, 1, 2]}
 METHODS = ('faster_rcnn_alt_opt', 'faster_rcnn_end2end', 'fast_rcnn')
@@ -38,16 +41,22 @@ def prepare(net, dataset, method):
     """{shell variable: value} of a recipe."""
     from datasets.factory import describe, is_path, register
     from generate import BACKBONES, generate
+
     data = register(dataset) if is_path(dataset) else describe(dataset)
     own = data.name not in PUBLISHED
     iters = four_iterations(data.max_iters, len(data.splits[data.train])) if own else None
     anchors = data.anchors or (OWN_ANCHORS if own else None)
     generate(data.name, net, data.num_classes, anchors=anchors, max_iters=iters)
     cfg = cfg_file(data.name, method)
-    return {'MODELS': os.path.join('models', data.name, net, method), 'CFG': cfg, 'STAGES': stages(cfg),
-            'TRAIN_IMDB': data.train_imdb, 'TEST_IMDB': data.test_imdb,
-            'MAX_ITERS': ' '.join(map(str, iterations(data.name, iters)[METHODS.index(method)])),
-            'WEIGHTS': '' if getattr(BACKBONES[net], 'scratch', False) else initial_weights(net)}
+    return {
+        'MODELS': os.path.join('models', data.name, net, method),
+        'CFG': cfg,
+        'STAGES': stages(cfg),
+        'TRAIN_IMDB': data.train_imdb,
+        'TEST_IMDB': data.test_imdb,
+        'MAX_ITERS': ' '.join(map(str, iterations(data.name, iters)[METHODS.index(method)])),
+        'WEIGHTS': '' if getattr(BACKBONES[net], 'scratch', False) else initial_weights(net),
+    }
 
 
 def cfg_file(dataset, method):
@@ -61,6 +70,7 @@ def cfg_file(dataset, method):
 def stages(cfg):
     """1 where the settings test a Fast R-CNN net on another's proposals: it needs no second round; else 2."""
     import yaml
+
     with open(os.path.join(ROOT, cfg)) as f:
         return 2 if yaml.safe_load(f)['TEST']['HAS_RPN'] else 1
 
@@ -78,8 +88,9 @@ def four_iterations(given, images):
 
 def iterations(dataset, four):
     """Iterations by method, each a tuple; `four` of the dataset's stages or None: the published schedule."""
-    alt_opt, end2end, fast_rcnn = (four, max(four), four[1]) if four else \
-        PUBLISHED.get(dataset, PUBLISHED['pascal_voc'])
+    alt_opt, end2end, fast_rcnn = (
+        (four, max(four), four[1]) if four else PUBLISHED.get(dataset, PUBLISHED['pascal_voc'])
+    )
     return alt_opt, (end2end,), (fast_rcnn,)
 
 
@@ -89,9 +100,11 @@ def initial_weights(net):
     for name in names:
         if os.path.exists(os.path.join(ROOT, name)):
             return name
-    raise FileNotFoundError(f"{' or '.join(names)}: no such file. {net} starts from weights trained on "
-                            f"ImageNet: put its public .caffemodel there, or make one of torchvision's "
-                            f'weights with tools/import_weights.py. ResNet-10 needs none')
+    raise FileNotFoundError(
+        f'{" or ".join(names)}: no such file. {net} starts from weights trained on '
+        f"ImageNet: put its public .caffemodel there, or make one of torchvision's "
+        f'weights with tools/import_weights.py. ResNet-10 needs none'
+    )
 
 
 if __name__ == '__main__':

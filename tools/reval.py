@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Evaluate detections again that test_net.py wrote."""
+
 import os
 
 import _command
@@ -12,6 +13,7 @@ def main():
     from fast_rcnn.config import cfg
     from fast_rcnn.test import apply_nms
     from utils.proposals import load_detections
+
     data = _command.get_imdb(args.imdb)
     data.competition_mode(args.comp)
     paths = [os.path.join(args.output_dir, name) for name in ('detections.npz', 'detections.pkl')]

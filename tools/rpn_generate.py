@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Write an RPN's proposals for the images of an imdb."""
+
 import _command
 
 
@@ -12,6 +13,7 @@ def main():
     from fast_rcnn.config import get_output_dir
     from rpn.generate import imdb_proposals
     from utils.proposals import save_proposals
+
     _command.seed(cfg.RNG_SEED)
     data, net = _command.get_imdb(args.imdb), _command.load_net(args)
     boxes, scores = imdb_proposals(net, data)

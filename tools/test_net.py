@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Test a detector on an imdb: mean average precision."""
+
 import _command
 
 
@@ -10,6 +11,7 @@ def main():
     cfg = _command.load_cfg(args)
     from fast_rcnn.config import get_output_dir
     from fast_rcnn.test import test_net
+
     data = _command.get_imdb(args.imdb)
     data.competition_mode(args.comp)
     if args.rpn_file:
@@ -25,13 +27,20 @@ def main():
 
 def parse_args(argv=None):
     parser = _command.parser(__doc__, 'gpu', 'def', 'net', 'imdb', 'cfg', required=('def', 'net', 'imdb'))
-    parser.add_argument('--wait', action='store_true', help='wait until the weights\' file is there')
-    parser.add_argument('--comp', action='store_true',
-                        help='competition mode: write the result files that a server wants, score nothing')
+    parser.add_argument('--wait', action='store_true', help="wait until the weights' file is there")
+    parser.add_argument(
+        '--comp',
+        action='store_true',
+        help='competition mode: write the result files that a server wants, score nothing',
+    )
     parser.add_argument('--num_dets', type=int, default=100, metavar='N', help='detections per image at most')
     parser.add_argument('--vis', action='store_true', help='show the detections of each image in a window')
-    parser.add_argument('--rpn_file', metavar='FILE', help='proposals to test on, for a net without an RPN; '
-                        'by default (TEST.PROPOSAL_METHOD rpn) those that rpn_generate.py wrote last')
+    parser.add_argument(
+        '--rpn_file',
+        metavar='FILE',
+        help='proposals to test on, for a net without an RPN; '
+        'by default (TEST.PROPOSAL_METHOD rpn) those that rpn_generate.py wrote last',
+    )
     _command.add(parser, 'set')
     return parser.parse_args(argv)
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Train one net: Fast R-CNN on given proposals, or Faster R-CNN end to end."""
+
 import sys
 
 import _command
@@ -14,10 +15,15 @@ def main():
         _command.seed(cfg.RNG_SEED)
     from fast_rcnn.config import get_output_dir
     from fast_rcnn.train import train_net
+
     data, roidb = training_data(args.imdb)
-    paths = train_net(_command.require(args.solver, '--solver'), roidb, get_output_dir(data),
-                      pretrained_model=args.weights and _command.require(args.weights, '--weights'),
-                      max_iters=args.max_iters)
+    paths = train_net(
+        _command.require(args.solver, '--solver'),
+        roidb,
+        get_output_dir(data),
+        pretrained_model=args.weights and _command.require(args.weights, '--weights'),
+        max_iters=args.max_iters,
+    )
     print(f'Final model: {paths[-1]}')
 
 
@@ -26,6 +32,7 @@ def training_data(names):
     from datasets.imdb import imdb
     from fast_rcnn.config import cfg
     from fast_rcnn.train import get_training_roidb
+
     sets = [_command.get_imdb(name) for name in names.split('+')]
     if len({tuple(one.classes) for one in sets}) > 1:
         sys.exit(f'--imdb {names}: these have different classes')

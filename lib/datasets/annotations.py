@@ -3,6 +3,7 @@
 N images, B objects of all images together, in the images' order. Coordinates are as written in the file
 until clean_boxes has made them 0-based pixels.
 """
+
 import difflib
 import hashlib
 import logging
@@ -27,6 +28,7 @@ CACHE_FROM = 4000
 
 class Annotation(NamedTuple):
     """One file: n names, boxes (n, 4) float32 xmin ymin xmax ymax, difficult (n,), size (w, h) or None."""
+
     names: list
     boxes: np.ndarray
     difficult: np.ndarray
@@ -39,6 +41,7 @@ NO_OBJECTS = Annotation([], np.zeros((0, 4), np.float32), np.zeros(0, bool), Non
 class Annotations(NamedTuple):
     """N files: counts (N,) objects of each, sizes (N, 2) width and height of the images themselves (0: not
     asked for), boxes (B, 4) float32, difficult (B,) bool, names (B,) indices into vocabulary (V,)."""
+
     counts: np.ndarray
     sizes: np.ndarray
     boxes: np.ndarray
@@ -82,16 +85,18 @@ def read_xml(path):
     try:
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError:
-        raise FileNotFoundError(f'{path}: no such annotation file (an image without objects has one without '
-                                f'<object>)') from None
+        raise FileNotFoundError(
+            f'{path}: no such annotation file (an image without objects has one without <object>)'
+        ) from None
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f'{path}: not well-formed XML ({error})') from None
     objects = root.findall('object')
     names = [_name(path, i, item) for i, item in enumerate(objects, 1)]
     boxes = [_box(path, i, item) for i, item in enumerate(objects, 1)]
     difficult = [(item.findtext('difficult') or '').strip() == '1' for item in objects]
-    return Annotation(names, np.array(boxes, np.float32).reshape(-1, 4), np.array(difficult, bool),
-                      _size(root))
+    return Annotation(
+        names, np.array(boxes, np.float32).reshape(-1, 4), np.array(difficult, bool), _size(root)
+    )
 
 
 def _name(path, number, item):
@@ -110,8 +115,10 @@ def _box(path, number, item):
         box = [np.nan]
     if not np.isfinite(box).all():
         got = ', '.join(f'{corner} {word}' for corner, word in zip(CORNERS, words))
-        raise ValueError(f'{path}: object {number} ({_name(path, number, item)}): wanted a <bndbox> of four '
-                         f'numbers, got {got}')
+        raise ValueError(
+            f'{path}: object {number} ({_name(path, number, item)}): wanted a <bndbox> of four '
+            f'numbers, got {got}'
+        )
     return box
 
 
@@ -174,11 +181,14 @@ def _collect(files, name, tolerant):
     index = {}
     names = [index.setdefault(word, len(index)) for annotation, _ in found for word in annotation.names]
     parts = [annotation for annotation, _ in found] + [NO_OBJECTS]
-    return Annotations(counts=np.array([len(annotation.names) for annotation, _ in found], np.int64),
-                       sizes=np.array([size for _, size in found], np.int64).reshape(-1, 2),
-                       boxes=np.concatenate([part.boxes for part in parts]),
-                       difficult=np.concatenate([part.difficult for part in parts]),
-                       names=np.array(names, np.int64), vocabulary=np.array(list(index), np.str_))
+    return Annotations(
+        counts=np.array([len(annotation.names) for annotation, _ in found], np.int64),
+        sizes=np.array([size for _, size in found], np.int64).reshape(-1, 2),
+        boxes=np.concatenate([part.boxes for part in parts]),
+        difficult=np.concatenate([part.difficult for part in parts]),
+        names=np.array(names, np.int64),
+        vocabulary=np.array(list(index), np.str_),
+    )
 
 
 def _read(xml_path, image_path, tolerant):

@@ -1,4 +1,5 @@
 """What is wrong with a dataset: every problem of its images and annotations, by file, object and rule."""
+
 from collections import Counter
 from typing import NamedTuple
 
@@ -9,13 +10,18 @@ from utils.blob import read_image
 from utils.progress import progress
 
 # What becomes of a box that breaks a rule of annotations.clean_boxes
-TREATMENT = {'inverted': 'corners are swapped back', 'clipped': "is cut at the image's edge",
-             'outside': 'is dropped', 'zero area': 'is dropped'}
+TREATMENT = {
+    'inverted': 'corners are swapped back',
+    'clipped': "is cut at the image's edge",
+    'outside': 'is dropped',
+    'zero area': 'is dropped',
+}
 EXIF_ORIENTATION = 0x0112
 
 
 class Problem(NamedTuple):
     """stops: training or testing on the dataset would end with an error."""
+
     path: str
     text: str
     stops: bool
@@ -31,8 +37,11 @@ class Survey:
         self.problems = []
         self.objects = Counter()
         self.images = self.empty = self.difficult = 0
-        unique = {(imdb.layout.root, image_id): (imdb, i)
-                  for imdb in imdbs for i, image_id in enumerate(imdb.image_index)}
+        unique = {
+            (imdb.layout.root, image_id): (imdb, i)
+            for imdb in imdbs
+            for i, image_id in enumerate(imdb.image_index)
+        }
         for imdb, i in progress(list(unique.values()), 'checking'):
             self._survey_image(imdb, i)
 
@@ -79,8 +88,12 @@ class Survey:
     def _classes(self, imdb, path, annotation):
         for number, name in enumerate(annotation.names, 1):
             if imdb.class_index(name) is None:
-                self._add(path, f'object {number} ({name}): unknown class; the nearest is '
-                                f'{nearest(name, imdb.classes[1:])!r}', stops=True)
+                self._add(
+                    path,
+                    f'object {number} ({name}): unknown class; the nearest is '
+                    f'{nearest(name, imdb.classes[1:])!r}',
+                    stops=True,
+                )
 
     def _boxes(self, imdb, path, annotation, size):
         faults = clean_boxes(annotation.boxes, *size, imdb.base)[1]
@@ -88,8 +101,11 @@ class Survey:
             for rule, mask in faults.items():
                 if mask[number - 1]:
                     corners = 'xmin {:g} ymin {:g} xmax {:g} ymax {:g}'.format(*box)
-                    self._add(path, f'object {number} ({name}): {rule}: {corners} of {size[0]}x{size[1]} '
-                                    f'pixels counted from {imdb.base}; {TREATMENT[rule]}')
+                    self._add(
+                        path,
+                        f'object {number} ({name}): {rule}: {corners} of {size[0]}x{size[1]} '
+                        f'pixels counted from {imdb.base}; {TREATMENT[rule]}',
+                    )
 
     def _add(self, path, text, stops=False):
         self.problems.append(Problem(path, text, stops))

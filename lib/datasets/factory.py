@@ -3,6 +3,7 @@
 Built in: voc_<year>_<split>, imagenet_2015_<split>. Own datasets are registered as data/datasets/NAME.yml
 (the file, or a link to it) and give imdbs NAME_<split>.
 """
+
 import glob
 import os
 import re
@@ -13,8 +14,11 @@ from fast_rcnn.config import cfg
 
 BUILT_IN = ('pascal_voc', 'imagenet')
 
-_makers = {f'voc_{year}_{split}': (pascal_voc.pascal_voc, split, year)
-           for year in pascal_voc.YEARS for split in pascal_voc.SPLITS}
+_makers = {
+    f'voc_{year}_{split}': (pascal_voc.pascal_voc, split, year)
+    for year in pascal_voc.YEARS
+    for split in pascal_voc.SPLITS
+}
 _makers.update({f'imagenet_2015_{split}': (imagenet.imagenet, split, '2015') for split in imagenet.SPLITS})
 
 
@@ -26,7 +30,7 @@ def get_imdb(name, **how):
     owners = [dataset for dataset in registered() if name.startswith(dataset + '_')]
     for dataset in sorted(owners, key=len, reverse=True):
         description = _load_registered(dataset, **how)
-        split = name[len(dataset) + 1:]
+        split = name[len(dataset) + 1 :]
         if split in description.splits:
             return own.own(description, split)
     raise KeyError(_unknown_imdb(name, owners))
@@ -43,7 +47,7 @@ def list_imdbs():
 def registered():
     """Names of the own datasets in data/datasets."""
     folder = os.path.dirname(_registry_path(''))
-    return sorted(name[:-len('.yml')] for name in glob.glob('*.yml', root_dir=folder))
+    return sorted(name[: -len('.yml')] for name in glob.glob('*.yml', root_dir=folder))
 
 
 def register(path):
@@ -51,11 +55,13 @@ def register(path):
     description = own.load(path)
     name, link = description.name, _registry_path(description.name)
     if name in BUILT_IN or re.match(r'(voc_\d{4}|imagenet_2015)(_|$)', name + '_'):
-        raise ValueError(f'{path}: name: {name!r} is a built-in dataset\'s')
+        raise ValueError(f"{path}: name: {name!r} is a built-in dataset's")
     if os.path.exists(link):
         if os.path.realpath(link) != description.path:
-            raise ValueError(f'{description.path}: name: {name!r} is registered for '
-                             f'{os.path.realpath(link)}; choose another name, or remove {link}')
+            raise ValueError(
+                f'{description.path}: name: {name!r} is registered for '
+                f'{os.path.realpath(link)}; choose another name, or remove {link}'
+            )
         return description
     os.makedirs(os.path.dirname(link), exist_ok=True)
     temporary = f'{link}.{os.getpid()}'
@@ -67,12 +73,26 @@ def register(path):
 def describe(dataset):
     """The Description of `pascal_voc`, `imagenet`, a registered name, or a YAML file."""
     if dataset == 'pascal_voc':
-        return own.Description('pascal_voc', 'voc', ('__background__',) + pascal_voc.CLASSES,
-                               dict.fromkeys(pascal_voc.SPLITS), 'trainval', 'test', prefix='voc_2007')
+        return own.Description(
+            'pascal_voc',
+            'voc',
+            ('__background__',) + pascal_voc.CLASSES,
+            dict.fromkeys(pascal_voc.SPLITS),
+            'trainval',
+            'test',
+            prefix='voc_2007',
+        )
     if dataset == 'imagenet':
-        return own.Description('imagenet', 'imagenet', ('__background__',) + tuple(imagenet.SYNSETS),
-                               dict.fromkeys(imagenet.SPLITS), 'trainval1_woextra', 'val2',
-                               prefix='imagenet_2015', base=0)
+        return own.Description(
+            'imagenet',
+            'imagenet',
+            ('__background__',) + tuple(imagenet.SYNSETS),
+            dict.fromkeys(imagenet.SPLITS),
+            'trainval1_woextra',
+            'val2',
+            prefix='imagenet_2015',
+            base=0,
+        )
     return own.load(dataset) if is_path(dataset) else _load_registered(dataset)
 
 
@@ -96,12 +116,15 @@ def is_path(dataset):
 def _load_registered(name, **how):
     if name not in registered():
         known = list(BUILT_IN) + registered()
-        raise KeyError(f'unknown dataset {name}; the nearest is {nearest(name, known)}, known: '
-                       f'{", ".join(known)} (or the path of a .yml file)')
+        raise KeyError(
+            f'unknown dataset {name}; the nearest is {nearest(name, known)}, known: '
+            f'{", ".join(known)} (or the path of a .yml file)'
+        )
     description = own.load(_registry_path(name), **how)
     if description.name != name:
-        raise ValueError(f'{_registry_path(name)}: name: wanted {name}, as the file is called, '
-                         f'got {description.name}')
+        raise ValueError(
+            f'{_registry_path(name)}: name: wanted {name}, as the file is called, got {description.name}'
+        )
     return description
 
 
@@ -110,7 +133,10 @@ def _registry_path(name):
 
 
 def _unknown_imdb(name, owners):
-    known = list(_makers) + [f'{dataset}_{split}' for dataset in owners
-                             for split in _load_registered(dataset).splits]
-    return (f'unknown imdb {name}; the nearest is {nearest(name, known)}. Known: {", ".join(known)}; '
-            f'registered datasets (imdb NAME_SPLIT): {", ".join(registered()) or "none"}')
+    known = list(_makers) + [
+        f'{dataset}_{split}' for dataset in owners for split in _load_registered(dataset).splits
+    ]
+    return (
+        f'unknown imdb {name}; the nearest is {nearest(name, known)}. Known: {", ".join(known)}; '
+        f'registered datasets (imdb NAME_SPLIT): {", ".join(registered()) or "none"}'
+    )

@@ -6,6 +6,7 @@ Two habits of the recipe this follows are kept, so that its figures compare: box
 shifted, only cut at width - 1 and height - 1; detections are written, and scored against the XML, with 1
 added. AP is the area under the curve at IoU > 0.5, of the classes that occur.
 """
+
 import glob
 import logging
 import os
@@ -19,8 +20,10 @@ log = logging.getLogger(__name__)
 
 SPLITS = ('train', 'val', 'val1', 'val2', 'trainval1_woextra')
 
-VAL_HINT = ('val1 and val2 are the halves of val published with R-CNN (its data/splits/ilsvrc13: val1 has '
-            '9,887 lines "id index", val2 has 9,917); copy the lists there')
+VAL_HINT = (
+    'val1 and val2 are the halves of val published with R-CNN (its data/splits/ilsvrc13: val1 has '
+    '9,887 lines "id index", val2 has 9,917); copy the lists there'
+)
 
 
 def _synsets():
@@ -39,8 +42,14 @@ class imagenet(xml_imdb):
 
     def __init__(self, image_set, year='2015', devkit_path=None):
         layout = ImagenetLayout(devkit_path or os.path.join(cfg.DATA_DIR, f'ImageNet{year}'), image_set)
-        super().__init__(f'imagenet_{year}_{image_set}', image_set, tuple(SYNSETS), layout,
-                         image_set_ids(layout, image_set), base=0)
+        super().__init__(
+            f'imagenet_{year}_{image_set}',
+            image_set,
+            tuple(SYNSETS),
+            layout,
+            image_set_ids(layout, image_set),
+            base=0,
+        )
 
     @property
     def class_names(self):
@@ -72,11 +81,15 @@ def image_set_ids(layout, image_set):
 
 def _train_ids(layout, path):
     lists = glob.glob('train_*.txt', root_dir=layout.sets_dir)
-    numbered = sorted((int(found[1]), os.path.join(layout.sets_dir, name)) for name in lists
-                      if (found := re.fullmatch(r'train_(\d+)\.txt', name)))
+    numbered = sorted(
+        (int(found[1]), os.path.join(layout.sets_dir, name))
+        for name in lists
+        if (found := re.fullmatch(r'train_(\d+)\.txt', name))
+    )
     if not numbered:
-        raise FileNotFoundError(f'{path}: no such image set, nor are there train_1.txt ... train_200.txt. '
-                                f'{_devkit_hint(layout)}')
+        raise FileNotFoundError(
+            f'{path}: no such image set, nor are there train_1.txt ... train_200.txt. {_devkit_hint(layout)}'
+        )
     return list(dict.fromkeys(image_id for _, name in numbered for image_id in read_image_set(name)))
 
 

@@ -6,6 +6,7 @@ one entry per image, R boxes each, K classes with '__background__' first:
     gt_overlaps (R, K) sparse: IoU with the best object, in its class's column
     seg_areas (R,) float32: pixels of objects, 0 for proposals        flipped: mirror the image left to right
 """
+
 import os
 
 import numpy as np
@@ -17,10 +18,16 @@ from utils.cython_bbox import bbox_overlaps
 from utils.proposals import load_proposals
 
 # Ranges of an object's area in pixels, for evaluate_recall
-AREAS = {'all': (0, 1e5 ** 2),
-         'small': (0, 32 ** 2), 'medium': (32 ** 2, 96 ** 2), 'large': (96 ** 2, 1e5 ** 2),
-         '96-128': (96 ** 2, 128 ** 2), '128-256': (128 ** 2, 256 ** 2), '256-512': (256 ** 2, 512 ** 2),
-         '512-inf': (512 ** 2, 1e5 ** 2)}
+AREAS = {
+    'all': (0, 1e5**2),
+    'small': (0, 32**2),
+    'medium': (32**2, 96**2),
+    'large': (96**2, 1e5**2),
+    '96-128': (96**2, 128**2),
+    '128-256': (128**2, 256**2),
+    '256-512': (256**2, 512**2),
+    '512-inf': (512**2, 1e5**2),
+}
 
 
 class imdb:
@@ -75,7 +82,7 @@ class imdb:
     def roidb_handler(self, handler):
         self._roidb_handler, self._roidb = handler, None
         if self._flipped:
-            self._image_index = self._image_index[:self.num_images // 2]
+            self._image_index = self._image_index[: self.num_images // 2]
             self._flipped = False
 
     @property
@@ -87,7 +94,7 @@ class imdb:
 
     def set_proposal_method(self, method):
         """Where the roidb's boxes come from: 'gt', 'rpn' ..., any that has a method <method>_roidb."""
-        known = [name[:-len('_roidb')] for name in dir(self) if name.endswith('_roidb') and name[0] != '_']
+        known = [name[: -len('_roidb')] for name in dir(self) if name.endswith('_roidb') and name[0] != '_']
         if method not in known:
             raise ValueError(f'{self.name}: unknown proposal method {method!r}, known: {", ".join(known)}')
         self.roidb_handler = getattr(self, method + '_roidb')
@@ -124,8 +131,9 @@ class imdb:
     def _roidb_of(self, box_list, source):
         """Objects (where there are annotations) and given boxes."""
         if len(box_list) != self.num_images:
-            raise ValueError(f'{source}: proposals of {len(box_list)} images, '
-                             f'but {self.name} has {self.num_images}')
+            raise ValueError(
+                f'{source}: proposals of {len(box_list)} images, but {self.name} has {self.num_images}'
+            )
         if self.config['competition']:
             return self.create_roidb_from_box_list(box_list, None)
         gt_roidb = self.gt_roidb()
@@ -146,20 +154,29 @@ class imdb:
             iou = bbox_overlaps(boxes.astype(float), entry['boxes'].astype(float))
             best, rows = iou.max(1), np.arange(len(boxes))
             overlaps[rows, entry['gt_classes'][iou.argmax(1)]] = best
-        return {'boxes': boxes, 'gt_classes': np.zeros(len(boxes), np.int32),
-                'gt_overlaps': scipy.sparse.csr_matrix(overlaps),
-                'seg_areas': np.zeros(len(boxes), np.float32), 'flipped': False}
+        return {
+            'boxes': boxes,
+            'gt_classes': np.zeros(len(boxes), np.int32),
+            'gt_overlaps': scipy.sparse.csr_matrix(overlaps),
+            'seg_areas': np.zeros(len(boxes), np.float32),
+            'flipped': False,
+        }
 
     @staticmethod
     def merge_roidbs(a, b):
         """Entries with a's boxes followed by b's."""
         if len(a) != len(b):
             raise ValueError(f'roidbs of {len(a)} and {len(b)} images cannot be merged')
-        return [{'boxes': np.vstack((x['boxes'], y['boxes'])),
-                 'gt_classes': np.hstack((x['gt_classes'], y['gt_classes'])),
-                 'gt_overlaps': scipy.sparse.vstack((x['gt_overlaps'], y['gt_overlaps']), format='csr'),
-                 'seg_areas': np.hstack((x['seg_areas'], y['seg_areas'])),
-                 'flipped': x['flipped']} for x, y in zip(a, b)]
+        return [
+            {
+                'boxes': np.vstack((x['boxes'], y['boxes'])),
+                'gt_classes': np.hstack((x['gt_classes'], y['gt_classes'])),
+                'gt_overlaps': scipy.sparse.vstack((x['gt_overlaps'], y['gt_overlaps']), format='csr'),
+                'seg_areas': np.hstack((x['seg_areas'], y['seg_areas'])),
+                'flipped': x['flipped'],
+            }
+            for x, y in zip(a, b)
+        ]
 
     def append_flipped_images(self):
         """Append each entry's mirror image: with n images, entry i + n is entry i flipped."""

@@ -3,6 +3,7 @@
 A layout has sets_dir, sets() (names of the image sets found there), image(id), annotation(id). Both raise or
 name a path that does not exist when a file is missing; nothing is skipped.
 """
+
 import glob
 import os
 import re
@@ -13,7 +14,7 @@ EXTENSIONS = ('.jpg', '.jpeg', '.JPEG', '.JPG', '.png', '.PNG', '.bmp', '.BMP')
 class VocLayout:
     """JPEGImages/ID.jpg (or another of EXTENSIONS), Annotations/ID.xml, ImageSets/Main/SET.txt"""
 
-    default_base = None         # guessed from the boxes: see annotations.guess_base
+    default_base = None  # guessed from the boxes: see annotations.guess_base
 
     def __init__(self, root, split=''):
         self.root = root
@@ -55,8 +56,9 @@ class ImagenetLayout:
         return [name for name in _stems(self.sets_dir) if not re.fullmatch(r'train_\d+', name)]
 
     def image(self, image_id):
-        return find_image(os.path.join(self.root, 'Data', 'DET', self.folder(image_id), image_id),
-                          ('.JPEG',) + EXTENSIONS)
+        return find_image(
+            os.path.join(self.root, 'Data', 'DET', self.folder(image_id), image_id), ('.JPEG',) + EXTENSIONS
+        )
 
     def annotation(self, image_id):
         """None for the 'extra' images of train: they are negatives and have no file."""
@@ -75,8 +77,10 @@ class ImagenetLayout:
             exists = os.path.isdir(os.path.join(self.root, 'Data', 'DET', self._own_folder))
             return self._own_folder if exists else ''
         if len(held) > 1:
-            raise ValueError(f'{self.root}: image {image_id} lies in more than one of the folders '
-                             f'{", ".join(held)} of Annotations/DET; list it as FOLDER/{image_id}')
+            raise ValueError(
+                f'{self.root}: image {image_id} lies in more than one of the folders '
+                f'{", ".join(held)} of Annotations/DET; list it as FOLDER/{image_id}'
+            )
         return held[0]
 
     def _holds(self, folder, image_id):
@@ -106,4 +110,4 @@ def read_image_set(path, hint=''):
 
 
 def _stems(folder):
-    return sorted(name[:-len('.txt')] for name in glob.glob('*.txt', root_dir=folder))
+    return sorted(name[: -len('.txt')] for name in glob.glob('*.txt', root_dir=folder))

@@ -17,6 +17,7 @@ The rest may be left out:
 
 AP is VOC's area under the curve at IoU > 0.5; difficult objects count neither way and are not trained on.
 """
+
 import os
 import re
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Description:
     """What the scripts need to know of a dataset. classes begin with '__background__'; train and test are
     split names, train_imdb and test_imdb the imdbs'; splits: name -> image ids; anchors, max_iters: None
     where not given."""
+
     name: str
     format: str
     classes: tuple
@@ -68,9 +70,14 @@ class own(xml_imdb):
     """A split of a described dataset."""
 
     def __init__(self, description, split):
-        super().__init__(f'{description.name}_{split}', split, description.classes[1:],
-                         LAYOUTS[description.format](description.root, split), description.splits[split],
-                         description.base)
+        super().__init__(
+            f'{description.name}_{split}',
+            split,
+            description.classes[1:],
+            LAYOUTS[description.format](description.root, split),
+            description.splits[split],
+            description.base,
+        )
         self._by_synset = description.format == 'imagenet'
 
     @property
@@ -124,8 +131,11 @@ def _read(path):
 
 
 def _all_annotations(values, tolerant):
-    files = [(LAYOUTS[values['format']](values['root'], split).annotation(image_id), None)
-             for split, ids in values['splits'].items() for image_id in ids]
+    files = [
+        (LAYOUTS[values['format']](values['root'], split).annotation(image_id), None)
+        for split, ids in values['splits'].items()
+        for image_id in ids
+    ]
     return read_annotations(list(dict.fromkeys(files)), values['name'], tolerant)
 
 
@@ -137,9 +147,10 @@ def _splits(path, values):
     """{split: image ids}"""
     layout = LAYOUTS[values['format']](values['root'])
     if not os.path.isdir(values['root']):
-        raise FileNotFoundError(f"{path}: root: no such folder {values['root']}")
-    given = values.get('splits') or {name: os.path.join(layout.sets_dir, name + '.txt')
-                                     for name in layout.sets()}
+        raise FileNotFoundError(f'{path}: root: no such folder {values["root"]}')
+    given = values.get('splits') or {
+        name: os.path.join(layout.sets_dir, name + '.txt') for name in layout.sets()
+    }
     if not given:
         raise ValueError(f'{path}: no splits are listed, and there are no image sets {layout.sets_dir}/*.txt')
     return {_word(path, 'split', name): _ids(path, name, source) for name, source in given.items()}
@@ -159,8 +170,10 @@ def _train_and_test(path, values):
     chosen = values.get('train', default[0]), values.get('test', default[1])
     for key, split in zip(('train', 'test'), chosen):
         if split not in splits:
-            raise ValueError(f'{path}: {key}: there is no split {split!r}, but {", ".join(splits)}; '
-                             f'say which to {key} on with `{key}: SPLIT`')
+            raise ValueError(
+                f'{path}: {key}: there is no split {split!r}, but {", ".join(splits)}; '
+                f'say which to {key} on with `{key}: SPLIT`'
+            )
     return chosen
 
 
@@ -197,13 +210,17 @@ def _numbers(value):
 
 
 def _is_classes(value):
-    return value == FROM_ANNOTATIONS or (isinstance(value, list) and bool(value)
-                                         and all(type(name) in (str, int) for name in value))
+    return value == FROM_ANNOTATIONS or (
+        isinstance(value, list) and bool(value) and all(type(name) in (str, int) for name in value)
+    )
 
 
 def _is_anchors(value):
-    return (isinstance(value, dict) and value.keys() <= {'scales', 'ratios'}
-            and all(map(_numbers, value.values())))
+    return (
+        isinstance(value, dict)
+        and value.keys() <= {'scales', 'ratios'}
+        and all(map(_numbers, value.values()))
+    )
 
 
 def _is_iters(value):

@@ -3,15 +3,35 @@
 Objects marked difficult are not trained on, and neither right nor wrong in a test. Pixels count from 1 in the
 files.
 """
+
 import os
 
 from datasets.layouts import VocLayout, read_image_set
 from datasets.xml_imdb import xml_imdb
 from fast_rcnn.config import cfg
 
-CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
-           'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train',
-           'tvmonitor')
+CLASSES = (
+    'aeroplane',
+    'bicycle',
+    'bird',
+    'boat',
+    'bottle',
+    'bus',
+    'car',
+    'cat',
+    'chair',
+    'cow',
+    'diningtable',
+    'dog',
+    'horse',
+    'motorbike',
+    'person',
+    'pottedplant',
+    'sheep',
+    'sofa',
+    'train',
+    'tvmonitor',
+)
 YEARS = ('2007', '2012')
 SPLITS = ('train', 'val', 'trainval', 'test')
 
@@ -23,8 +43,10 @@ class pascal_voc(xml_imdb):
         self._year = str(year)
         devkit_path = devkit_path or os.path.join(cfg.DATA_DIR, 'VOCdevkit' + self._year)
         layout = VocLayout(os.path.join(devkit_path, 'VOC' + self._year))
-        ids = read_image_set(os.path.join(layout.sets_dir, image_set + '.txt'),
-                             f"The VOC devkit of {self._year}, or a link to it, is expected in {devkit_path}")
+        ids = read_image_set(
+            os.path.join(layout.sets_dir, image_set + '.txt'),
+            f'The VOC devkit of {self._year}, or a link to it, is expected in {devkit_path}',
+        )
         super().__init__(f'voc_{self._year}_{image_set}', image_set, CLASSES, layout, ids, base=1)
 
     @property

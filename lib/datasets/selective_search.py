@@ -3,6 +3,7 @@
 A file holds two cell arrays of N entries: boxes, each (n, 4) y1 x1 y2 x2 counted from 1, and images, the
 image ids.
 """
+
 import os
 
 import numpy as np
@@ -17,13 +18,16 @@ def load_selective_search(path, image_index):
         raise FileNotFoundError(f'{path}: no such file of selective-search proposals')
     content = scipy.io.loadmat(path)
     if not {'boxes', 'images'} <= content.keys():
-        raise ValueError(f"{path}: wanted the variables 'boxes' and 'images', "
-                         f"got {', '.join(key for key in content if not key.startswith('__'))}")
+        raise ValueError(
+            f"{path}: wanted the variables 'boxes' and 'images', "
+            f'got {", ".join(key for key in content if not key.startswith("__"))}'
+        )
     by_image = dict(zip(map(_text, content['images'].ravel()), content['boxes'].ravel()))
     missing = [image_id for image_id in image_index if image_id not in by_image]
     if missing:
-        raise ValueError(f'{path}: no proposals for {len(missing)} of {len(image_index)} images, '
-                         f'first {missing[0]}')
+        raise ValueError(
+            f'{path}: no proposals for {len(missing)} of {len(image_index)} images, first {missing[0]}'
+        )
     return [_boxes(by_image[image_id]) for image_id in image_index]
 
 

@@ -4,6 +4,7 @@ D detections and G ground-truth boxes of all images together. Boxes are x1 y1 x2
 Everingham et al., "The PASCAL Visual Object Classes Challenge", section 4.2 (11 points), devkit of 2010
 (area).
 """
+
 import numpy as np
 
 from utils.cython_bbox import bbox_overlaps
@@ -21,8 +22,9 @@ def voc_ap(rec, prec, use_07_metric=False):
     return float(np.sum(np.diff(rec, prepend=0.0) * envelope))
 
 
-def voc_eval(det_images, det_boxes, scores, gt_images, gt_boxes, gt_difficult, ovthresh=0.5,
-             use_07_metric=False):
+def voc_eval(
+    det_images, det_boxes, scores, gt_images, gt_boxes, gt_difficult, ovthresh=0.5, use_07_metric=False
+):
     """Recall (D,), precision (D,) and AP of one class. No object that is not difficult: AP is nan.
 
     det_images (D,), gt_images (G,): which image each box is of; gt_difficult (G,) bool.

@@ -2,6 +2,7 @@
 
 N images, B objects of all of them, K classes.
 """
+
 import logging
 import os
 import re
@@ -55,8 +56,9 @@ class xml_imdb(imdb):
 
     @cached_property
     def _annotations(self):
-        files = [(self.layout.annotation(image_id), self.layout.image(image_id))
-                 for image_id in self._originals]
+        files = [
+            (self.layout.annotation(image_id), self.layout.image(image_id)) for image_id in self._originals
+        ]
         return read_annotations(files, self.name)
 
     @cached_property
@@ -69,8 +71,13 @@ class xml_imdb(imdb):
         boxes, faults = clean_boxes(data.boxes, *data.sizes[images].T, self.base)
         kept = ~(faults['outside'] | faults['zero area'])
         self._report(faults)
-        return {'images': images[kept], 'classes': classes[kept], 'boxes': boxes[kept],
-                'difficult': data.difficult[kept], 'written': data.boxes[kept]}
+        return {
+            'images': images[kept],
+            'classes': classes[kept],
+            'boxes': boxes[kept],
+            'difficult': data.difficult[kept],
+            'written': data.boxes[kept],
+        }
 
     def _class_indices(self, data, images):
         known = [self.class_index(name) for name in data.vocabulary.tolist()]
@@ -78,17 +85,26 @@ class xml_imdb(imdb):
             number = known.index(None)
             name = str(data.vocabulary[number])
             path = self.annotation_path_at(images[np.argmax(data.names == number)])
-            raise ValueError(f'{path}: unknown class {name!r}; the nearest class of {self.name} is '
-                             f'{nearest(name, self.classes[1:])!r}')
+            raise ValueError(
+                f'{path}: unknown class {name!r}; the nearest class of {self.name} is '
+                f'{nearest(name, self.classes[1:])!r}'
+            )
         return np.array(known, np.int32)[data.names] if known else np.zeros(0, np.int32)
 
     def _report(self, faults):
         count = {rule: int(mask.sum()) for rule, mask in faults.items()}
         dropped = count['outside'] + count['zero area']
         if any(count.values()):
-            log.warning('%s: %d boxes clipped, %d inverted, %d dropped (%d zero area, %d outside the image): '
-                        'tools/check_dataset.py lists them', self.name, count['clipped'], count['inverted'],
-                        dropped, count['zero area'], count['outside'])
+            log.warning(
+                '%s: %d boxes clipped, %d inverted, %d dropped (%d zero area, %d outside the image): '
+                'tools/check_dataset.py lists them',
+                self.name,
+                count['clipped'],
+                count['inverted'],
+                dropped,
+                count['zero area'],
+                count['outside'],
+            )
 
     def gt_roidb(self):
         objects = self._objects
@@ -101,10 +117,16 @@ class xml_imdb(imdb):
 
     def _gt_entry(self, boxes, classes, areas):
         n = len(classes)
-        overlaps = scipy.sparse.csr_matrix((np.ones(n, np.float32), classes, np.arange(n + 1)),
-                                           shape=(n, self.num_classes))
-        return {'boxes': boxes, 'gt_classes': classes, 'gt_overlaps': overlaps, 'seg_areas': areas,
-                'flipped': False}
+        overlaps = scipy.sparse.csr_matrix(
+            (np.ones(n, np.float32), classes, np.arange(n + 1)), shape=(n, self.num_classes)
+        )
+        return {
+            'boxes': boxes,
+            'gt_classes': classes,
+            'gt_overlaps': overlaps,
+            'seg_areas': areas,
+            'flipped': False,
+        }
 
     def selective_search_roidb(self):
         """Objects and the proposals in data/selective_search_data/<imdb name>.mat."""
@@ -146,8 +168,15 @@ class xml_imdb(imdb):
             mine = classes == k
             if k and np.any(mine & ~difficult):
                 det_images, rows = _rows(all_boxes[k])
-                aps[cls] = voc_eval(det_images, self.scored_boxes(rows[:, :4]), rows[:, 4], images[mine],
-                                    truth[mine], difficult[mine], use_07_metric=self.use_07_metric)[2]
+                aps[cls] = voc_eval(
+                    det_images,
+                    self.scored_boxes(rows[:, :4]),
+                    rows[:, 4],
+                    images[mine],
+                    truth[mine],
+                    difficult[mine],
+                    use_07_metric=self.use_07_metric,
+                )[2]
         return aps
 
     def truth_boxes(self):
@@ -166,8 +195,10 @@ class xml_imdb(imdb):
         folder = self.results_dir(output_dir)
         for k, cls in enumerate(self.classes[1:], 1):
             name = re.sub(r'[/\\:%]', lambda match: f'%{ord(match[0]):02X}', cls)
-            with atomic_path(os.path.join(folder, f'comp4_det_{self.split}_{name}.txt')) as temporary, \
-                    open(temporary, 'w', encoding='utf-8') as stream:
+            with (
+                atomic_path(os.path.join(folder, f'comp4_det_{self.split}_{name}.txt')) as temporary,
+                open(temporary, 'w', encoding='utf-8') as stream,
+            ):
                 for image, row in zip(*_rows(all_boxes[k])):
                     corners = ' '.join(f'{value + self.result_base:.1f}' for value in row[:4])
                     stream.write(f'{self._originals[image]} {row[4]:.6f} {corners}\n')
@@ -182,9 +213,11 @@ class xml_imdb(imdb):
         lengths = [len(images) for images in all_boxes]
         wanted = len(self._originals)
         if len(lengths) != self.num_classes or any(length != wanted for length in lengths[1:]):
-            raise ValueError(f'{self.name}: wanted detections of {self.num_classes} classes (background '
-                             f'first) in {wanted} images, got {len(lengths)} classes, images by class: '
-                             f'{sorted(set(lengths[1:]))}')
+            raise ValueError(
+                f'{self.name}: wanted detections of {self.num_classes} classes (background '
+                f'first) in {wanted} images, got {len(lengths)} classes, images by class: '
+                f'{sorted(set(lengths[1:]))}'
+            )
 
 
 def _rows(boxes_by_image):

@@ -2,6 +2,7 @@
 
 Boxes are x1 y1 x2 y2 in pixels, inclusive: width = x2 - x1 + 1. N boxes, K classes.
 """
+
 import numpy as np
 
 

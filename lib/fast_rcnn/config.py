@@ -5,6 +5,7 @@ values. Ways in: cfg_from_file (YAML), cfg_from_list (--set KEY VALUE ...), over
 cfg_values and cfg_restore (hand all values to another process). An unknown key or a value of the wrong type
 raises.
 """
+
 import ast
 import contextlib
 import copy
@@ -227,8 +228,10 @@ def overrides(values):
 
 def cfg_values():
     """A copy of all settings as plain nested dicts: what a worker process is to be given."""
-    return {key: dict(copy.deepcopy(value)) if isinstance(value, EasyDict) else copy.deepcopy(value)
-            for key, value in cfg.items()}
+    return {
+        key: dict(copy.deepcopy(value)) if isinstance(value, EasyDict) else copy.deepcopy(value)
+        for key, value in cfg.items()
+    }
 
 
 def cfg_restore(values):

@@ -1,4 +1,5 @@
 """The one non-maximum suppression that the library calls: the GPU's or the CPU's rule, by cfg and machine."""
+
 import torch
 
 from fast_rcnn.config import cfg

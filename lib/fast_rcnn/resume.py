@@ -4,6 +4,7 @@ Beside the snapshots, at the iteration of the last one: <prefix>_resume_iter_<N>
 trained, targets normalised), .solverstate, and for each worker _<rank>.npz. A mark tells whether the same
 training asks for it again.
 """
+
 import glob
 import hashlib
 import logging
@@ -31,8 +32,16 @@ def training_mark(files, roidb):
         with open(path, 'rb') as stream:
             digest.update(hashlib.sha256(stream.read()).digest())
     for entry in roidb:
-        digest.update(repr((entry['image'], entry['flipped'], entry['boxes'].shape,
-                            float(entry['boxes'].sum(dtype=np.float64)))).encode())
+        digest.update(
+            repr(
+                (
+                    entry['image'],
+                    entry['flipped'],
+                    entry['boxes'].shape,
+                    float(entry['boxes'].sum(dtype=np.float64)),
+                )
+            ).encode()
+        )
     return digest.hexdigest()
 
 
@@ -44,16 +53,23 @@ def save(solver, data_layer, prefix, mark):
         solver.param.snapshot_prefix = own_prefix
     _, keys, position, has_gauss, gauss = np.random.get_state()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    save_npz(_state_file(prefix, solver.iter), mark=mark, keys=keys, numpy=[position, has_gauss, gauss],
-             torch=torch.get_rng_state().numpy(), gpus=[state.numpy() for state in gpus],
-             order=data_layer.order, place=data_layer.place)
+    save_npz(
+        _state_file(prefix, solver.iter),
+        mark=mark,
+        keys=keys,
+        numpy=[position, has_gauss, gauss],
+        torch=torch.get_rng_state().numpy(),
+        gpus=[state.numpy() for state in gpus],
+        order=data_layer.order,
+        place=data_layer.place,
+    )
     remove(prefix, but=solver.iter)
 
 
 def restore(solver, data_layer, prefix, mark):
     """Go on from the state written by save, if there is one with this mark -> whether there was."""
     for path in glob.glob(_state_file(glob.escape(prefix), '*')):
-        iteration = re.search(r'_iter_(\d+)_', path[len(prefix):])[1]
+        iteration = re.search(r'_iter_(\d+)_', path[len(prefix) :])[1]
         state = load_npz(path)
         weights = glob.glob(f'{glob.escape(prefix)}_resume_iter_{iteration}.solverstate*')
         if state['mark'] != mark or not weights:

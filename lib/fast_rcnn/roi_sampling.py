@@ -2,6 +2,7 @@
 
 R RoIs, K classes. Draws come from numpy's global generator: foreground first, then background.
 """
+
 import numpy as np
 import numpy.random as npr
 

@@ -3,6 +3,7 @@
 R RoIs, K classes; boxes x1 y1 x2 y2 in pixels of the original image, scores and boxes per RoI (R, K), (R,
 4K).
 """
+
 import os
 
 import numpy as np
@@ -14,7 +15,7 @@ from utils.blob import im_list_to_blob, prep_im_for_blob, read_image
 from utils.progress import progress
 from utils.proposals import save_detections
 
-TYPICAL_AREA = 224 * 224    # with several scales, a RoI is looked at where its area comes nearest to this
+TYPICAL_AREA = 224 * 224  # with several scales, a RoI is looked at where its area comes nearest to this
 
 
 def image_blobs(im):
@@ -84,8 +85,10 @@ def check_classes(net, imdb):
     """ValueError unless the net scores as many classes as the imdb has."""
     scored = net.blobs['cls_prob'].shape[1]
     if scored != imdb.num_classes:
-        raise ValueError(f'net {net.name!r} scores {scored} classes (background included), {imdb.name} has '
-                         f'{imdb.num_classes}: {", ".join(imdb.classes)}')
+        raise ValueError(
+            f'net {net.name!r} scores {scored} classes (background included), {imdb.name} has '
+            f'{imdb.num_classes}: {", ".join(imdb.classes)}'
+        )
 
 
 def detections(scores, boxes, max_per_image, thresh):
@@ -94,7 +97,7 @@ def detections(scores, boxes, max_per_image, thresh):
     found = [np.zeros((0, 5), np.float32)]
     for j in range(1, scores.shape[1]):
         above = np.where(scores[:, j] > thresh)[0]
-        dets = np.hstack([boxes[above, 4 * j:4 * j + 4], scores[above, j:j + 1]]).astype(np.float32)
+        dets = np.hstack([boxes[above, 4 * j : 4 * j + 4], scores[above, j : j + 1]]).astype(np.float32)
         found.append(dets[nms(dets, cfg.TEST.NMS)])
     everything = np.hstack([dets[:, 4] for dets in found])
     if 0 < max_per_image < len(everything):
@@ -110,7 +113,8 @@ def apply_nms(all_boxes, thresh):
 
 def show_detections(im, classes, dets, thresh=0.3):
     """Show im with its detections dets[class] (n, 5) above thresh in a matplotlib window."""
-    import matplotlib.pyplot as plt     # only --vis needs a window
+    import matplotlib.pyplot as plt  # only --vis needs a window
+
     axes = plt.gca()
     axes.clear()
     axes.imshow(im[:, :, ::-1])

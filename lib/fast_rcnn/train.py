@@ -3,6 +3,7 @@
 Beside them, <prefix>_log.jsonl gets a line per iteration: iteration, lr, smoothed_loss, each loss output of
 the iteration's last image by name, seconds.
 """
+
 import json
 import logging
 import math
@@ -45,8 +46,10 @@ def iter_size(real_batch_size, ims_per_batch, workers):
     """Forward passes per update and worker that make a real batch."""
     size, rest = divmod(real_batch_size, ims_per_batch * workers)
     if rest or not size:
-        raise ValueError(f'TRAIN.REAL_BATCH_SIZE {real_batch_size} is no multiple of {ims_per_batch} images '
-                         f'(TRAIN.IMS_PER_BATCH) x {workers} workers')
+        raise ValueError(
+            f'TRAIN.REAL_BATCH_SIZE {real_batch_size} is no multiple of {ims_per_batch} images '
+            f'(TRAIN.IMS_PER_BATCH) x {workers} workers'
+        )
     return size
 
 
@@ -63,8 +66,9 @@ class SolverWrapper:
             self._prepare_targets(roidb)
         self.solver = caffe.get_solver(solver_prototxt)
         if cfg.TRAIN.REAL_BATCH_SIZE:
-            self.solver.param.iter_size = iter_size(cfg.TRAIN.REAL_BATCH_SIZE, cfg.TRAIN.IMS_PER_BATCH,
-                                                    caffe.solver_count())
+            self.solver.param.iter_size = iter_size(
+                cfg.TRAIN.REAL_BATCH_SIZE, cfg.TRAIN.IMS_PER_BATCH, caffe.solver_count()
+            )
         if pretrained_model is not None:
             log.info('Loading pretrained weights from %s', pretrained_model)
             self.solver.net.copy_from(pretrained_model)
@@ -86,22 +90,33 @@ class SolverWrapper:
     def _prepare_targets(self, roidb):
         train = cfg.TRAIN
         if train.HAS_RPN and train.BBOX_NORMALIZE_TARGETS and not train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
-            raise ValueError('with an RPN the proposals to take statistics of are not there yet: set '
-                             'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (an RPN alone: TRAIN.BBOX_REG False)')
+            raise ValueError(
+                'with an RPN the proposals to take statistics of are not there yet: set '
+                'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (an RPN alone: TRAIN.BBOX_REG False)'
+            )
         self.bbox_means, self.bbox_stds = rdl_roidb.add_bbox_regression_targets(roidb)
 
     def train_model(self, max_iters):
         """Step to iteration max_iters -> snapshots' paths: every cfg.TRAIN.SNAPSHOT_ITERS, and at the end."""
         paths = []
-        with tqdm(total=max_iters, initial=self.solver.iter, disable=not sys.stderr.isatty(),
-                  desc=os.path.basename(self.prefix)) as bar:
+        with tqdm(
+            total=max_iters,
+            initial=self.solver.iter,
+            disable=not sys.stderr.isatty(),
+            desc=os.path.basename(self.prefix),
+        ) as bar:
             while self.solver.iter < max_iters:
                 self.step()
                 bar.update()
                 if self.solver.iter % (10 * max(self.solver.param.display, 1)) == 0:
                     pace = self.timer.average_time
-                    log.info('speed: %.3fs / iter, %d of %d, %.1f min left', pace, self.solver.iter,
-                             max_iters, (max_iters - self.solver.iter) * pace / 60)
+                    log.info(
+                        'speed: %.3fs / iter, %d of %d, %.1f min left',
+                        pace,
+                        self.solver.iter,
+                        max_iters,
+                        (max_iters - self.solver.iter) * pace / 60,
+                    )
                 if self.solver.iter % cfg.TRAIN.SNAPSHOT_ITERS == 0 and self.solver.iter < max_iters:
                     paths.append(self.snapshot())
                     if self.mark:
@@ -118,8 +133,13 @@ class SolverWrapper:
         self.solver.step(1)
         losses = self._check_losses(self.solver.iter)
         seconds = self.timer.toc(average=False)
-        record = {'iteration': self.solver.iter, 'lr': rate, 'smoothed_loss': self.solver.smoothed_loss,
-                  **losses, 'seconds': round(seconds, 4)}
+        record = {
+            'iteration': self.solver.iter,
+            'lr': rate,
+            'smoothed_loss': self.solver.smoothed_loss,
+            **losses,
+            'seconds': round(seconds, 4),
+        }
         if caffe.solver_rank() == 0:
             with open(f'{self.prefix}_log.jsonl', 'a') as stream:
                 stream.write(json.dumps(record) + '\n')
@@ -147,15 +167,20 @@ class SolverWrapper:
         path = f'{self.prefix}_log.jsonl'
         lines = open(path).readlines() if os.path.exists(path) else []
         with atomic_path(path) as temporary, open(temporary, 'w') as stream:
-            stream.writelines(line for line in lines[:self.solver.iter])
+            stream.writelines(line for line in lines[: self.solver.iter])
 
     def _check_losses(self, iteration):
         """The net's losses for its last minibatch, by name; FloatingPointError if one is not finite."""
         net = self.solver.net
-        losses = {name: float(np.sum(net.blobs[name].data)) for name in net.outputs
-                  if net.blob_loss_weights.get(name)}
+        losses = {
+            name: float(np.sum(net.blobs[name].data))
+            for name in net.outputs
+            if net.blob_loss_weights.get(name)
+        }
         bad = [name for name, loss in losses.items() if not math.isfinite(loss)]
         if bad:
-            raise FloatingPointError(f'iteration {iteration}: {bad[0]} is {losses[bad[0]]} on '
-                                     + ', '.join(self.data_layer.images()))
+            raise FloatingPointError(
+                f'iteration {iteration}: {bad[0]} is {losses[bad[0]]} on '
+                + ', '.join(self.data_layer.images())
+            )
         return losses

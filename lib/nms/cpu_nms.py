@@ -1,4 +1,5 @@
 """The CPU rule of non-maximum suppression, compiled where lib/setup.py has been run, in numpy otherwise."""
+
 import numpy as np
 
 from nms.py_cpu_nms import greedy_nms

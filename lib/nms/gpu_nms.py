@@ -1,8 +1,9 @@
 """The GPU rule of non-maximum suppression, in torch: float32, dropped at IoU > thresh. Runs on any device."""
+
 import numpy as np
 import torch
 
-BLOCK = 1024    # boxes decided at a time: bounds the memory of the IoU matrix to BLOCK x kept
+BLOCK = 1024  # boxes decided at a time: bounds the memory of the IoU matrix to BLOCK x kept
 
 
 def gpu_nms(dets, thresh, device_id=0, limit=0):
@@ -14,7 +15,7 @@ def gpu_nms(dets, thresh, device_id=0, limit=0):
     boxes = torch.from_numpy(dets[order, :4]).to(device)
     kept, keep = boxes[:0], []
     for start in range(0, len(boxes), BLOCK):
-        block = boxes[start:start + BLOCK]
+        block = boxes[start : start + BLOCK]
         alive = ~(_overlaps(block, kept) > thresh).any(1)
         chosen = _greedy((_overlaps(block, block) > thresh).cpu().numpy(), alive.cpu().numpy())
         keep += [int(order[start + i]) for i in chosen]

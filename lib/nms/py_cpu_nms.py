@@ -1,4 +1,5 @@
 """Greedy non-maximum suppression in numpy: the pure-Python rule, and the loop that both numpy rules share."""
+
 import numpy as np
 
 

@@ -3,6 +3,7 @@
 The order and number of draws from numpy's global generator are part of the contract: the same seed gives the
 original's minibatches, with prefetch and without.
 """
+
 import concurrent.futures
 import itertools
 import logging
@@ -23,8 +24,8 @@ def epoch_order(widths, heights, aspect_grouping):
     if not aspect_grouping:
         return np.random.permutation(np.arange(len(wide)))
     order = np.hstack([np.random.permutation(np.where(wide)[0]), np.random.permutation(np.where(~wide)[0])])
-    pairs = order[:len(order) // 2 * 2].reshape(-1, 2)
-    return np.append(pairs[np.random.permutation(np.arange(len(pairs)))].ravel(), order[2 * len(pairs):])
+    pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
+    return np.append(pairs[np.random.permutation(np.arange(len(pairs)))].ravel(), order[2 * len(pairs) :])
 
 
 def mix_val(order, is_val, share):
@@ -79,11 +80,17 @@ class RoIDataLayer(caffe.Layer):
         else:
             shapes.update(rois=(1, 5), labels=(1,))
             if train.BBOX_REG:
-                shapes.update({name: (1, box_columns) for name in
-                               ('bbox_targets', 'bbox_inside_weights', 'bbox_outside_weights')})
+                shapes.update(
+                    {
+                        name: (1, box_columns)
+                        for name in ('bbox_targets', 'bbox_inside_weights', 'bbox_outside_weights')
+                    }
+                )
         if len(top) != len(shapes):
-            raise ValueError(f'{len(top)} tops; by cfg.TRAIN.HAS_RPN and BBOX_REG there are {len(shapes)}: '
-                             + ', '.join(shapes))
+            raise ValueError(
+                f'{len(top)} tops; by cfg.TRAIN.HAS_RPN and BBOX_REG there are {len(shapes)}: '
+                + ', '.join(shapes)
+            )
         self._top_names = list(shapes)
         for blob, shape in zip(top, shapes.values()):
             blob.reshape(*shape)
@@ -129,7 +136,7 @@ class RoIDataLayer(caffe.Layer):
     def _get_next_minibatch_inds(self):
         if self.place + cfg.TRAIN.IMS_PER_BATCH >= len(self.order):
             self._shuffle_roidb_inds()
-        inds = self.order[self.place:self.place + cfg.TRAIN.IMS_PER_BATCH]
+        inds = self.order[self.place : self.place + cfg.TRAIN.IMS_PER_BATCH]
         self.place += cfg.TRAIN.IMS_PER_BATCH
         return inds
 
@@ -138,6 +145,7 @@ class RoIDataLayer(caffe.Layer):
         where there is one."""
         if len(cfg.TRAIN.SCALES) > 1:
             return
-        ahead = self.order[self.place - len(self.drawn):self.place + 3 * cfg.TRAIN.IMS_PER_BATCH]
-        self._read.announce(*((self._roidb[i]['image'], self._roidb[i]['flipped'], cfg.TRAIN.SCALES[0])
-                              for i in ahead))
+        ahead = self.order[self.place - len(self.drawn) : self.place + 3 * cfg.TRAIN.IMS_PER_BATCH]
+        self._read.announce(
+            *((self._roidb[i]['image'], self._roidb[i]['flipped'], cfg.TRAIN.SCALES[0]) for i in ahead)
+        )

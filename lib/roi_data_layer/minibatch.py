@@ -3,6 +3,7 @@
 K classes, G ground-truth boxes, R RoIs of the whole batch. Draws come from numpy's global generator: the
 scales of all images first, then each image's RoIs.
 """
+
 import numpy as np
 import numpy.random as npr
 
@@ -41,8 +42,9 @@ def get_minibatch(roidb, num_classes, read=scaled_image):
     blobs = {'data': im_list_to_blob([im for im, _ in images])}
     if train.HAS_RPN:
         if len(roidb) != 1:
-            raise ValueError('an RPN trains on one image at a time: TRAIN.IMS_PER_BATCH is '
-                             f'{len(roidb)}, wanted 1')
+            raise ValueError(
+                f'an RPN trains on one image at a time: TRAIN.IMS_PER_BATCH is {len(roidb)}, wanted 1'
+            )
         return {**blobs, **_ground_truth_blobs(roidb[0], images[0][1], blobs['data'].shape[2:])}
     return {**blobs, **_roi_blobs(roidb, [scale for _, scale in images], num_classes)}
 
@@ -74,9 +76,15 @@ def _roi_blobs(roidb, im_scales, num_classes):
     num_rois = rois_per_image(train.BATCH_SIZE, train.REAL_BATCH_SIZE, len(roidb))
     rois, labels, targets = [], [], []
     for i, (entry, im_scale) in enumerate(zip(roidb, im_scales)):
-        keep, num_fg = sample_rois(entry['max_overlaps'], num_rois, train.FG_FRACTION, train.FG_THRESH,
-                                   train.BG_THRESH_HI, background_from(train, np.any(entry['gt_classes'])),
-                                   use_bg=background_allowed(entry))
+        keep, num_fg = sample_rois(
+            entry['max_overlaps'],
+            num_rois,
+            train.FG_FRACTION,
+            train.FG_THRESH,
+            train.BG_THRESH_HI,
+            background_from(train, np.any(entry['gt_classes'])),
+            use_bg=background_allowed(entry),
+        )
         rois.append(np.hstack([np.full((len(keep), 1), i), entry['boxes'][keep] * im_scale]))
         labels.append(np.where(np.arange(len(keep)) < num_fg, entry['max_classes'][keep], 0))
         if train.BBOX_REG:
@@ -84,6 +92,9 @@ def _roi_blobs(roidb, im_scales, num_classes):
     blobs = {'rois': np.vstack(rois), 'labels': np.hstack(labels)}
     if train.BBOX_REG:
         targets, weights = expand_bbox_targets(np.vstack(targets), num_classes, train.BBOX_INSIDE_WEIGHTS)
-        blobs.update(bbox_targets=targets, bbox_inside_weights=weights,
-                     bbox_outside_weights=(weights > 0).astype(np.float32))
+        blobs.update(
+            bbox_targets=targets,
+            bbox_inside_weights=weights,
+            bbox_outside_weights=(weights > 0).astype(np.float32),
+        )
     return blobs

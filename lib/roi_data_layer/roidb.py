@@ -2,6 +2,7 @@
 
 K classes; a roidb is a list of dicts, one an image.
 """
+
 import logging
 
 import numpy as np
@@ -23,8 +24,10 @@ def prepare_roidb(imdb):
         entry['max_overlaps'] = overlaps.max(axis=1)
         odd = (entry['max_overlaps'] > 0) != (entry['max_classes'] > 0)
         if odd.any():
-            raise ValueError(f'{path}: RoI {np.where(odd)[0][0]} has a class if and only if it overlaps an '
-                             'object; its gt_overlaps say otherwise')
+            raise ValueError(
+                f'{path}: RoI {np.where(odd)[0][0]} has a class if and only if it overlaps an '
+                'object; its gt_overlaps say otherwise'
+            )
 
 
 def filter_roidb(roidb):
@@ -48,8 +51,9 @@ def add_bbox_regression_targets(roidb):
     if not roidb or 'max_classes' not in roidb[0]:
         raise ValueError('the roidb is empty or not prepared: call prepare_roidb first')
     for entry in roidb:
-        entry['bbox_targets'] = compute_targets(entry['boxes'], entry['max_overlaps'], entry['max_classes'],
-                                                cfg.TRAIN.BBOX_THRESH)
+        entry['bbox_targets'] = compute_targets(
+            entry['boxes'], entry['max_overlaps'], entry['max_classes'], cfg.TRAIN.BBOX_THRESH
+        )
     num_classes = roidb[0]['gt_overlaps'].shape[1]
     if cfg.TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
         means = np.tile(np.array(cfg.TRAIN.BBOX_NORMALIZE_MEANS), (num_classes, 1))
@@ -77,7 +81,7 @@ def _target_statistics(roidb, num_classes):
         np.add.at(squares, classes, targets[:, 1:] ** 2)
     counts = np.maximum(counts, cfg.EPS)
     means = sums / counts
-    variances = squares / counts - means ** 2
+    variances = squares / counts - means**2
     return means, np.sqrt(np.where(variances > cfg.EPS, variances, 0))
 
 

@@ -2,6 +2,7 @@
 
 A anchors per position, feature map (H, W), I anchors inside the image, G ground-truth boxes.
 """
+
 import caffe
 import numpy as np
 import numpy.random as npr
@@ -66,11 +67,15 @@ def anchor_targets(grid, gt_boxes, im_info, train, border=0, use_bg=True):
     Anchors that leave the image by more than border pixels are ignored; so are the negatives unless use_bg.
     -> labels (H * W * A,), targets, inside weights, outside weights (H * W * A, 4), float32
     """
-    inside = np.where((grid[:, :2] >= -border).all(1) & (grid[:, 2] < im_info[1] + border)
-                      & (grid[:, 3] < im_info[0] + border))[0]
+    inside = np.where(
+        (grid[:, :2] >= -border).all(1)
+        & (grid[:, 2] < im_info[1] + border)
+        & (grid[:, 3] < im_info[0] + border)
+    )[0]
     overlaps = bbox_overlaps(grid[inside], gt_boxes[:, :4])
-    labels = label_anchors(overlaps, train.RPN_POSITIVE_OVERLAP, train.RPN_NEGATIVE_OVERLAP,
-                           train.RPN_CLOBBER_POSITIVES)
+    labels = label_anchors(
+        overlaps, train.RPN_POSITIVE_OVERLAP, train.RPN_NEGATIVE_OVERLAP, train.RPN_CLOBBER_POSITIVES
+    )
     if not use_bg:
         labels[labels == NEGATIVE] = IGNORED
     subsample(labels, train.RPN_BATCHSIZE, train.RPN_FG_FRACTION)
@@ -79,9 +84,13 @@ def anchor_targets(grid, gt_boxes, im_info, train, border=0, use_bg=True):
         targets[:] = bbox_transform(grid[inside], gt_boxes[overlaps.argmax(1), :4])
     inside_weights = np.zeros((len(inside), 4), np.float32)
     inside_weights[labels == POSITIVE] = train.RPN_BBOX_INSIDE_WEIGHTS
-    return (_unmap(labels, len(grid), inside, IGNORED),
-            *(_unmap(values, len(grid), inside, 0)
-              for values in (targets, inside_weights, outside_weights(labels, train.RPN_POSITIVE_WEIGHT))))
+    return (
+        _unmap(labels, len(grid), inside, IGNORED),
+        *(
+            _unmap(values, len(grid), inside, 0)
+            for values in (targets, inside_weights, outside_weights(labels, train.RPN_POSITIVE_WEIGHT))
+        ),
+    )
 
 
 def _unmap(values, count, inds, fill):
@@ -116,8 +125,9 @@ class AnchorTargetLayer(caffe.Layer):
             raise ValueError(f'anchors are labelled for one image at a time, got {images}')
         grid = anchor_grid(self._anchors, height, width, self._feat_stride)
         im_info = bottom[2].data[0]
-        results = anchor_targets(grid, bottom[1].data, im_info, cfg.TRAIN, self._border,
-                                 use_bg=len(im_info) < 4 or im_info[3] != 0)
+        results = anchor_targets(
+            grid, bottom[1].data, im_info, cfg.TRAIN, self._border, use_bg=len(im_info) < 4 or im_info[3] != 0
+        )
         for blob, values in zip(top, results):
             blob.data[...] = values.reshape(height, width, -1).transpose(2, 0, 1).reshape(blob.shape)
 

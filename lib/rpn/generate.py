@@ -1,4 +1,5 @@
 """Proposals of images by an RPN net: tops rois and scores, its ProposalLayer set by cfg.TEST.RPN_*."""
+
 from fast_rcnn.config import cfg
 from fast_rcnn.test import image_blobs
 from utils.blob import read_image
@@ -21,6 +22,8 @@ def im_proposals(net, im):
 
 def imdb_proposals(net, imdb):
     """Proposals of every image of an imdb -> boxes, a list of (n_i, 4), and scores, a list of (n_i, 1)."""
-    results = [im_proposals(net, read_image(imdb.image_path_at(i)))
-               for i in progress(range(imdb.num_images), f'proposals for {imdb.name}')]
+    results = [
+        im_proposals(net, read_image(imdb.image_path_at(i)))
+        for i in progress(range(imdb.num_images), f'proposals for {imdb.name}')
+    ]
     return [boxes for boxes, _ in results], [scores for _, scores in results]

@@ -2,6 +2,7 @@
 
 A anchors per position, feature map (H, W).
 """
+
 import numpy as np
 
 

@@ -2,6 +2,7 @@
 
 A anchors per position, feature map (H, W), N proposals.
 """
+
 import caffe
 import numpy as np
 
@@ -56,12 +57,22 @@ class ProposalLayer(caffe.Layer):
             raise ValueError(f'proposals are made of one image at a time, got {probs.shape[0]}')
         num_anchors = len(self._anchors)
         if (probs.shape[1], deltas.shape[1]) != (2 * num_anchors, 4 * num_anchors):
-            raise ValueError(f'{num_anchors} anchors want {2 * num_anchors} scores and {4 * num_anchors} '
-                             f'deltas per position, got {probs.shape[1]} and {deltas.shape[1]}')
+            raise ValueError(
+                f'{num_anchors} anchors want {2 * num_anchors} scores and {4 * num_anchors} '
+                f'deltas per position, got {probs.shape[1]} and {deltas.shape[1]}'
+            )
         phase = cfg[str(self.phase)]
         boxes, scores = propose(
-            probs[0, num_anchors:], deltas[0], self._anchors, self._feat_stride, bottom[2].data[0],
-            phase.RPN_PRE_NMS_TOP_N, phase.RPN_POST_NMS_TOP_N, phase.RPN_NMS_THRESH, phase.RPN_MIN_SIZE)
+            probs[0, num_anchors:],
+            deltas[0],
+            self._anchors,
+            self._feat_stride,
+            bottom[2].data[0],
+            phase.RPN_PRE_NMS_TOP_N,
+            phase.RPN_POST_NMS_TOP_N,
+            phase.RPN_NMS_THRESH,
+            phase.RPN_MIN_SIZE,
+        )
         tops = [np.hstack([np.zeros((len(boxes), 1)), boxes]), scores]
         for blob, values in zip(top, tops):
             blob.reshape(*values.shape)

@@ -2,6 +2,7 @@
 
 R RoIs in, S sampled RoIs out, K classes.
 """
+
 import caffe
 import numpy as np
 
@@ -22,8 +23,14 @@ def proposal_targets(rois, gt_boxes, num_classes, num_rois, train):
     overlaps = bbox_overlaps(rois[:, 1:5], gt_boxes[:, :4])
     best = overlaps.argmax(1) if len(gt_boxes) else np.zeros(len(rois), np.int64)
     highest = overlaps.max(1) if len(gt_boxes) else np.zeros(len(rois))
-    keep, num_fg = sample_rois(highest, num_rois, train.FG_FRACTION, train.FG_THRESH,
-                               train.BG_THRESH_HI, background_from(train, len(gt_boxes)))
+    keep, num_fg = sample_rois(
+        highest,
+        num_rois,
+        train.FG_FRACTION,
+        train.FG_THRESH,
+        train.BG_THRESH_HI,
+        background_from(train, len(gt_boxes)),
+    )
     targets = np.zeros((len(keep), 5), np.float32)
     fg = keep[:num_fg]
     targets[:num_fg, 0] = gt_boxes[best[fg], 4]
@@ -41,8 +48,10 @@ class ProposalTargetLayer(caffe.Layer):
 
     def setup(self, bottom, top):
         if cfg.TRAIN.NO_POS_SAMPLES_ON_TRAIN:
-            raise ValueError('TRAIN.NO_POS_SAMPLES_ON_TRAIN is for alternating optimization: end to end, '
-                             'nothing tells this layer which images are annotated in full')
+            raise ValueError(
+                'TRAIN.NO_POS_SAMPLES_ON_TRAIN is for alternating optimization: end to end, '
+                'nothing tells this layer which images are annotated in full'
+            )
         self._num_classes = parse_param_str(self.param_str)['num_classes']
         for blob, shape in zip(top, [(1, 5), (1,)] + 3 * [(1, 4 * self._num_classes)]):
             blob.reshape(*shape)
@@ -55,8 +64,9 @@ class ProposalTargetLayer(caffe.Layer):
         if np.any(rois[:, 0] != 0):
             raise ValueError('RoIs are sampled for one image at a time, got a batch index other than 0')
         num_rois = rois_per_image(cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.REAL_BATCH_SIZE, 1)
-        rois, labels, targets, weights = proposal_targets(rois, bottom[1].data, self._num_classes, num_rois,
-                                                          cfg.TRAIN)
+        rois, labels, targets, weights = proposal_targets(
+            rois, bottom[1].data, self._num_classes, num_rois, cfg.TRAIN
+        )
         for blob, values in zip(top, [rois, labels, targets, weights, weights > 0]):
             blob.reshape(*values.shape)
             blob.data[...] = values

@@ -1,4 +1,5 @@
 """From Caffe's encoding of images to the one torch's pretrained networks expect."""
+
 import caffe
 import numpy as np
 

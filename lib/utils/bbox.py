@@ -1,4 +1,5 @@
 """Overlaps of boxes in numpy: the twin of the compiled _bbox, number for number."""
+
 import numpy as np
 
 

@@ -1,4 +1,5 @@
 """Images as the nets want them: read, mean subtracted, scaled, stacked into a blob (N, 3, H, W), BGR."""
+
 import os
 
 import cv2
@@ -34,5 +35,5 @@ def im_list_to_blob(ims):
     height, width = np.array([im.shape[:2] for im in ims]).max(0)
     blob = np.zeros((len(ims), 3, height, width), np.float32)
     for slot, im in zip(blob, ims):
-        slot[:, :im.shape[0], :im.shape[1]] = im.transpose(2, 0, 1)
+        slot[:, : im.shape[0], : im.shape[1]] = im.transpose(2, 0, 1)
     return blob

@@ -1,4 +1,5 @@
 """bbox_overlaps, compiled where lib/setup.py has been run, in numpy otherwise. Both give the same numbers."""
+
 try:
     from utils._bbox import bbox_overlaps
 except ImportError:

@@ -2,6 +2,7 @@
 
 A ragged list of R arrays (n_r, C) is kept as one (sum n_r, C) array and R counts.
 """
+
 import contextlib
 import os
 import tempfile

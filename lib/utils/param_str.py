@@ -1,4 +1,5 @@
 """The YAML of settings files and of Python layers' param_str: safe, and knowing the tuples of old files."""
+
 import yaml
 
 
@@ -6,8 +7,9 @@ class Loader(yaml.SafeLoader):
     """yaml.SafeLoader that also reads `!!python/tuple [...]`."""
 
 
-Loader.add_constructor('tag:yaml.org,2002:python/tuple',
-                       lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
+Loader.add_constructor(
+    'tag:yaml.org,2002:python/tuple', lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
+)
 
 
 def parse_param_str(text):

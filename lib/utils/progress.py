@@ -1,4 +1,5 @@
 """How long work shows that it goes on: a bar on a terminal, plain lines in a log."""
+
 import logging
 import sys
 import time

@@ -4,6 +4,7 @@ A proposal file holds N images: `boxes` (sum n_i, 4) float32 x1 y1 x2 y2 in pixe
 `scores` (sum n_i,) if known, `counts` (N,). A detection file holds `rows` (M, 5) x1 y1 x2 y2 score and
 `counts` (K, N).
 """
+
 import os
 
 import numpy as np
@@ -50,12 +51,14 @@ def load_detections(path):
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no detection file; tools/test_net.py writes one')
     if _is_pickle(path):
-        return [[np.asarray(boxes, np.float32).reshape(-1, 5) for boxes in of_class]
-                for of_class in safe_pickle.load(path)]
+        return [
+            [np.asarray(boxes, np.float32).reshape(-1, 5) for boxes in of_class]
+            for of_class in safe_pickle.load(path)
+        ]
     arrays = _wanted(path, 'rows', 'counts')
     num_classes, num_images = arrays['counts'].shape
     boxes = unpack(arrays['rows'], arrays['counts'].ravel())
-    return [boxes[c * num_images:(c + 1) * num_images] for c in range(num_classes)]
+    return [boxes[c * num_images : (c + 1) * num_images] for c in range(num_classes)]
 
 
 def _is_pickle(path):
@@ -76,8 +79,10 @@ def _from_folder(path):
     files = [os.path.join(path, f'{i}.pkl') for i in range(count)]
     missing = [name for name in files if not os.path.exists(name)]
     if missing or not files:
-        raise FileNotFoundError(f'{path}: wanted 0.pkl .. N-1.pkl, one an image; '
-                                f'found {count}, missing {(missing or files or ["all"])[0]}')
+        raise FileNotFoundError(
+            f'{path}: wanted 0.pkl .. N-1.pkl, one an image; '
+            f'found {count}, missing {(missing or files or ["all"])[0]}'
+        )
     return [_boxes(name, safe_pickle.load(name)) for name in files]
 
 

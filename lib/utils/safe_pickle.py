@@ -4,6 +4,7 @@ A pickle may name any function and have it called. Here only the few names that 
 consist of resolve, most of them to functions of this module; any other name raises before anything of it is
 called.
 """
+
 import collections
 import pickle
 
@@ -37,8 +38,12 @@ def _bytes(text, encoding):
     return text.encode('latin1')
 
 
-_KNOWN = {('_codecs', 'encode'): _bytes, ('collections', 'OrderedDict'): collections.OrderedDict,
-          ('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype}
+_KNOWN = {
+    ('_codecs', 'encode'): _bytes,
+    ('collections', 'OrderedDict'): collections.OrderedDict,
+    ('numpy', 'ndarray'): np.ndarray,
+    ('numpy', 'dtype'): np.dtype,
+}
 for _module in 'numpy.core', 'numpy._core':
     _KNOWN[_module + '.multiarray', '_reconstruct'] = _array
     _KNOWN[_module + '.multiarray', 'scalar'] = _scalar

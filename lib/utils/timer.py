@@ -1,4 +1,5 @@
 """Wall-clock time of something done again and again."""
+
 import time
 
 

@@ -1,4 +1,5 @@
 """Small cases of the layer types that forks of Caffe added, for layer_cases.check_layer."""
+
 import numpy as np
 
 from layer_cases import CLASS_WEIGHTS, FILL, ROIS, case, distinct, fixed, positive, whole, x
@@ -49,8 +50,13 @@ OBJECTS = fixed(
 
 
 def multibox(more, locations=48, classes=3, code='CENTER_SIZE', loss=''):
-    return case(x(2, locations), x(2, 12 * classes), priors, OBJECTS,
-                more=f'multibox_loss_param {{ num_classes: {classes} code_type: {code} {more} }} {loss}')
+    return case(
+        x(2, locations),
+        x(2, 12 * classes),
+        priors,
+        OBJECTS,
+        more=f'multibox_loss_param {{ num_classes: {classes} code_type: {code} {more} }} {loss}',
+    )
 
 
 CASES = {

@@ -1,4 +1,5 @@
 """What the engine's tests share: nets from text."""
+
 import caffe
 
 

@@ -46,7 +46,7 @@ class Case:
     more: str = ''
     tops: int = 1
     phases: tuple = (TRAIN, TEST)
-    random: tuple = ()      # phases whose forward draws random numbers
+    random: tuple = ()  # phases whose forward draws random numbers
 
 
 def case(*bottoms, more='', **options):
@@ -56,8 +56,15 @@ def case(*bottoms, more='', **options):
 FILL = 'weight_filler { type: "gaussian" std: 0.5 } bias_filler { type: "gaussian" std: 0.5 }'
 CLASS_WEIGHTS = 'weight_by_label_freqs: true ' + ' '.join(f'class_weighting: {w}' for w in (1, 2, 0.5, 3, 1))
 CONT = fixed([[0, 0], [1, 1], [0, 1]])
-ROIS = fixed([[0, 0, 0, 60, 40], [1, 16, 8, 90, 70], [1, 40, 40, 30, 30], [0, 300, 300, 400, 400],
-              [0, 23, 7.9, 24, 40.1]])
+ROIS = fixed(
+    [
+        [0, 0, 0, 60, 40],
+        [1, 16, 8, 90, 70],
+        [1, 40, 40, 30, 30],
+        [0, 300, 300, 400, 400],
+        [0, 23, 7.9, 24, 40.1],
+    ]
+)
 
 CASES = {
     'AbsVal': [case(x(2, 3, 4))],
@@ -329,7 +336,7 @@ def mode(device):
         caffe.set_mode_cpu()
 
 
-BY_VALUE = {'Filter', 'DetectionOutput', 'Proposal'}        # types whose top shape is a matter of values
+BY_VALUE = {'Filter', 'DetectionOutput', 'Proposal'}  # types whose top shape is a matter of values
 
 
 def differentiable(kind, bottoms):
@@ -423,16 +430,18 @@ def check_shapes(net, kind, values):
 
 def check_gradient(one, values, blobs, diffs, answer, exact):
     """one: the layer; answer: what its net gave in float32 for `diffs` on its tops."""
+
     def double(array, learn):
         return torch.tensor(array, dtype=torch.float64, requires_grad=learn)
-    specs = one.layer_param.param       # BatchNorm's blobs are fixed by their lr_mult
+
+    specs = one.layer_param.param  # BatchNorm's blobs are fixed by their lr_mult
     bottoms = [double(v, i not in one.nondiff) for i, v in enumerate(values)]
     weights = [double(b, i >= len(specs) or specs[i].lr_mult != 0) for i, b in enumerate(blobs)]
 
     def compute(*tensors):
         torch.manual_seed(5)
-        one.weights = list(tensors[len(bottoms):])
-        tops = one.compute(*tensors[:len(bottoms)])
+        one.weights = list(tensors[len(bottoms) :])
+        tops = one.compute(*tensors[: len(bottoms)])
         return tuple(t for t in (tops if isinstance(tops, tuple) else (tops,)) if t.requires_grad)
 
     outputs = compute(*bottoms, *weights)
@@ -442,7 +451,7 @@ def check_gradient(one, values, blobs, diffs, answer, exact):
     assert torch.autograd.gradcheck(compute, (*bottoms, *weights), eps=1e-6, atol=1e-5, rtol=2e-3)
     if exact:
         wanted = [t for t in bottoms + weights if t.requires_grad]
-        roots = [double(d, False) for d in diffs[:len(outputs)]]
+        roots = [double(d, False) for d in diffs[: len(outputs)]]
         grads = torch.autograd.grad(outputs, wanted, roots, allow_unused=True)
         grads = {id(t): 0.0 if g is None else g.numpy() for t, g in zip(wanted, grads)}
         for t, diff in zip(bottoms + weights, answer[1] + answer[2]):

@@ -1,4 +1,5 @@
 """Blob: numpy views, coherence with what the engine writes, sharing."""
+
 import gc
 
 import numpy as np
@@ -37,11 +38,11 @@ def test_reshape_keeps_values_of_equal_count_only():
 def test_held_view_follows_the_blob():
     blob = Blob(3)
     view = blob.data
-    for value in (1., 2.):
+    for value in (1.0, 2.0):
         blob.tensor = torch.full((3,), value)
         blob.settle()
         assert (view == value).all()
-    view[0] = 9                         # and writes through it still count
+    view[0] = 9  # and writes through it still count
     assert blob.tensor[0] == 9
 
 
@@ -91,6 +92,6 @@ def test_state_tells_of_possible_writes():
     blob.data[0] = 2
     assert blob.state != before
     view = blob.data
-    assert blob.state is None           # somebody may write at any time
+    assert blob.state is None  # somebody may write at any time
     del view
     assert blob.state is not None

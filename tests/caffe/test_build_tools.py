@@ -1,4 +1,5 @@
 """The programs in caffe-fast-rcnn/build/tools, called as old recipes call them: by their path."""
+
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import caffe
-from helpers import data, layer
+from helpers import layer
 
 TOOLS = Path(__file__).parents[2] / 'caffe-fast-rcnn' / 'build' / 'tools'
 
@@ -17,26 +18,34 @@ TOOLS = Path(__file__).parents[2] / 'caffe-fast-rcnn' / 'build' / 'tools'
 def run(folder, tool, *args):
     """Call the program in `folder`, with the python of this test before others on the path."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ['PATH']])
-    done = subprocess.run([TOOLS / tool, *args], cwd=folder, env={**os.environ, 'PATH': path},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [TOOLS / tool, *args], cwd=folder, env={**os.environ, 'PATH': path}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
 def constant(name, columns, value):
-    return layer(name, 'DummyData', more=f'''dummy_data_param {{ shape {{ dim: 2 dim: {columns} }}
-                                             data_filler {{ value: {value} }} }}''')
+    return layer(
+        name,
+        'DummyData',
+        more=f"""dummy_data_param {{ shape {{ dim: 2 dim: {columns} }}
+                                             data_filler {{ value: {value} }} }}""",
+    )
 
 
 def test_training(tmp_path):
-    net = constant('data', 3, 1) + constant('four', 1, 4) + \
-        layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 }') + \
-        layer('loss', 'EuclideanLoss', 'ip four')
+    net = (
+        constant('data', 3, 1)
+        + constant('four', 1, 4)
+        + layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 }')
+        + layer('loss', 'EuclideanLoss', 'ip four')
+    )
     (tmp_path / 'net.prototxt').write_text(net)
     (tmp_path / 'solver.prototxt').write_text('''
         net: "net.prototxt" base_lr: 0.25 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "out"''')
     run(tmp_path, 'caffe', 'train', '--solver=solver.prototxt')
     weights = caffe.Net(str(tmp_path / 'net.prototxt'), str(tmp_path / 'out_iter_1.caffemodel'), caffe.TEST)
-    assert weights.forward()['loss'] == 0       # three weights and the bias, each 0.25 times 4
+    assert weights.forward()['loss'] == 0  # three weights and the bias, each 0.25 times 4
 
 
 def test_images_become_a_database_and_a_mean(tmp_path):
@@ -52,8 +61,10 @@ def test_images_become_a_database_and_a_mean(tmp_path):
 
 
 def test_an_old_net_is_upgraded(tmp_path):
-    (tmp_path / 'old.prototxt').write_text('input: "x" input_dim: 1 input_dim: 1 input_dim: 1 input_dim: 1 '
-                                           'layers { name: "y" type: RELU bottom: "x" top: "y" }')
+    (tmp_path / 'old.prototxt').write_text(
+        'input: "x" input_dim: 1 input_dim: 1 input_dim: 1 input_dim: 1 '
+        'layers { name: "y" type: RELU bottom: "x" top: "y" }'
+    )
     run(tmp_path, 'upgrade_net_proto_text', 'old.prototxt', 'new.prototxt')
     net = caffe.Net(str(tmp_path / 'new.prototxt'), caffe.TEST)
     assert [x.type for x in net.layers] == ['Input', 'ReLU']

@@ -1,4 +1,5 @@
 """Classifier and Detector, on a net that averages its input and counts."""
+
 import cv2
 import numpy as np
 import pytest
@@ -8,17 +9,18 @@ from caffe.classifier import Classifier
 from caffe.detector import Detector
 
 # The scores are the means over the input of each channel: what a plain loop over crops finds.
-NET = '''
+NET = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 4 dim: 3 dim: 6 dim: 6 } } }
 layer { name: "mean" type: "Pooling" bottom: "data" top: "mean"
   pooling_param { pool: AVE global_pooling: true } }
 layer { name: "weigh" type: "Scale" bottom: "mean" top: "scores" scale_param { filler { value: 1 } } }
-'''
+"""
 
 
 @pytest.fixture
 def files(tmp_path):
     from caffe import Net, TEST
+
     (tmp_path / 'net.prototxt').write_text(NET)
     net = Net(str(tmp_path / 'net.prototxt'), TEST)
     net.params['weigh'][0].data[...] = [1, 2, 3]

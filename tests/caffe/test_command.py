@@ -1,4 +1,5 @@
 """The caffe command: train, test, time, with their flags, in this process."""
+
 import logging
 import os
 import re
@@ -11,12 +12,14 @@ from caffe.__main__ import main
 from helpers import layer
 
 CONSTANT = 'dummy_data_param { shape { dim: 2 dim: %d } data_filler { value: %d } }'
-NET = layer('data', 'DummyData', more=CONSTANT % (3, 1)) + \
-    layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 }') + \
-    layer('twice', 'Power', 'ip', 'ip', more='power_param { scale: 2 } include { stage: "double" }') + \
-    layer('deep', 'Power', 'ip', 'ip', more='power_param { scale: 3 } include { min_level: 1 }') + \
-    layer('four', 'DummyData', more=CONSTANT % (1, 4)) + \
-    layer('loss', 'EuclideanLoss', 'ip four')
+NET = (
+    layer('data', 'DummyData', more=CONSTANT % (3, 1))
+    + layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 }')
+    + layer('twice', 'Power', 'ip', 'ip', more='power_param { scale: 2 } include { stage: "double" }')
+    + layer('deep', 'Power', 'ip', 'ip', more='power_param { scale: 3 } include { min_level: 1 }')
+    + layer('four', 'DummyData', more=CONSTANT % (1, 4))
+    + layer('loss', 'EuclideanLoss', 'ip four')
+)
 SOLVER = '''net: "net.prototxt" base_lr: 0.125 momentum: 0.5 lr_policy: "fixed" max_iter: 4
             snapshot: 2 snapshot_prefix: "out"'''
 
@@ -45,7 +48,7 @@ def test_a_training_that_is_resumed_ends_as_one_that_was_not():
 def test_training_starts_from_weights(tmp_path):
     net = caffe.Net('net.prototxt', caffe.TRAIN)
     net.params['ip'][0].data[...] = 1
-    net.params['ip'][1].data[...] = 1           # 3 1 + 1 = 4: nothing to learn
+    net.params['ip'][1].data[...] = 1  # 3 1 + 1 = 4: nothing to learn
     net.save('right.caffemodel')
     main(['train', '-solver', 'solver.prototxt', '-weights', 'right.caffemodel'])
     assert bias('out_iter_4.caffemodel') == 1
@@ -53,17 +56,22 @@ def test_training_starts_from_weights(tmp_path):
         main(['train', '-solver', 'solver.prototxt', '-weights', 'a', '-snapshot', 'b'])
 
 
-@pytest.mark.parametrize('number, flag, effect, files', [
-    (signal.SIGINT, 'sigint_effect', 'stop', ['out_iter_1']),           # stops, and snapshots as it ends
-    (signal.SIGINT, 'sigint_effect', 'snapshot', ['out_iter_1', 'out_iter_2', 'out_iter_4']),
-    (signal.SIGHUP, 'sighup_effect', 'none', ['out_iter_2', 'out_iter_4']),
-])
+@pytest.mark.parametrize(
+    'number, flag, effect, files',
+    [
+        (signal.SIGINT, 'sigint_effect', 'stop', ['out_iter_1']),  # stops, and snapshots as it ends
+        (signal.SIGINT, 'sigint_effect', 'snapshot', ['out_iter_1', 'out_iter_2', 'out_iter_4']),
+        (signal.SIGHUP, 'sighup_effect', 'none', ['out_iter_2', 'out_iter_4']),
+    ],
+)
 def test_signals_have_their_effect(number, flag, effect, files, monkeypatch):
     """The signal comes during the first iteration."""
+
     def train_and_signal(path):
         solver = get_solver(path)
         solver.add_callback(lambda: None, lambda: solver.iter or os.kill(os.getpid(), number))
         return solver
+
     get_solver = caffe.get_solver
     monkeypatch.setattr(caffe, 'get_solver', train_and_signal)
     before = signal.getsignal(number)
@@ -72,8 +80,9 @@ def test_signals_have_their_effect(number, flag, effect, files, monkeypatch):
     assert signal.getsignal(number) is before
 
 
-@pytest.mark.parametrize('flags, loss', [
-    ([], 2 * 16 / 4), (['-stage', 'double'], 0), (['-level', '1'], 2 * 4 / 4)])
+@pytest.mark.parametrize(
+    'flags, loss', [([], 2 * 16 / 4), (['-stage', 'double'], 0), (['-level', '1'], 2 * 4 / 4)]
+)
 def test_the_mean_score_over_batches(flags, loss, caplog):
     """ip is 0, 4 with stage double, 6 with level 1; four is 4."""
     net = caffe.Net('net.prototxt', caffe.TRAIN)
@@ -92,8 +101,10 @@ def test_time_tells_of_each_layer(caplog):
     assert any(m.startswith('Average Forward-Backward') for m in caplog.messages)
 
 
-@pytest.mark.parametrize('argv, wanted', [
-    (['train'], '-solver is needed'), (['test', '-model', 'net.prototxt'], '-weights is needed')])
+@pytest.mark.parametrize(
+    'argv, wanted',
+    [(['train'], '-solver is needed'), (['test', '-model', 'net.prototxt'], '-weights is needed')],
+)
 def test_what_is_missing_is_named(argv, wanted):
     with pytest.raises(SystemExit, match=wanted):
         main(argv)

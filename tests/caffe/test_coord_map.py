@@ -1,12 +1,20 @@
 """Coordinate maps between blobs, and the Crop they give."""
+
 import numpy as np
 import pytest
 
 import caffe
 from caffe import layers as L
 from caffe import params as P
-from caffe.coord_map import (AxisMismatchException, UndefinedMapException, compose, coord_map,
-                             coord_map_from_to, crop, inverse)
+from caffe.coord_map import (
+    AxisMismatchException,
+    UndefinedMapException,
+    compose,
+    coord_map,
+    coord_map_from_to,
+    crop,
+    inverse,
+)
 
 
 def spec(kernel=3, stride=1, pad=0, pool=2, dstride=2, dpad=0):
@@ -24,9 +32,9 @@ def test_a_map_follows_the_centres_of_receptive_fields():
     n = spec(kernel=5, pad=2)
     assert coord_map_from_to(n.conv, n.data) == (1, 1, 0)
     ax, a, b = coord_map_from_to(n.data, n.pool)
-    assert (ax, a, b) == (1, .5, -.25)
+    assert (ax, a, b) == (1, 0.5, -0.25)
     ax, a, b = coord_map_from_to(n.pool, n.data)
-    assert (ax, a, b) == (1, 2, .5)
+    assert (ax, a, b) == (1, 2, 0.5)
 
 
 @pytest.mark.parametrize('kernel, pad, offset', [(3, 0, 1), (5, 10, -8), (1, 0, 0)])
@@ -45,7 +53,7 @@ def test_dilation_widens_the_kernel():
 def test_each_spatial_axis_has_its_own_map():
     n = spec(kernel=[3, 5], stride=[1, 2], pad=[0, 10], pool=1)
     _, a, b = coord_map_from_to(n.data, n.conv)
-    np.testing.assert_array_equal(a, [1, .5])
+    np.testing.assert_array_equal(a, [1, 0.5])
     np.testing.assert_array_equal(b, [-1, 4])
 
 
@@ -68,7 +76,7 @@ def test_a_ladder_of_sums_is_walked_once():
 
 
 def test_maps_compose_and_invert():
-    there = (1, 2., 3.)
+    there = (1, 2.0, 3.0)
     assert compose(inverse(there), there) == (1, 1, 0)
     with pytest.raises(AxisMismatchException, match='1 and 2'):
         compose((1, 1, 0), (2, 1, 0))

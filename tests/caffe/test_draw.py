@@ -1,4 +1,5 @@
 """Nets as Graphviz text, and as plain pictures."""
+
 import os
 import shutil
 
@@ -8,7 +9,7 @@ import pytest
 import caffe
 from caffe import draw, netparam
 
-NET = '''
+NET = """
 name: "small"
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 } } }
 layer { name: "label" type: "Data" top: "label" data_param { batch_size: 9 } include { phase: TRAIN } }
@@ -19,7 +20,7 @@ layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
 layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool"
   pooling_param { pool: AVE kernel_size: 2 stride: 2 } }
 layer { name: "drop{1}" type: "Dropout" bottom: "pool" top: "drop" exclude { phase: TEST } }
-'''
+"""
 
 
 def test_layers_and_blobs_are_nodes_joined_by_edges():
@@ -28,9 +29,9 @@ def test_layers_and_blobs_are_nodes_joined_by_edges():
     assert lines[0] == 'digraph "small" {' and lines[-1] == '}'
     assert '"data_blob" -> "conv_Convolution_2";' in lines
     assert '"conv_Convolution_2" -> "conv_blob" [label="20"];' in lines
-    conv, = [line for line in lines if line.startswith('"conv_Convolution_2" [')]
+    (conv,) = [line for line in lines if line.startswith('"conv_Convolution_2" [')]
     assert r'label="conv\n(Convolution)\nkernel size: 3\nstride: 1x2\npad: 1"' in conv
-    pool, = [line for line in lines if line.startswith('"pool_Pooling_4" [')]
+    (pool,) = [line for line in lines if line.startswith('"pool_Pooling_4" [')]
     assert r'pool\n(AVE Pooling)\nkernel size: 2\nstride: 2\npad: 0' in pool
     assert sum(line.startswith('"conv_blob" [') for line in lines) == 1
     assert r'drop\{1\}' in text
@@ -68,7 +69,7 @@ def test_without_graphviz_pictures_are_plain(tmp_path, monkeypatch):
         shapes.append(cv2.imread(str(tmp_path / 'net.png')).shape[:2])
     assert [height > width for height, width in shapes] == [False, True, False, True]
     assert draw.draw_net(net, 'LR', 'pdf').startswith(b'%PDF')
-    assert b'kernel size: 3' in draw.draw_net(net, 'LR', 'svg')     # of the comment beside the glyphs
+    assert b'kernel size: 3' in draw.draw_net(net, 'LR', 'svg')  # of the comment beside the glyphs
     with pytest.raises(RuntimeError, match="Graphviz's program 'dot'"):
         draw.draw_net(net, 'LR', 'gif')
 
@@ -76,8 +77,19 @@ def test_without_graphviz_pictures_are_plain(tmp_path, monkeypatch):
 def test_places_follow_the_net():
     _, nodes, edges = draw._graph(netparam.parse_net(NET), 'LR', True, None, False)
     x = {node: place[0] / 1.5 for node, place in draw._places(nodes, edges, 'LR').items()}
-    assert [x[n] for n in ('data_Input_0', 'data_blob', 'conv_Convolution_2', 'conv_blob', 'relu_ReLU_3',
-                           'pool_Pooling_4', 'pool_blob', 'drop{1}_Dropout_5')] == [0, 1, 2, 3, 4, 4, 5, 6]
+    assert [
+        x[n]
+        for n in (
+            'data_Input_0',
+            'data_blob',
+            'conv_Convolution_2',
+            'conv_blob',
+            'relu_ReLU_3',
+            'pool_Pooling_4',
+            'pool_blob',
+            'drop{1}_Dropout_5',
+        )
+    ] == [0, 1, 2, 3, 4, 4, 5, 6]
 
 
 @pytest.mark.skipif(shutil.which('dot') is None, reason='Graphviz is not installed')

@@ -2,6 +2,7 @@
 
 Gradients by differences, saving and shapes: fork_cases.py, which test_layers.py puts through the harness.
 """
+
 import itertools
 import math
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import caffe
-from caffe.layers import boxes as box_lib
+from caffe.types import boxes as box_lib
 from helpers import data, layer, net_from
 from rpn.generate_anchors import generate_anchors
 
@@ -65,6 +66,7 @@ def agree(pairs, tolerance=1e-5):
 
 # Boxes
 
+
 def iou(a, b, offset=0):
     area = lambda box: max(0, box[2] - box[0] + offset) * max(0, box[3] - box[1] + offset)
     w, h = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) + offset for i in (0, 1))
@@ -86,8 +88,12 @@ def encode_by_hand(box, prior, variance, code):
     x1, y1, x2, y2 = prior
     w, h = x2 - x1, y2 - y1
     if code == 'CENTER_SIZE':
-        raw = [((box[0] + box[2]) / 2 - (x1 + x2) / 2) / w, ((box[1] + box[3]) / 2 - (y1 + y2) / 2) / h,
-               math.log((box[2] - box[0]) / w), math.log((box[3] - box[1]) / h)]
+        raw = [
+            ((box[0] + box[2]) / 2 - (x1 + x2) / 2) / w,
+            ((box[1] + box[3]) / 2 - (y1 + y2) / 2) / h,
+            math.log((box[2] - box[0]) / w),
+            math.log((box[3] - box[1]) / h),
+        ]
     else:
         unit = (w, h, w, h) if code == 'CORNER_SIZE' else (1, 1, 1, 1)
         raw = [(b - p) / u for b, p, u in zip(box, prior, unit)]
@@ -122,8 +128,17 @@ def test_nms(offset, eta, monkeypatch):
 
 # Regions
 
-REGIONS = np.array([[0, 0, 0, 60, 40], [1, 16.4, 8, 90, 70.5], [1, 40, 40, 30, 30], [0, 300, 300, 400, 400],
-                    [0, 23, 7.9, 24, 40.1], [1, -30, -20, 95, 79], [0, 8, 8, 8, 8]])
+REGIONS = np.array(
+    [
+        [0, 0, 0, 60, 40],
+        [1, 16.4, 8, 90, 70.5],
+        [1, 40, 40, 30, 30],
+        [0, 300, 300, 400, 400],
+        [0, 23, 7.9, 24, 40.1],
+        [1, -30, -20, 95, 79],
+        [0, 8, 8, 8, 8],
+    ]
+)
 
 
 def at(plane, y, x):
@@ -156,16 +171,22 @@ def test_roi_align(samples, tmp_path):
 
 def test_roi_align_takes_four_points_unless_told(tmp_path):
     """A bin of one cell between four: the mean at the quarters of it is the mean of the four cells."""
-    x = np.arange(16.).reshape(1, 1, 4, 4)
-    top, = answer(tmp_path, 'ROIAlign', [x, [[0, 1, 1, 2, 2]]], 'roi_align_param { pooled_h: 1 pooled_w: 1 }')
+    x = np.arange(16.0).reshape(1, 1, 4, 4)
+    (top,) = answer(
+        tmp_path, 'ROIAlign', [x, [[0, 1, 1, 2, 2]]], 'roi_align_param { pooled_h: 1 pooled_w: 1 }'
+    )
     assert top.item() == (5 + 6 + 9 + 10) / 4
 
 
-@pytest.mark.parametrize('kind, more', [
-    ('ROIAlign', 'roi_align_param { pooled_h: 2 pooled_w: 2 sampling_ratio: 0 }'),
-    ('PSROIPooling', 'psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 2 }')])
+@pytest.mark.parametrize(
+    'kind, more',
+    [
+        ('ROIAlign', 'roi_align_param { pooled_h: 2 pooled_w: 2 sampling_ratio: 0 }'),
+        ('PSROIPooling', 'psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 2 }'),
+    ],
+)
 def test_no_regions(kind, more, tmp_path):
-    top, = answer(tmp_path, kind, [np.zeros((1, 8, 4, 4)), np.zeros((0, 5))], more)
+    (top,) = answer(tmp_path, kind, [np.zeros((1, 8, 4, 4)), np.zeros((0, 5))], more)
     assert top.shape == (0, 8 if kind == 'ROIAlign' else 2, 2, 2)
 
 
@@ -192,11 +213,14 @@ def test_psroi_pooling(tmp_path):
 
 
 def test_psroi_pooling_opencv(tmp_path):
-    x, rois = rng().standard_normal((2, 18, 12, 14)), [
-        [0, 0, 0, 100, 90],
-        [1, 33, 17, 150, 160],
-        [0, 5, 9, 40, 44],
-    ]
+    x, rois = (
+        rng().standard_normal((2, 18, 12, 14)),
+        [
+            [0, 0, 0, 100, 90],
+            [1, 33, 17, 150, 160],
+            [0, 5, 9, 40, 44],
+        ],
+    )
     text = (
         data('x', 2, 18, 12, 14)
         + data('rois', 3, 5)
@@ -212,8 +236,8 @@ def test_psroi_pooling_opencv(tmp_path):
 
 # Proposals
 
-PROPOSAL = '''proposal_param { feat_stride: 16 base_size: 16 ratio: 0.5 ratio: 1 ratio: 2 scale: 1 scale: 2
-                               scale: 4 min_size: %d pre_nms_topn: %d post_nms_topn: %d nms_thresh: 0.6 }'''
+PROPOSAL = """proposal_param { feat_stride: 16 base_size: 16 ratio: 0.5 ratio: 1 ratio: 2 scale: 1 scale: 2
+                               scale: 4 min_size: %d pre_nms_topn: %d post_nms_topn: %d nms_thresh: 0.6 }"""
 
 
 def proposals_by_hand(scores, deltas, info, least, before, after):
@@ -224,11 +248,13 @@ def proposals_by_hand(scores, deltas, info, least, before, after):
         boxes = []
         for y, x, a in np.ndindex(height, width, count):
             x1, y1, x2, y2 = anchors[a] + [16 * x, 16 * y, 16 * x, 16 * y]
-            dx, dy, dw, dh = deltas[n, 4 * a:4 * a + 4, y, x]
+            dx, dy, dw, dh = deltas[n, 4 * a : 4 * a + 4, y, x]
             w, h = x2 - x1 + 1, y2 - y1 + 1
             cx, cy, w, h = x1 + w / 2 + dx * w, y1 + h / 2 + dy * h, w * math.exp(dw), h * math.exp(dh)
-            box = [min(max(v, 0), limit - 1) for v, limit in
-                   zip((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), (info[1], info[0]) * 2)]
+            box = [
+                min(max(v, 0), limit - 1)
+                for v, limit in zip((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), (info[1], info[0]) * 2)
+            ]
             large = box[2] - box[0] + 1 >= least * info[-1] and box[3] - box[1] + 1 >= least * info[2]
             boxes.append((scores[n, count + a, y, x] * large, box))
         boxes = sorted(boxes, key=lambda b: -b[0])[:before]
@@ -236,7 +262,7 @@ def proposals_by_hand(scores, deltas, info, least, before, after):
     return np.array(rows)
 
 
-@pytest.mark.parametrize('info', [(150., 180., 1.5), (150., 180., 1.5, 2.5)])
+@pytest.mark.parametrize('info', [(150.0, 180.0, 1.5), (150.0, 180.0, 1.5, 2.5)])
 def test_proposal(info, tmp_path):
     scores, deltas = rng().random((2, 18, 10, 12)), rng(1).normal(0, 0.3, (2, 36, 10, 12))
     rois, kept = answer(tmp_path, 'Proposal', [scores, deltas, [info]], PROPOSAL % (12, 300, 40), tops=2)
@@ -246,8 +272,12 @@ def test_proposal(info, tmp_path):
 
 
 def test_proposal_opencv(tmp_path):
-    text = data('s', 1, 18, 10, 12) + data('d', 1, 36, 10, 12) + data('i', 1, 3) + \
-        layer('p', 'Proposal', 's d i', more=PROPOSAL % (1, 200, 20))
+    text = (
+        data('s', 1, 18, 10, 12)
+        + data('d', 1, 36, 10, 12)
+        + data('i', 1, 3)
+        + layer('p', 'Proposal', 's d i', more=PROPOSAL % (1, 200, 20))
+    )
     inputs = {
         's': rng().random((1, 18, 10, 12)),
         'd': rng(1).normal(0, 0.3, (1, 36, 10, 12)),
@@ -301,10 +331,11 @@ def test_regions_from_learned_layers(kind, more, tmp_path):
 
 # Online hard example mining
 
+
 def test_box_annotator_keeps_the_hardest_of_each_image(tmp_path):
     rois = np.zeros((6, 5))
     rois[:, 0] = [0, 1, 0, 1, 0, 0]
-    loss, labels = np.array([3, 9, 5, 1, 5, 4.]), np.array([1, 2, 0, 4, 5, 6.])
+    loss, labels = np.array([3, 9, 5, 1, 5, 4.0]), np.array([1, 2, 0, 4, 5, 6.0])
     weights = np.arange(1, 13).reshape(6, 2)
     got = answer(
         tmp_path,
@@ -379,7 +410,7 @@ def test_focal_loss(gamma, alpha, tmp_path):
 
 def test_focal_loss_linear(tmp_path):
     """Two classes: the logit of the label's class is the difference of scores."""
-    scores = np.array([[1., -2], [0.3, 0.1]])
+    scores = np.array([[1.0, -2], [0.3, 0.1]])
     (loss,) = answer(
         tmp_path,
         'FocalLoss',
@@ -390,6 +421,7 @@ def test_focal_loss_linear(tmp_path):
 
 
 # SSD
+
 
 def test_permute(tmp_path):
     x = rng().standard_normal((2, 3, 4, 5))
@@ -411,32 +443,49 @@ def test_normalize(across, shared, tmp_path):
     more = f'across_spatial: {across} channel_shared: {shared} eps: 0.01 scale_filler {{ value: 20 }}'.lower()
     more = f'norm_param {{ {more} }}'
     net = net_from(tmp_path, data('x', *x.shape) + layer('L', 'Normalize', 'x', more=more), TRAIN)
-    blob, = net.params['L']
+    (blob,) = net.params['L']
     assert blob.shape == (() if shared else (3,)) and (blob.data == 20).all()
     blob.data[...] = scale[0] if shared else scale
     want = np.zeros_like(x)
     for n, c, y, x_ in np.ndindex(x.shape):
         around = x[n] if across else x[n, :, y, x_]
-        want[n, c, y, x_] = x[n, c, y, x_] / math.sqrt((around ** 2).sum() + 0.01) * scale[c]
+        want[n, c, y, x_] = x[n, c, y, x_] / math.sqrt((around**2).sum() + 0.01) * scale[c]
     close(net.forward(x=x)['L'], want)
 
 
 def test_normalize_opencv(tmp_path):
     """As in SSD's conv4_3_norm."""
+
     def prepare(net):
         net.params['norm'][0].data[...] = rng(1).random(6) + 0.5
-    text = data('x', 2, 6, 5, 7) + layer('norm', 'Normalize', 'x', more='''norm_param {
-        across_spatial: false scale_filler { type: "constant" value: 20 } channel_shared: false }''')
+
+    text = data('x', 2, 6, 5, 7) + layer(
+        'norm',
+        'Normalize',
+        'x',
+        more="""norm_param {
+        across_spatial: false scale_filler { type: "constant" value: 20 } channel_shared: false }""",
+    )
     agree(opencv(tmp_path, text, {'x': rng().standard_normal((2, 6, 5, 7))}, ['norm'], prepare))
 
 
 PRIOR_BOXES = [
-    ('min_size: 30 min_size: 60 max_size: 45 max_size: 100 aspect_ratio: 2 aspect_ratio: 3 clip: true '
-     'variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2', 2 * (1 + 1 + 4)),
-    ('min_size: 30.5 flip: false aspect_ratio: 2 aspect_ratio: 1 step: 16 offset: 0.3 variance: 0.2 '
-     'clip: false', 2),
-    ('min_size: 30 max_size: 60 aspect_ratio: 2 aspect_ratio: 0.5 step_h: 15 step_w: 20 variance: 0.1 '
-     'clip: false', 4)]
+    (
+        'min_size: 30 min_size: 60 max_size: 45 max_size: 100 aspect_ratio: 2 aspect_ratio: 3 clip: true '
+        'variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2',
+        2 * (1 + 1 + 4),
+    ),
+    (
+        'min_size: 30.5 flip: false aspect_ratio: 2 aspect_ratio: 1 step: 16 offset: 0.3 variance: 0.2 '
+        'clip: false',
+        2,
+    ),
+    (
+        'min_size: 30 max_size: 60 aspect_ratio: 2 aspect_ratio: 0.5 step_h: 15 step_w: 20 variance: 0.1 '
+        'clip: false',
+        4,
+    ),
+]
 
 
 def prior_boxes_by_hand(text, feature, image):
@@ -459,7 +508,7 @@ def prior_boxes_by_hand(text, feature, image):
     for y, x in np.ndindex(*feature):
         cx, cy = (x + one('offset', 0.5)) * step_x, (y + one('offset', 0.5)) * step_y
         for i, s in enumerate(given['min_size']):
-            shapes = [(s, s)] + [(math.sqrt(s * m),) * 2 for m in given.get('max_size', [])[i:i + 1]]
+            shapes = [(s, s)] + [(math.sqrt(s * m),) * 2 for m in given.get('max_size', [])[i : i + 1]]
             shapes += [(s * math.sqrt(r), s / math.sqrt(r)) for r in ratios[1:]]
             boxes += [
                 (
@@ -495,10 +544,10 @@ def test_prior_box(text, count, tmp_path):
 
 def test_prior_box_takes_the_image_size_it_is_told(tmp_path):
     bottoms = [np.zeros((1, 1, 2, 2)), np.zeros((1, 3, 50, 50))]
-    square, = answer(tmp_path, 'PriorBox', bottoms, 'prior_box_param { min_size: 30 img_size: 60 }')
+    (square,) = answer(tmp_path, 'PriorBox', bottoms, 'prior_box_param { min_size: 30 img_size: 60 }')
     close(square[0, 0, :4], [0, 0, 0.5, 0.5])
     close(square[0, 1], [0.1] * 16)
-    oblong, = answer(tmp_path, 'PriorBox', bottoms, 'prior_box_param { min_size: 30 img_h: 60 img_w: 120 }')
+    (oblong,) = answer(tmp_path, 'PriorBox', bottoms, 'prior_box_param { min_size: 30 img_h: 60 img_w: 120 }')
     close(oblong[0, 0, :4], [0.125, 0, 0.375, 0.5])
 
 
@@ -579,12 +628,18 @@ def test_detection_output(more, options, tmp_path):
 
 
 def test_nothing_detected(tmp_path):
-    top, = answer(tmp_path, 'DetectionOutput', [np.zeros((2, 96)), np.zeros((2, 96)), some_priors()],
-                  'detection_output_param { num_classes: 4 confidence_threshold: 0.5 }', phase=TEST)
+    (top,) = answer(
+        tmp_path,
+        'DetectionOutput',
+        [np.zeros((2, 96)), np.zeros((2, 96)), some_priors()],
+        'detection_output_param { num_classes: 4 confidence_threshold: 0.5 }',
+        phase=TEST,
+    )
     np.testing.assert_array_equal(top, [[[[0] + [-1] * 6, [1] + [-1] * 6]]])
 
 
 # MultiBoxLoss
+
 
 def match_by_hand(boxes, objects, threshold, ignore_outside):
     """(object of each box, -1 none, -2 ignored; overlap)."""
@@ -707,7 +762,7 @@ def multibox_by_hand(loc, conf, prior, truth, **options):
                 limit = int(len(pairs) * o.neg_pos_ratio)
             able.sort(key=lambda p: -loss[p])
             if o.nms_threshold is not None:
-                able = able[:o.nms_top_k] if o.nms_top_k >= 0 else able
+                able = able[: o.nms_top_k] if o.nms_top_k >= 0 else able
                 able = [
                     able[i]
                     for i in nms_by_hand(
@@ -800,7 +855,7 @@ def test_multibox_loss(options, seed, tmp_path):
     objects = options.pop('objects', OBJECTS)
     classes, per = options['num_classes'], 1 if options.get('share_location', True) else 4
     loc, conf = rng(seed).normal(0, 0.6, (2, 24 * per * 4)), rng(seed + 10).normal(0, 2, (2, 24 * classes))
-    loss, = answer(tmp_path, 'MultiBoxLoss', [loc, conf, some_priors(), objects], multibox_text(options))
+    (loss,) = answer(tmp_path, 'MultiBoxLoss', [loc, conf, some_priors(), objects], multibox_text(options))
     close(loss, multibox_by_hand(loc, conf, some_priors(), objects, **options), 1e-4)
 
 
@@ -897,7 +952,7 @@ def test_upsample_undoes_pooling(tmp_path):
     up = net.forward(x=x)['up']
     want = np.zeros_like(x)
     for n, c, i, j in np.ndindex(1, 2, 3, 4):
-        window = x[n, c, 2 * i:2 * i + 2, 2 * j:2 * j + 2]
+        window = x[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
         a, b = np.unravel_index(window.argmax(), window.shape)
         want[n, c, 2 * i + a, 2 * j + b] = window.max()
     close(up, want)
@@ -966,8 +1021,8 @@ def test_bn_of_pspnet(tmp_path):
     close(net.forward(x=x)['L'], 2 * normalised(x, mean, var, 0.01) + 0.5, 1e-4)
     net.forward(x=x)
     running = net.params['L'][2].data.reshape(-1), net.params['L'][3].data.reshape(-1)
-    close(running[0], mean * (1 - 0.9 ** 2))
-    close(running[1], var * (1 - 0.9 ** 2) + 0.9 ** 2, 1e-5)
+    close(running[0], mean * (1 - 0.9**2))
+    close(running[1], var * (1 - 0.9**2) + 0.9**2, 1e-5)
     for test in (
         bn_net(tmp_path, more, TEST),
         bn_net(tmp_path, more.replace('eps', 'frozen: true eps'), TRAIN),
@@ -998,6 +1053,7 @@ def test_bn_of_segnet(phase, tmp_path):
 
 # Compact nets
 
+
 def test_axpy(tmp_path):
     scale, x, y = (
         rng().standard_normal((2, 3)),
@@ -1025,15 +1081,20 @@ def test_shuffle_channel(group, tmp_path):
 @pytest.mark.parametrize('kind', ['ConvolutionDepthwise', 'DepthwiseConvolution'])
 def test_depthwise_convolution(kind, tmp_path):
     x = rng().standard_normal((2, 4, 5, 6))
-    text = data('x', 2, 4, 5, 6) + layer('c', kind, 'x', more='''convolution_param {
+    text = data('x', 2, 4, 5, 6) + layer(
+        'c',
+        kind,
+        'x',
+        more="""convolution_param {
         num_output: 4 kernel_size: 3 stride: 2 pad: 1
-        weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" } }''')
+        weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" } }""",
+    )
     net = net_from(tmp_path, text)
     weight, bias = (b.data for b in net.params['c'])
     assert weight.shape == (4, 1, 3, 3)
     padded, want = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), np.zeros((2, 4, 3, 3))
     for n, c, i, j in np.ndindex(want.shape):
-        want[n, c, i, j] = (padded[n, c, 2 * i:2 * i + 3, 2 * j:2 * j + 3] * weight[c, 0]).sum() + bias[c]
+        want[n, c, i, j] = (padded[n, c, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] * weight[c, 0]).sum() + bias[c]
     close(net.forward(x=x)['c'], want)
     if kind == 'ConvolutionDepthwise':
         agree(opencv(tmp_path, text, {'x': x}, ['c']))
@@ -1058,41 +1119,101 @@ def test_activations(kind, formula, tmp_path):
 BAD = [
     ('ROIAlign', [(1, 2, 4, 4), (3, 5)], 'roi_align_param { pooled_h: 2 }', 'pooled_h and pooled_w'),
     ('ROIAlign', [(1, 2, 4, 4), (3, 4)], 'roi_align_param { pooled_h: 2 pooled_w: 2 }', 'rows of 5'),
-    ('PSROIPooling', [(1, 8, 4, 4), (3, 5)],
-     'psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 3 }', 'got 1.0 and 8 channels'),
+    (
+        'PSROIPooling',
+        [(1, 8, 4, 4), (3, 5)],
+        'psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 3 }',
+        'got 1.0 and 8 channels',
+    ),
     ('Proposal', [(1, 6, 2, 2), (1, 12, 2, 2), (1, 3)], 'proposal_param { ratio: 1 }', 'ratio and scale'),
-    ('Proposal', [(1, 6, 2, 2), (1, 12, 2, 2), (1, 3)], 'proposal_param { ratio: 1 scale: 2 }',
-     '1 anchors want scores'),
-    ('BoxAnnotatorOHEM', [(3, 5), (2,), (3,), (3, 4)], 'box_annotator_ohem_param { roi_per_img: 2 }',
-     '2 losses want as many rois'),
+    (
+        'Proposal',
+        [(1, 6, 2, 2), (1, 12, 2, 2), (1, 3)],
+        'proposal_param { ratio: 1 scale: 2 }',
+        '1 anchors want scores',
+    ),
+    (
+        'BoxAnnotatorOHEM',
+        [(3, 5), (2,), (3,), (3, 4)],
+        'box_annotator_ohem_param { roi_per_img: 2 }',
+        '2 losses want as many rois',
+    ),
     ('SmoothL1LossOHEM', [(2, 3), (2, 4)], '', r'got \(2, 4\)'),
     ('Permute', [(2, 3)], 'permute_param { order: 2 }', 'order .2,. must name'),
     ('Permute', [(2, 3)], 'permute_param { order: 0 order: 0 }', 'different axes'),
     ('PriorBox', [(1, 1, 2, 2), (1, 1, 8, 8)], '', 'min_size must be given'),
-    ('PriorBox', [(1, 1, 2, 2), (1, 1, 8, 8)], 'prior_box_param { min_size: 4 max_size: 3 }',
-     'max_size larger'),
-    ('PriorBox', [(1, 1, 2, 2), (1, 1, 8, 8)],
-     'prior_box_param { min_size: 4 variance: 0.1 variance: 0.2 }', 'once or four times'),
-    ('PriorBox', [(1, 1, 2, 2), (1, 1, 8, 8)],
-     'prior_box_param { min_size: 4 step: 2 step_h: 2 step_w: 2 }', 'step, or step_h and step_w'),
-    ('PriorBox', [(1, 1, 2, 2), (1, 1, 8, 8)], 'prior_box_param { min_size: 4 img_h: 9 }',
-     'img_size, or img_h'),
-    ('DetectionOutput', [(1, 8), (1, 5), (1, 2, 8)], 'detection_output_param { num_classes: 3 }',
-     '1 x 8 locations and 1 x 6 scores'),
-    ('DetectionOutput', [(1, 8), (1, 6), (1, 2, 8)],
-     'detection_output_param { num_classes: 3 visualize: true }', 'writes and shows nothing'),
-    ('DetectionOutput', [(1, 8), (1, 6), (1, 2, 8)],
-     'detection_output_param { num_classes: 3 nms_param { eta: 0 } }', 'eta must be'),
-    ('MultiBoxLoss', [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 7)], 'multibox_loss_param { num_classes: 3 }',
-     'rows of 8'),
-    ('MultiBoxLoss', [(1, 8), (1, 6), (1, 1, 16), (1, 1, 1, 8)], 'multibox_loss_param { num_classes: 3 }',
-     r'shape \(1, 2, 4 P\)'),
-    ('MultiBoxLoss', [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)],
-     'multibox_loss_param { num_classes: 3 do_neg_mining: false }', 'contradicts mining_type MAX_NEGATIVE'),
-    ('MultiBoxLoss', [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)],
-     'multibox_loss_param { num_classes: 3 share_location: false }', 'wants share_location'),
-    ('MultiBoxLoss', [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)], 'multibox_loss_param { num_classes: 3 }',
-     'the class of the background, 0'),
+    (
+        'PriorBox',
+        [(1, 1, 2, 2), (1, 1, 8, 8)],
+        'prior_box_param { min_size: 4 max_size: 3 }',
+        'max_size larger',
+    ),
+    (
+        'PriorBox',
+        [(1, 1, 2, 2), (1, 1, 8, 8)],
+        'prior_box_param { min_size: 4 variance: 0.1 variance: 0.2 }',
+        'once or four times',
+    ),
+    (
+        'PriorBox',
+        [(1, 1, 2, 2), (1, 1, 8, 8)],
+        'prior_box_param { min_size: 4 step: 2 step_h: 2 step_w: 2 }',
+        'step, or step_h and step_w',
+    ),
+    (
+        'PriorBox',
+        [(1, 1, 2, 2), (1, 1, 8, 8)],
+        'prior_box_param { min_size: 4 img_h: 9 }',
+        'img_size, or img_h',
+    ),
+    (
+        'DetectionOutput',
+        [(1, 8), (1, 5), (1, 2, 8)],
+        'detection_output_param { num_classes: 3 }',
+        '1 x 8 locations and 1 x 6 scores',
+    ),
+    (
+        'DetectionOutput',
+        [(1, 8), (1, 6), (1, 2, 8)],
+        'detection_output_param { num_classes: 3 visualize: true }',
+        'writes and shows nothing',
+    ),
+    (
+        'DetectionOutput',
+        [(1, 8), (1, 6), (1, 2, 8)],
+        'detection_output_param { num_classes: 3 nms_param { eta: 0 } }',
+        'eta must be',
+    ),
+    (
+        'MultiBoxLoss',
+        [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 7)],
+        'multibox_loss_param { num_classes: 3 }',
+        'rows of 8',
+    ),
+    (
+        'MultiBoxLoss',
+        [(1, 8), (1, 6), (1, 1, 16), (1, 1, 1, 8)],
+        'multibox_loss_param { num_classes: 3 }',
+        r'shape \(1, 2, 4 P\)',
+    ),
+    (
+        'MultiBoxLoss',
+        [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)],
+        'multibox_loss_param { num_classes: 3 do_neg_mining: false }',
+        'contradicts mining_type MAX_NEGATIVE',
+    ),
+    (
+        'MultiBoxLoss',
+        [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)],
+        'multibox_loss_param { num_classes: 3 share_location: false }',
+        'wants share_location',
+    ),
+    (
+        'MultiBoxLoss',
+        [(1, 8), (1, 6), (1, 2, 8), (1, 1, 1, 8)],
+        'multibox_loss_param { num_classes: 3 }',
+        'the class of the background, 0',
+    ),
     ('Interp', [(1, 1, 4, 4)], '', 'height and width, zoom_factor or shrink_factor'),
     ('Interp', [(1, 1, 4, 4)], 'interp_param { zoom_factor: 2 pad_beg: 1 }', 'can only cut'),
     ('Upsample', [(1, 1, 4, 4)], 'upsample_param { pad_out_h: true }', 'want the mask'),
@@ -1100,8 +1221,12 @@ BAD = [
     ('Unpooling', [(1, 1, 4, 4)], 'unpooling_param { kernel_size: 2 }', 'MAX wants the mask'),
     ('Axpy', [(1, 2), (1, 3, 4, 4), (1, 3, 4, 4)], '', 'Axpy wants a scale'),
     ('ShuffleChannel', [(1, 4, 2, 2)], 'shuffle_channel_param { group: 3 }', 'group 3 does not divide 4'),
-    ('DepthwiseConvolution', [(1, 4, 3, 3)], 'convolution_param { num_output: 6 kernel_size: 3 }',
-     'group 4 does not divide'),
+    (
+        'DepthwiseConvolution',
+        [(1, 4, 3, 3)],
+        'convolution_param { num_output: 6 kernel_size: 3 }',
+        'group 4 does not divide',
+    ),
 ]
 
 

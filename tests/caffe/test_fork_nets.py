@@ -1,4 +1,5 @@
 """Small nets in the manner of the forks' public prototxt files train, test, save and reload."""
+
 import cv2
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ def train(folder, text, inputs, steps=12, base_lr=0.02, kind='SGD'):
     def loss():
         outputs = net.forward()
         return float(sum(outputs[n] * w for n, w in net.blob_loss_weights.items() if w and n in outputs))
+
     before = loss()
     solver.step(steps)
     after = loss()
@@ -78,17 +80,26 @@ def ssd_head(source, priors, prior_box):
     text = ''
     for kind, outputs in (('loc', 4), ('conf', CLASSES)):
         text += conv(f'{source}_mbox_{kind}', source, priors * outputs)
-        text += layer(f'{source}_mbox_{kind}_perm', 'Permute', f'{source}_mbox_{kind}',
-                      more='permute_param { order: 0 order: 2 order: 3 order: 1 }')
+        text += layer(
+            f'{source}_mbox_{kind}_perm',
+            'Permute',
+            f'{source}_mbox_{kind}',
+            more='permute_param { order: 0 order: 2 order: 3 order: 1 }',
+        )
         text += layer(
             f'{source}_mbox_{kind}_flat',
             'Flatten',
             f'{source}_mbox_{kind}_perm',
             more='flatten_param { axis: 1 }',
         )
-    return text + layer(f'{source}_mbox_priorbox', 'PriorBox', f'{source} data', more=f'''prior_box_param {{
+    return text + layer(
+        f'{source}_mbox_priorbox',
+        'PriorBox',
+        f'{source} data',
+        more=f"""prior_box_param {{
         {prior_box} flip: true clip: false offset: 0.5
-        variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 }}''')
+        variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 }}""",
+    )
 
 
 def ssd(images):
@@ -101,16 +112,25 @@ def ssd(images):
     text += pool('pool2', 'conv2')
     text += conv('conv3', 'pool2', 12)
     text += relu('conv3')
-    text += layer('conv3_norm', 'Normalize', 'conv3', more='''norm_param {
-        across_spatial: false scale_filler { type: "constant" value: 20 } channel_shared: false }''')
+    text += layer(
+        'conv3_norm',
+        'Normalize',
+        'conv3',
+        more="""norm_param {
+        across_spatial: false scale_filler { type: "constant" value: 20 } channel_shared: false }""",
+    )
     text += conv('conv4', 'conv3', 16, 'kernel_size: 3 pad: 1 stride: 2')
     text += relu('conv4')
     text += ssd_head('conv3_norm', 4, 'min_size: 10.0 max_size: 18.0 aspect_ratio: 2 step: 4')
     text += ssd_head('conv4', 6, 'min_size: 18.0 max_size: 30.0 aspect_ratio: 2 aspect_ratio: 3 step: 8')
     for kind, axis in (('loc', 1), ('conf', 1), ('priorbox', 2)):
         flat = '' if kind == 'priorbox' else '_flat'
-        text += layer(f'mbox_{kind}', 'Concat', f'conv3_norm_mbox_{kind}{flat} conv4_mbox_{kind}{flat}',
-                      more=f'concat_param {{ axis: {axis} }}')
+        text += layer(
+            f'mbox_{kind}',
+            'Concat',
+            f'conv3_norm_mbox_{kind}{flat} conv4_mbox_{kind}{flat}',
+            more=f'concat_param {{ axis: {axis} }}',
+        )
     return text
 
 
@@ -118,7 +138,7 @@ SSD_LOSS = data('label', 1, 1, 4, 8) + layer(
     'mbox_loss',
     'MultiBoxLoss',
     'mbox_loc mbox_conf mbox_priorbox label',
-    more='''
+    more="""
     include { phase: TRAIN }
     propagate_down: true propagate_down: true propagate_down: false propagate_down: false
     loss_param { normalization: VALID }
@@ -126,7 +146,7 @@ SSD_LOSS = data('label', 1, 1, 4, 8) + layer(
       share_location: true
       match_type: PER_PREDICTION overlap_threshold: 0.5 use_prior_for_matching: true background_label_id: 0
       use_difficult_gt: true neg_pos_ratio: 3.0 neg_overlap: 0.5 code_type: CENTER_SIZE
-      ignore_cross_boundary_bbox: false mining_type: MAX_NEGATIVE }''',
+      ignore_cross_boundary_bbox: false mining_type: MAX_NEGATIVE }""",
 )
 
 SSD_DETECT = (
@@ -139,11 +159,11 @@ SSD_DETECT = (
         'detection_out',
         'DetectionOutput',
         'mbox_loc mbox_conf_flatten mbox_priorbox',
-        more='''include { phase: TEST }
+        more="""include { phase: TEST }
     detection_output_param { num_classes: 4 share_location: true background_label_id: 0
       nms_param { nms_threshold: 0.45 top_k: 400 }
       save_output_param { label_map_file: "labelmap_voc.prototxt" }
-      code_type: CENTER_SIZE keep_top_k: 200 confidence_threshold: 0.01 }''',
+      code_type: CENTER_SIZE keep_top_k: 200 confidence_threshold: 0.01 }""",
     )
 )
 
@@ -191,6 +211,7 @@ def test_ssd_deploy_agrees_with_opencv(share, tmp_path):
 
 # R-FCN
 
+
 def rfcn():
     """As R-FCN's train_agnostic_ohem.prototxt from res5c on; the tops of Python layers are inputs."""
     text = data('data', 2, 3, 32, 32) + data('rois', 12, 5) + data('labels', 12, 1, 1, 1)
@@ -201,8 +222,12 @@ def rfcn():
     text += relu('conv_new_1')
     for name, dim in (('cls', 3), ('bbox', 8)):
         text += conv(f'rfcn_{name}', 'conv_new_1', dim * 9, 'kernel_size: 1')
-        text += layer(f'psroipooled_{name}_rois', 'PSROIPooling', f'rfcn_{name} rois',
-                      more=f'psroi_pooling_param {{ spatial_scale: 0.5 output_dim: {dim} group_size: 3 }}')
+        text += layer(
+            f'psroipooled_{name}_rois',
+            'PSROIPooling',
+            f'rfcn_{name} rois',
+            more=f'psroi_pooling_param {{ spatial_scale: 0.5 output_dim: {dim} group_size: 3 }}',
+        )
         text += pool(
             'cls_score' if name == 'cls' else 'bbox_pred',
             f'psroipooled_{name}_rois',
@@ -216,8 +241,13 @@ def rfcn():
         'temp_loss_cls temp_prob_cls per_roi_loss_cls',
         more=no * 2 + 'loss_weight: 0 ' * 3,
     )
-    text += layer('per_roi_loss_bbox', 'SmoothL1LossOHEM', 'bbox_pred bbox_targets bbox_inside_weights',
-                  'temp_loss_bbox per_roi_loss_bbox', more=no * 3 + 'loss_weight: 0 ' * 2)
+    text += layer(
+        'per_roi_loss_bbox',
+        'SmoothL1LossOHEM',
+        'bbox_pred bbox_targets bbox_inside_weights',
+        'temp_loss_bbox per_roi_loss_bbox',
+        more=no * 3 + 'loss_weight: 0 ' * 2,
+    )
     text += layer('per_roi_loss', 'Eltwise', 'per_roi_loss_cls per_roi_loss_bbox', more=no * 2)
     text += layer(
         'annotator_detector',
@@ -238,15 +268,15 @@ def rfcn():
         'accuarcy',
         'Accuracy',
         'cls_score labels_ohem',
-        more='propagate_down: false propagate_down: false ' 'accuracy_param { ignore_label: -1 }',
+        more='propagate_down: false propagate_down: false accuracy_param { ignore_label: -1 }',
     )
     return text + layer(
         'loss_bbox',
         'SmoothL1LossOHEM',
         'bbox_pred bbox_targets bbox_loss_weights_ohem',
-        more='''loss_weight: 1
+        more="""loss_weight: 1
         loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 8 }
-        propagate_down: true propagate_down: false propagate_down: false''',
+        propagate_down: true propagate_down: false propagate_down: false""",
     )
 
 
@@ -343,9 +373,19 @@ def segnet(loss):
         more='upsample_param { scale: 2 pad_out_w: true }',
     )
     text += conv('conv1_D', 'pool1_D', 3)
-    return text + (data('label', 2, 1, 18, 15) + layer('loss', 'SoftmaxWithLoss', 'conv1_D label', more='''
+    return text + (
+        data('label', 2, 1, 18, 15)
+        + layer(
+            'loss',
+            'SoftmaxWithLoss',
+            'conv1_D label',
+            more="""
         softmax_param { engine: CAFFE } loss_param { weight_by_label_freqs: true ignore_label: 11
-        class_weighting: 0.5 class_weighting: 1.5 class_weighting: 2 }''') if loss else '')
+        class_weighting: 0.5 class_weighting: 1.5 class_weighting: 2 }""",
+        )
+        if loss
+        else ''
+    )
 
 
 @pytest.mark.parametrize('net, size, ignored', [(pspnet, (33, 33), 255), (segnet, (18, 15), 11)])
@@ -372,9 +412,11 @@ def test_pspnet_tests_with_the_statistics_it_trained_to(tmp_path):
 
 # Compact nets
 
+
 def batch_norm(name):
-    return layer(f'{name}/bn', 'BatchNorm', name, name, more='batch_norm_param { eps: 1e-5 }') + \
-        layer(f'{name}/scale', 'Scale', name, name, more='scale_param { bias_term: true }')
+    return layer(f'{name}/bn', 'BatchNorm', name, name, more='batch_norm_param { eps: 1e-5 }') + layer(
+        f'{name}/scale', 'Scale', name, name, more='scale_param { bias_term: true }'
+    )
 
 
 def senet():
@@ -487,9 +529,9 @@ def test_pvanet_proposes_and_pools(tmp_path):
         'Proposal',
         'rpn_cls_prob_reshape rpn_bbox_pred im_info',
         'rois scores',
-        more='''proposal_param {
+        more="""proposal_param {
         ratio: 0.5 ratio: 1.0 ratio: 2.0 scale: 1 scale: 2 base_size: 16 feat_stride: 16
-        pre_nms_topn: 100 post_nms_topn: 20 nms_thresh: 0.7 min_size: 8 }''',
+        pre_nms_topn: 100 post_nms_topn: 20 nms_thresh: 0.7 min_size: 8 }""",
     )
     text += layer(
         'roi_pool',

@@ -1,4 +1,5 @@
 """Crop and ROIPooling only look at their second bottom: asked for its gradient, as nets with a learnt one ask, they give zero."""
+
 import numpy as np
 import pytest
 
@@ -12,9 +13,13 @@ ROIS = 'layer { name: "pool" type: "ROIPooling" bottom: "a" bottom: "b" top: "cr
 @pytest.mark.parametrize('layer, outputs, kernel', [(CROP, 2, 3), (ROIS, 5, 6)])
 def test_the_second_bottom_gets_zero(tmp_path, layer, outputs, kernel):
     prototxt = tmp_path / 'net.prototxt'
-    prototxt.write_text('input: "data" input_shape { dim: 1 dim: 1 dim: 6 dim: 6 }\n' + CONV % ('a', 'a', 2, 1)
-                        + CONV % ('b', 'b', outputs, kernel) + layer
-                        + 'layer { name: "loss" type: "Reduction" bottom: "crop" top: "loss" loss_weight: 1 }\n')
+    prototxt.write_text(
+        'input: "data" input_shape { dim: 1 dim: 1 dim: 6 dim: 6 }\n'
+        + CONV % ('a', 'a', 2, 1)
+        + CONV % ('b', 'b', outputs, kernel)
+        + layer
+        + 'layer { name: "loss" type: "Reduction" bottom: "crop" top: "loss" loss_weight: 1 }\n'
+    )
     net = caffe.Net(str(prototxt), caffe.TRAIN)
     net.params['a'][0].data[...] = 1
     net.blobs['data'].data[...] = np.random.RandomState(0).rand(1, 1, 6, 6)

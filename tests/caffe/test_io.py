@@ -1,4 +1,5 @@
 """Images, blobs and datums: pycaffe's io."""
+
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ def image():
 
 
 # ---- protos ----
+
 
 def test_blobs_keep_shape_values_and_diff():
     a = np.arange(24, dtype='f').reshape(2, 3, 4)
@@ -32,8 +34,8 @@ def test_blobs_without_a_shape():
 
 
 def test_double_blobs_are_read():
-    blob = caffe_pb2.BlobProto(shape=dict(dim=[2]), double_data=[.5, 2], double_diff=[3, 4])
-    np.testing.assert_array_equal(io.blobproto_to_array(blob), np.float32([.5, 2]), strict=True)
+    blob = caffe_pb2.BlobProto(shape=dict(dim=[2]), double_data=[0.5, 2], double_diff=[3, 4])
+    np.testing.assert_array_equal(io.blobproto_to_array(blob), np.float32([0.5, 2]), strict=True)
     np.testing.assert_array_equal(io.blobproto_to_array(blob, True), [3, 4])
 
 
@@ -66,6 +68,7 @@ def test_datums_that_cannot_be():
 
 # ---- images ----
 
+
 @pytest.mark.parametrize('dtype', ['uint8', 'uint16'])
 def test_images_load_as_rgb_in_unit_range(tmp_path, dtype):
     top = np.iinfo(dtype).max
@@ -79,7 +82,7 @@ def test_images_load_as_rgb_in_unit_range(tmp_path, dtype):
     np.testing.assert_allclose(got, rgb, atol=1e-6)
     gray = io.load_image(path, color=False)
     assert gray.shape == (4, 5, 1)
-    np.testing.assert_allclose(gray[:, :, 0], rgb @ [.2125, .7154, .0721], atol=1e-6)
+    np.testing.assert_allclose(gray[:, :, 0], rgb @ [0.2125, 0.7154, 0.0721], atol=1e-6)
 
 
 def test_gray_and_transparent_images_load(tmp_path):
@@ -88,7 +91,7 @@ def test_gray_and_transparent_images_load(tmp_path):
     cv2.imwrite(path, gray)
     assert io.load_image(path).shape == (2, 2, 3)
     np.testing.assert_allclose(io.load_image(path, color=False)[:, :, 0], gray / 255, atol=1e-6)
-    cv2.imwrite(path, np.uint8([[[255, 0, 0, 7]]]))       # blue, nearly transparent
+    cv2.imwrite(path, np.uint8([[[255, 0, 0, 7]]]))  # blue, nearly transparent
     np.testing.assert_array_equal(io.load_image(path), [[[0, 0, 1]]])
 
 
@@ -110,11 +113,11 @@ def test_resizing_follows_pixel_centres(image):
     doubled = io.resize_image(np.float32([[[2], [4]]]), (1, 4))
     # centres at -.25 .25 .75 1.25 of [2, 4], outside is 2
     np.testing.assert_allclose(doubled[0, :, 0], [2, 2.5, 3.5, 3.5], atol=1e-6)
-    assert (io.resize_image(np.full((3, 3, 1), 7.), (5, 2)) == 7).all()
+    assert (io.resize_image(np.full((3, 3, 1), 7.0), (5, 2)) == 7).all()
 
 
 def test_other_numbers_of_channels_are_resized_corner_to_corner():
-    ramp = np.tile(np.arange(5.)[:, None, None], (1, 2, 2))
+    ramp = np.tile(np.arange(5.0)[:, None, None], (1, 2, 2))
     got = io.resize_image(ramp, (9, 2))
     np.testing.assert_allclose(got[:, 0, 0], np.arange(9) / 2, atol=1e-6)
 
@@ -134,6 +137,7 @@ def test_oversample_takes_corners_centre_and_mirrors(image):
 
 # ---- Transformer ----
 
+
 @pytest.fixture
 def transformer():
     t = io.Transformer({'data': (1, 3, 11, 13)})
@@ -141,14 +145,14 @@ def transformer():
     t.set_channel_swap('data', (2, 1, 0))
     t.set_raw_scale('data', 255)
     t.set_mean('data', np.float32([104, 117, 123]))
-    t.set_input_scale('data', .5)
+    t.set_input_scale('data', 0.5)
     return t
 
 
 def test_preprocess_does_its_steps_in_order(transformer, image):
     before = image.copy()
     got = transformer.preprocess('data', image)
-    wanted = (image[:, :, ::-1].transpose(2, 0, 1) * 255 - np.float32([104, 117, 123])[:, None, None]) * .5
+    wanted = (image[:, :, ::-1].transpose(2, 0, 1) * 255 - np.float32([104, 117, 123])[:, None, None]) * 0.5
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, wanted, atol=1e-4)
     np.testing.assert_array_equal(image, before)
@@ -181,16 +185,19 @@ def test_a_mean_image_of_another_size_is_resized():
     np.testing.assert_allclose(t.mean['data'], np.tile(np.float32([1, 2, 3])[:, None, None], (1, 4, 4)))
 
 
-@pytest.mark.parametrize('call, wanted', [
-    (lambda t: t.preprocess('image', np.zeros((1, 1, 1))), "image is not one of.*'data'"),
-    (lambda t: t.set_transpose('data', (1, 0)), 'transpose order'),
-    (lambda t: t.set_channel_swap('data', (1, 0)), 'channel order'),
-    (lambda t: t.set_mean('data', np.zeros(4)), r'mean of shape \(4,\)'),
-    (lambda t: t.set_mean('data', np.zeros((2, 5, 5))), r'mean of shape \(2, 5, 5\)'),
-    (lambda t: t.set_mean('data', np.zeros((1, 3, 11, 13))), 'mean of shape'),
-    (lambda t: t.set_mean('data', 3), r'mean of shape \(\)'),
-    (lambda t: t.set_raw_scale('x', 1), 'x is not one of'),
-])
+@pytest.mark.parametrize(
+    'call, wanted',
+    [
+        (lambda t: t.preprocess('image', np.zeros((1, 1, 1))), "image is not one of.*'data'"),
+        (lambda t: t.set_transpose('data', (1, 0)), 'transpose order'),
+        (lambda t: t.set_channel_swap('data', (1, 0)), 'channel order'),
+        (lambda t: t.set_mean('data', np.zeros(4)), r'mean of shape \(4,\)'),
+        (lambda t: t.set_mean('data', np.zeros((2, 5, 5))), r'mean of shape \(2, 5, 5\)'),
+        (lambda t: t.set_mean('data', np.zeros((1, 3, 11, 13))), 'mean of shape'),
+        (lambda t: t.set_mean('data', 3), r'mean of shape \(\)'),
+        (lambda t: t.set_raw_scale('x', 1), 'x is not one of'),
+    ],
+)
 def test_what_does_not_fit_is_refused(transformer, call, wanted):
     with pytest.raises(ValueError, match=wanted):
         call(transformer)

@@ -1,4 +1,5 @@
 """Every layer type through one harness (layer_cases.check_layer), and each type's own edges."""
+
 import importlib
 
 import h5py
@@ -8,7 +9,7 @@ import torch
 
 import caffe
 from caffe import layer as layer_module
-from caffe.layers import conv
+from caffe.types import conv
 import fork_cases
 import layer_cases
 from helpers import data, layer, net_from
@@ -16,9 +17,9 @@ from layer_cases import TEST, TRAIN, build, check_layer, run
 
 CASES = {**layer_cases.CASES, **fork_cases.CASES}
 
-SOURCES = {'DummyData', 'HDF5Data', 'Input', 'Parameter'}       # without bottoms; tests of their own below
-SOURCES |= {'Data', 'HDF5Output', 'ImageData', 'MemoryData', 'WindowData'}     # tests in test_sources.py
-SOURCES |= {'Python'}         # the user's classes; tests in test_net.py and test_pycaffe_surface.py
+SOURCES = {'DummyData', 'HDF5Data', 'Input', 'Parameter'}  # without bottoms; tests of their own below
+SOURCES |= {'Data', 'HDF5Output', 'ImageData', 'MemoryData', 'WindowData'}  # tests in test_sources.py
+SOURCES |= {'Python'}  # the user's classes; tests in test_net.py and test_pycaffe_surface.py
 ALL = [(kind, i, phase) for kind, cases in CASES.items() for i, it in enumerate(cases) for phase in it.phases]
 
 
@@ -41,20 +42,35 @@ def test_every_type_has_a_case():
 BAD = [
     ('Convolution', [(1, 3, 4, 4)], 'convolution_param { kernel_size: 3 }', 'num_output'),
     ('Convolution', [(1, 3, 4, 4)], 'convolution_param { num_output: 2 }', 'kernel_size'),
-    ('Convolution', [(1, 3, 4, 4)], 'convolution_param { num_output: 2 kernel_size: 3 group: 2 }',
-     'group 2 .* 3 channels'),
-    ('Convolution', [(1, 3, 4, 4)],
-     'convolution_param { num_output: 2 kernel_size: 3 kernel_h: 2 kernel_w: 2 }', 'exclude kernel_size'),
-    ('Convolution', [(1, 3, 4, 4)],
-     'convolution_param { num_output: 2 kernel_size: 1 stride: 1 stride: 2 stride: 3 }',
-     'stride has 3 .* 1 or 2'),
+    (
+        'Convolution',
+        [(1, 3, 4, 4)],
+        'convolution_param { num_output: 2 kernel_size: 3 group: 2 }',
+        'group 2 .* 3 channels',
+    ),
+    (
+        'Convolution',
+        [(1, 3, 4, 4)],
+        'convolution_param { num_output: 2 kernel_size: 3 kernel_h: 2 kernel_w: 2 }',
+        'exclude kernel_size',
+    ),
+    (
+        'Convolution',
+        [(1, 3, 4, 4)],
+        'convolution_param { num_output: 2 kernel_size: 1 stride: 1 stride: 2 stride: 3 }',
+        'stride has 3 .* 1 or 2',
+    ),
     ('InnerProduct', [(2, 3)], '', 'num_output'),
     ('InnerProduct', [(2, 3)], 'inner_product_param { num_output: 2 axis: 2 }', 'axis 2 does not exist'),
     ('Pooling', [(1, 1, 4, 4)], '', 'kernel_size'),
     ('Pooling', [(1, 1, 4, 4)], 'pooling_param { kernel_size: 2 pad: 2 }', 'pad 2 .* kernel, 2'),
     ('Pooling', [(1, 4, 4)], 'pooling_param { kernel_size: 2 }', '4 axes'),
-    ('Pooling', [(1, 1, 4, 4)], 'pooling_param { kernel_size: 2 global_pooling: true }',
-     'global_pooling excludes'),
+    (
+        'Pooling',
+        [(1, 1, 4, 4)],
+        'pooling_param { kernel_size: 2 global_pooling: true }',
+        'global_pooling excludes',
+    ),
     ('Concat', [(2, 3), (3, 3)], '', r'\(2, 3\), \(3, 3\)'),
     ('Eltwise', [(2, 3), (2, 1)], '', 'one shape'),
     ('Eltwise', [(2, 3), (2, 3)], 'eltwise_param { operation: PROD coeff: 1 coeff: 1 }', 'coeff is for SUM'),
@@ -90,9 +106,17 @@ def test_errors_name_the_layer(tmp_path):
         answer(tmp_path, 'Eltwise', [np.zeros((2, 3)), np.zeros((2, 1))])
 
 
-@pytest.mark.parametrize('kind, labels, bad', [
-    ('SoftmaxWithLoss', [0, 3], 3), ('SoftmaxWithLoss', [-1, 0], -1), ('HingeLoss', [0, 3], 3),
-    ('BatchReindex', [2], 2), ('Accuracy', [0, 3], 3), ('MultinomialLogisticLoss', [0, -1], -1)])
+@pytest.mark.parametrize(
+    'kind, labels, bad',
+    [
+        ('SoftmaxWithLoss', [0, 3], 3),
+        ('SoftmaxWithLoss', [-1, 0], -1),
+        ('HingeLoss', [0, 3], 3),
+        ('BatchReindex', [2], 2),
+        ('Accuracy', [0, 3], 3),
+        ('MultinomialLogisticLoss', [0, -1], -1),
+    ],
+)
 def test_labels_out_of_range(kind, labels, bad, tmp_path):
     with pytest.raises(ValueError, match=f'{bad} is not in 0..'):
         answer(tmp_path, kind, [np.ones((2, 3)), labels])
@@ -100,14 +124,23 @@ def test_labels_out_of_range(kind, labels, bad, tmp_path):
 
 def learned(*shapes):
     """Parameter layers b0, b1, ...: whatever takes them is asked for their gradient."""
-    return ''.join(f'layer {{ name: "b{i}" type: "Parameter" top: "b{i}" parameter_param {{ shape {{ ' +
-                   ' '.join(f'dim: {d}' for d in shape) + ' } } }\n' for i, shape in enumerate(shapes))
+    return ''.join(
+        f'layer {{ name: "b{i}" type: "Parameter" top: "b{i}" parameter_param {{ shape {{ '
+        + ' '.join(f'dim: {d}' for d in shape)
+        + ' } } }\n'
+        for i, shape in enumerate(shapes)
+    )
 
 
-@pytest.mark.parametrize('kind, shapes, more, without', [
-    ('SmoothL1Loss', [(2, 3)] * 4, '', (2, 3)), ('Crop', [(1, 1, 4, 4), (1, 1, 2, 2)], '', (1,)),
-    ('ROIPooling', [(1, 2, 6, 6), (3, 5)], 'roi_pooling_param { pooled_h: 2 pooled_w: 2 }', (1,)),
-    ('ContrastiveLoss', [(3, 2), (3, 2), (3,)], '', (2,))])
+@pytest.mark.parametrize(
+    'kind, shapes, more, without',
+    [
+        ('SmoothL1Loss', [(2, 3)] * 4, '', (2, 3)),
+        ('Crop', [(1, 1, 4, 4), (1, 1, 2, 2)], '', (1,)),
+        ('ROIPooling', [(1, 2, 6, 6), (3, 5)], 'roi_pooling_param { pooled_h: 2 pooled_w: 2 }', (1,)),
+        ('ContrastiveLoss', [(3, 2), (3, 2), (3,)], '', (2,)),
+    ],
+)
 def test_bottoms_whose_gradient_is_zero(kind, shapes, more, without, tmp_path):
     """As in joint training, where RoIs and weights depend on what is learned."""
     bottoms = ' '.join(f'b{i}' for i in range(len(shapes)))
@@ -132,6 +165,7 @@ def test_labels_take_no_gradient(tmp_path):
 
 # Activations
 
+
 @pytest.mark.parametrize('scale_train', [True, False])
 def test_dropout_keeps_the_mean(scale_train, tmp_path):
     more = f'dropout_param {{ dropout_ratio: 0.25 scale_train: {str(scale_train).lower()} }}'
@@ -152,6 +186,7 @@ def test_power_of_whole_numbers(power, want, tmp_path):
 
 # Convolution
 
+
 def test_four_spatial_axes_agree_with_a_loop():
     rng = torch.Generator().manual_seed(0)
     x, w, b = (torch.randn(s, generator=rng) for s in ((1, 4, 4, 3, 5, 4), (6, 2, 2, 1, 3, 2), (6,)))
@@ -165,7 +200,7 @@ def test_four_spatial_axes_agree_with_a_loop():
         patch = padded[(slice(None), slice(None), *cut)]
         for o in range(6):
             g = o // 3
-            want[(0, o, *at)] = (patch[0, 2 * g:2 * g + 2] * w[o]).sum() + b[o]
+            want[(0, o, *at)] = (patch[0, 2 * g : 2 * g + 2] * w[o]).sum() + b[o]
     torch.testing.assert_close(y, want, rtol=1e-5, atol=1e-5)
 
 
@@ -183,6 +218,7 @@ def test_deconvolution_over_four_axes_is_the_transpose():
 
 
 # Normalisation
+
 
 def test_batch_norm_averages(tmp_path):
     """Two passes: sums are multiplied by the fraction before each addition; the variance is the unbiased
@@ -224,21 +260,22 @@ def test_mvn_of_a_constant_has_a_finite_gradient(tmp_path):
 
 # Elements
 
+
 def test_eltwise_max_ties(tmp_path):
     """Of equal bottoms the second gets the gradient, a third only when it is larger."""
-    bottoms = [1., 2.], [1., 2.], [1., 3.]
+    bottoms = [1.0, 2.0], [1.0, 2.0], [1.0, 3.0]
     _, diffs, _ = answer(tmp_path, 'Eltwise', bottoms, 'eltwise_param { operation: MAX }', diffs=[np.ones(2)])
     np.testing.assert_array_equal(diffs, [[0, 0], [1, 0], [0, 1]])
 
 
 def test_argmax_ties_take_the_last(tmp_path):
-    scores = [[[1., 5., 2., 5.]]]
+    scores = [[[1.0, 5.0, 2.0, 5.0]]]
     (y,), _, _ = answer(tmp_path, 'ArgMax', scores, 'argmax_param { top_k: 3 out_max_val: true }')
     np.testing.assert_array_equal(y, [[[3, 1, 2], [5, 5, 2]]])
 
 
 def test_filter(tmp_path):
-    rows = np.arange(8.).reshape(4, 2)
+    rows = np.arange(8.0).reshape(4, 2)
     net = net_from(tmp_path, data('a', 4, 2) + data('s', 4) + layer('L', 'Filter', 'a s'), TEST)
     assert net.blobs['L'].shape == (4, 2)
     for selector in ([0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]):
@@ -250,20 +287,31 @@ def test_filter(tmp_path):
 
 # Losses
 
+
 def softmax(scores):
     e = np.exp(scores - scores.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
 
 
-@pytest.mark.parametrize('param, divisor', [
-    ('', 5), ('normalization: FULL', 6), ('normalization: BATCH_SIZE', 2), ('normalization: NONE', 1),
-    ('normalize: false', 2), ('normalize: true', 5), ('normalization: FULL normalize: false', 6),
-    ('normalization: VALID normalize: false', 5)])
+@pytest.mark.parametrize(
+    'param, divisor',
+    [
+        ('', 5),
+        ('normalization: FULL', 6),
+        ('normalization: BATCH_SIZE', 2),
+        ('normalization: NONE', 1),
+        ('normalize: false', 2),
+        ('normalize: true', 5),
+        ('normalization: FULL normalize: false', 6),
+        ('normalization: VALID normalize: false', 5),
+    ],
+)
 def test_softmax_loss_normalizations(param, divisor, tmp_path):
     scores = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float32)
     labels = np.array([[0, 1, 3], [9, 2, 0]])
-    (loss,), (diff, _), _ = answer(tmp_path, 'SoftmaxWithLoss', [scores, labels],
-                                   f'loss_param {{ ignore_label: 9 {param} }}', diffs=[3])
+    (loss,), (diff, _), _ = answer(
+        tmp_path, 'SoftmaxWithLoss', [scores, labels], f'loss_param {{ ignore_label: 9 {param} }}', diffs=[3]
+    )
     prob = softmax(scores)
     total, want = 0, np.zeros_like(prob)
     for n, i in np.ndindex(2, 3):
@@ -277,21 +325,22 @@ def test_softmax_loss_normalizations(param, divisor, tmp_path):
 
 def test_softmax_loss_of_the_impossible(tmp_path):
     """The term ends at -log of the smallest float; the gradient does not vanish. Nothing to count gives 0."""
-    (loss,), (diff, _), _ = answer(tmp_path, 'SoftmaxWithLoss', [[[500., 0.]], [1]], diffs=[1])
+    (loss,), (diff, _), _ = answer(tmp_path, 'SoftmaxWithLoss', [[[500.0, 0.0]], [1]], diffs=[1])
     assert abs(loss - 87.3365) < 1e-3
     np.testing.assert_allclose(diff, [[1, -1]])
-    (loss,), (diff, _), _ = answer(tmp_path, 'SoftmaxWithLoss', [[[5., 0.]], [1]],
-                                   'loss_param { ignore_label: 1 }', diffs=[1])
+    (loss,), (diff, _), _ = answer(
+        tmp_path, 'SoftmaxWithLoss', [[[5.0, 0.0]], [1]], 'loss_param { ignore_label: 1 }', diffs=[1]
+    )
     assert loss == 0 and (diff == 0).all()
 
 
 def test_multinomial_loss_of_zero_probability(tmp_path):
-    (loss,), (diff, _), _ = answer(tmp_path, 'MultinomialLogisticLoss', [[[1., 0.]], [1]], diffs=[1])
+    (loss,), (diff, _), _ = answer(tmp_path, 'MultinomialLogisticLoss', [[[1.0, 0.0]], [1]], diffs=[1])
     np.testing.assert_allclose([loss, diff[0, 1]], [46.0517, -1e20], rtol=1e-4)
 
 
 def test_sigmoid_cross_entropy_normalizations(tmp_path):
-    x, t = np.array([[1., -2., 3.], [0.5, 0, 1]]), np.array([[1., 0., -1.], [0, 1, 1]])
+    x, t = np.array([[1.0, -2.0, 3.0], [0.5, 0, 1]]), np.array([[1.0, 0.0, -1.0], [0, 1, 1]])
     terms = np.log1p(np.exp(x)) - x * t
     total = terms[t >= 0].sum()
     divisors = {'': 2, 'normalization: VALID': 5, 'normalization: FULL': 6, 'normalize: true': 5}
@@ -303,22 +352,28 @@ def test_sigmoid_cross_entropy_normalizations(tmp_path):
 
 def test_smooth_l1_by_hand(tmp_path):
     """sigma 2: quadratic below 1/4. Two rows, so the sum is halved."""
-    x, weights = np.array([[0.1, 1.0], [-2.0, 0.0]]), np.array([[1., 1], [0.5, 1]])
-    (loss,), diffs, _ = answer(tmp_path, 'SmoothL1Loss', [x, np.zeros((2, 2)), weights, 2 * np.ones((2, 2))],
-                               'smooth_l1_loss_param { sigma: 2 }', diffs=[1])
-    np.testing.assert_allclose(loss, (2 * 0.1 ** 2 + (1 - 0.125) + (1 - 0.125)) * 2 / 2, rtol=1e-5)
+    x, weights = np.array([[0.1, 1.0], [-2.0, 0.0]]), np.array([[1.0, 1], [0.5, 1]])
+    (loss,), diffs, _ = answer(
+        tmp_path,
+        'SmoothL1Loss',
+        [x, np.zeros((2, 2)), weights, 2 * np.ones((2, 2))],
+        'smooth_l1_loss_param { sigma: 2 }',
+        diffs=[1],
+    )
+    np.testing.assert_allclose(loss, (2 * 0.1**2 + (1 - 0.125) + (1 - 0.125)) * 2 / 2, rtol=1e-5)
     np.testing.assert_allclose(diffs[0], [[0.4, 1], [-0.5, 0]], rtol=1e-5)
     np.testing.assert_allclose(diffs[1], -diffs[0])
     assert (diffs[2] == 0).all() and (diffs[3] == 0).all()
 
 
 def test_accuracy_counts_ties_as_wrong(tmp_path):
-    scores = np.array([[1., 1, 0], [0, 2, 1], [3, 0, 0], [0, 0, 9]])
+    scores = np.array([[1.0, 1, 0], [0, 2, 1], [3, 0, 0], [0, 0, 9]])
     tops, _, _ = answer(tmp_path, 'Accuracy', [scores, [0, 1, 0, 2]], tops=2)
     assert tops[0] == 0.75
     np.testing.assert_allclose(tops[1], [0.5, 1, 1])
-    tops, _, _ = answer(tmp_path, 'Accuracy', [scores, [0, 0, 1, 2]],
-                        'accuracy_param { top_k: 2 ignore_label: 2 }')
+    tops, _, _ = answer(
+        tmp_path, 'Accuracy', [scores, [0, 0, 1, 2]], 'accuracy_param { top_k: 2 ignore_label: 2 }'
+    )
     np.testing.assert_allclose(tops[0], 1 / 3)
 
 
@@ -334,6 +389,7 @@ def test_infogain_matrix_from_file(tmp_path):
 
 # Recurrent layers
 
+
 @pytest.mark.parametrize('kind', ['RNN', 'LSTM'])
 def test_state_is_carried_from_pass_to_pass(kind, tmp_path):
     """One pass over six steps equals two over three; cont 0 at the start forgets."""
@@ -346,11 +402,12 @@ def test_state_is_carried_from_pass_to_pass(kind, tmp_path):
     short.share_with(long)
     want = long.forward(x=steps, cont=cont)['L'].copy()
     for _ in range(2):
-        got = [short.forward(x=steps[i:i + 3], cont=cont[i:i + 3])['L'].copy() for i in (0, 3)]
+        got = [short.forward(x=steps[i : i + 3], cont=cont[i : i + 3])['L'].copy() for i in (0, 3)]
         np.testing.assert_allclose(np.concatenate(got), want, rtol=1e-4, atol=1e-5)
 
 
 # Sources
+
 
 def test_input_keeps_the_shape_it_is_given(tmp_path):
     text = layer('in', 'Input', tops='a b', more='input_param { shape { dim: 2 dim: 3 } }')
@@ -374,9 +431,17 @@ def test_parameter_is_its_top(tmp_path):
 
 
 def test_dummy_data(tmp_path):
-    net = net_from(tmp_path, layer('D', 'DummyData', tops='a b c', more='''dummy_data_param {
+    net = net_from(
+        tmp_path,
+        layer(
+            'D',
+            'DummyData',
+            tops='a b c',
+            more="""dummy_data_param {
         shape { dim: 2 dim: 3 } data_filler { value: 7 }
-        data_filler { type: "uniform" min: 1 max: 2 } data_filler { type: "gaussian" } }'''))
+        data_filler { type: "uniform" min: 1 max: 2 } data_filler { type: "gaussian" } }""",
+        ),
+    )
     assert (net.blobs['a'].data == 7).all()
     net.blobs['a'].data[...] = 8
     net.forward()
@@ -384,8 +449,16 @@ def test_dummy_data(tmp_path):
     net.forward()
     assert (net.blobs['a'].data == 8).all(), 'a constant is filled in once'
     assert ((b >= 1) & (b <= 2)).all() and (net.blobs['b'].data != b).any()
-    old = net_from(tmp_path, layer('D', 'DummyData', tops='a b', more='''dummy_data_param {
-        num: 2 channels: 3 height: 4 width: 5 width: 6 }'''))
+    old = net_from(
+        tmp_path,
+        layer(
+            'D',
+            'DummyData',
+            tops='a b',
+            more="""dummy_data_param {
+        num: 2 channels: 3 height: 4 width: 5 width: 6 }""",
+        ),
+    )
     assert old.blobs['a'].shape == (2, 3, 4, 5) and old.blobs['b'].shape == (2, 3, 4, 6)
     assert (old.blobs['b'].data == 0).all()
 
@@ -452,8 +525,8 @@ def test_hdf5_errors(hdf5, tmp_path):
 
 
 def test_families_table_names_every_type():
-    """The table at the head of caffe.layers is where a reader looks for a type."""
-    doc = importlib.import_module('caffe.layers').__doc__
+    """The table at the head of caffe.types is where a reader looks for a type."""
+    doc = importlib.import_module('caffe.types').__doc__
     for kind in caffe.layer_type_list():
         cls = layer_module.layer_class(kind)
         row = next(r for r in doc.splitlines() if r.startswith(f'| {cls.__module__.rsplit(".", 1)[1]} '))

@@ -1,4 +1,5 @@
 """Net: building, ranges, gradients of shared and in-place blobs, weights, errors."""
+
 import sys
 import types
 import weakref
@@ -15,8 +16,14 @@ CONV = 'convolution_param { num_output: 4 kernel_size: 3 pad: 1 ' + GAUSS + ' }'
 
 
 def small(tmp_path, **kwargs):
-    return net_from(tmp_path, data('data', 2, 3) + layer('ip1', 'InnerProduct', 'data', more=IP % 4) +
-                    layer('relu1', 'ReLU', 'ip1', 'ip1') + layer('ip2', 'InnerProduct', 'ip1', more=IP % 2), **kwargs)
+    return net_from(
+        tmp_path,
+        data('data', 2, 3)
+        + layer('ip1', 'InnerProduct', 'data', more=IP % 4)
+        + layer('relu1', 'ReLU', 'ip1', 'ip1')
+        + layer('ip2', 'InnerProduct', 'ip1', more=IP % 2),
+        **kwargs,
+    )
 
 
 def test_both_constructors(tmp_path):
@@ -24,8 +31,11 @@ def test_both_constructors(tmp_path):
     weights = str(tmp_path / 'w.caffemodel')
     net.save(weights)
     path = str(tmp_path / 'net.prototxt')
-    for other in (caffe.Net(path, weights, caffe.TEST), caffe.Net(path, caffe.TEST, weights=weights),
-                  caffe.Net(tmp_path / 'net.prototxt', tmp_path / 'w.caffemodel', caffe.TEST)):
+    for other in (
+        caffe.Net(path, weights, caffe.TEST),
+        caffe.Net(path, caffe.TEST, weights=weights),
+        caffe.Net(tmp_path / 'net.prototxt', tmp_path / 'w.caffemodel', caffe.TEST),
+    ):
         for name, blobs in net.params.items():
             for a, b in zip(blobs, other.params[name]):
                 assert (a.data == b.data).all()
@@ -94,11 +104,17 @@ def test_backward_needs_force_without_loss(tmp_path):
 
 def test_fan_out_adds_gradients_and_in_place_versions_stay_apart(tmp_path):
     """a -> (b = 2a), then a' = relu(a) in place -> (c = 3a'); loss = sum(b) + sum(c), so d/da = 2 + 3 [a > 0]."""
-    text = 'force_backward: true\n' + data('a', 4) + layer('b', 'Power', 'a', more='power_param { scale: 2 }') + \
-        layer('relu', 'ReLU', 'a', 'a') + layer('c', 'Power', 'a', more='power_param { scale: 3 }') + \
-        layer('sum', 'Eltwise', 'b c') + layer('loss', 'Reduction', 'sum', more='loss_weight: 1')
+    text = (
+        'force_backward: true\n'
+        + data('a', 4)
+        + layer('b', 'Power', 'a', more='power_param { scale: 2 }')
+        + layer('relu', 'ReLU', 'a', 'a')
+        + layer('c', 'Power', 'a', more='power_param { scale: 3 }')
+        + layer('sum', 'Eltwise', 'b c')
+        + layer('loss', 'Reduction', 'sum', more='loss_weight: 1')
+    )
     net = net_from(tmp_path, text)
-    for _ in range(2):                  # diffs of a second pass do not pile up on the first
+    for _ in range(2):  # diffs of a second pass do not pile up on the first
         net.forward(a=np.array([-1, 2, -3, 4]))
         net.backward()
         assert net.blobs['a'].diff.tolist() == [2, 5, 2, 5]
@@ -106,15 +122,23 @@ def test_fan_out_adds_gradients_and_in_place_versions_stay_apart(tmp_path):
 
 
 def test_same_blob_twice_as_bottom(tmp_path):
-    net = net_from(tmp_path, 'force_backward: true\n' + data('a', 3) + layer('s', 'Eltwise', 'a a', more='loss_weight: 1'))
+    net = net_from(
+        tmp_path,
+        'force_backward: true\n' + data('a', 3) + layer('s', 'Eltwise', 'a a', more='loss_weight: 1'),
+    )
     net.forward(a=np.ones(3))
     net.backward()
     assert net.blobs['a'].diff.tolist() == [2, 2, 2]
 
 
 def test_backward_from_a_hand_set_diff(tmp_path):
-    net = net_from(tmp_path, 'force_backward: true\n' + data('a', 3) + layer('b', 'Power', 'a', more='power_param { scale: 2 }') +
-                   layer('c', 'Power', 'b', more='power_param { scale: 5 }'))
+    net = net_from(
+        tmp_path,
+        'force_backward: true\n'
+        + data('a', 3)
+        + layer('b', 'Power', 'a', more='power_param { scale: 2 }')
+        + layer('c', 'Power', 'b', more='power_param { scale: 5 }'),
+    )
     net.forward(a=np.ones(3))
     net.blobs['b'].diff[...] = [1, 2, 3]
     assert net.backward(start='b')['a'].tolist() == [2, 4, 6]
@@ -122,19 +146,29 @@ def test_backward_from_a_hand_set_diff(tmp_path):
 
 
 def test_loss_weight_and_propagate_down(tmp_path):
-    text = 'force_backward: true\n' + data('a', 1, 3) + data('b', 1, 3) + \
-        layer('loss', 'EuclideanLoss', 'a b', more='loss_weight: 4')
+    text = (
+        'force_backward: true\n'
+        + data('a', 1, 3)
+        + data('b', 1, 3)
+        + layer('loss', 'EuclideanLoss', 'a b', more='loss_weight: 4')
+    )
     net = net_from(tmp_path, text)
-    net.forward(a=np.array([[1., 2, 3]]), b=np.zeros((1, 3)))
-    assert float(net.blobs['loss'].data) == 7 and net._forward(0, 2) == 28 and net.blob_loss_weights['loss'] == 4
+    net.forward(a=np.array([[1.0, 2, 3]]), b=np.zeros((1, 3)))
+    assert (
+        float(net.blobs['loss'].data) == 7 and net._forward(0, 2) == 28 and net.blob_loss_weights['loss'] == 4
+    )
     net.backward()
     assert net.blobs['a'].diff.tolist() == [[4, 8, 12]] and net.blobs['b'].diff.tolist() == [[-4, -8, -12]]
 
 
 def test_a_loss_that_another_layer_reads_keeps_its_weight(tmp_path):
     """s = sum(a) with weight 2, and t = 3 s with weight 1: the loss is 5 sum(a), its gradient 5."""
-    text = 'force_backward: true\n' + data('a', 4) + layer('s', 'Reduction', 'a', more='loss_weight: 2') + \
-        layer('t', 'Power', 's', more='power_param { scale: 3 } loss_weight: 1')
+    text = (
+        'force_backward: true\n'
+        + data('a', 4)
+        + layer('s', 'Reduction', 'a', more='loss_weight: 2')
+        + layer('t', 'Power', 's', more='power_param { scale: 3 } loss_weight: 1')
+    )
     net = net_from(tmp_path, text)
     for _ in range(2):
         net.blobs['a'].data[...] = [1, 2, 3, 4]
@@ -144,8 +178,13 @@ def test_a_loss_that_another_layer_reads_keeps_its_weight(tmp_path):
 
 
 def test_frozen_layers_get_no_gradient(tmp_path):
-    text = data('data', 2, 3) + data('label', 2, 2) + layer('ip1', 'InnerProduct', 'data', more='param { lr_mult: 0 } param { lr_mult: 0 } ' + IP % 4) + \
-        layer('ip2', 'InnerProduct', 'ip1', more=IP % 2) + layer('loss', 'EuclideanLoss', 'ip2 label')
+    text = (
+        data('data', 2, 3)
+        + data('label', 2, 2)
+        + layer('ip1', 'InnerProduct', 'data', more='param { lr_mult: 0 } param { lr_mult: 0 } ' + IP % 4)
+        + layer('ip2', 'InnerProduct', 'ip1', more=IP % 2)
+        + layer('loss', 'EuclideanLoss', 'ip2 label')
+    )
     net = net_from(tmp_path, text, caffe.TRAIN)
     net.forward(data=np.ones((2, 3)), label=np.zeros((2, 2)))
     net.backward()
@@ -154,8 +193,14 @@ def test_frozen_layers_get_no_gradient(tmp_path):
 
 
 def test_parameter_diffs_add_up_and_clear(tmp_path):
-    net = net_from(tmp_path, data('data', 1, 3) + data('label', 1, 2) + layer('ip', 'InnerProduct', 'data', more=IP % 2) +
-                   layer('loss', 'EuclideanLoss', 'ip label'), caffe.TRAIN)
+    net = net_from(
+        tmp_path,
+        data('data', 1, 3)
+        + data('label', 1, 2)
+        + layer('ip', 'InnerProduct', 'data', more=IP % 2)
+        + layer('loss', 'EuclideanLoss', 'ip label'),
+        caffe.TRAIN,
+    )
     net.forward(data=np.ones((1, 3)), label=np.zeros((1, 2)))
     net.backward()
     once = net.params['ip'][0].diff.copy()
@@ -167,16 +212,25 @@ def test_parameter_diffs_add_up_and_clear(tmp_path):
 
 def test_shared_parameters_are_one(tmp_path):
     share = 'param { name: "w" } param { name: "b" } '
-    text = 'force_backward: true\n' + data('data', 1, 3) + layer('ip1', 'InnerProduct', 'data', more=share + IP % 3) + \
-        layer('ip2', 'InnerProduct', 'ip1', more=share + IP % 3 + ' loss_weight: 1')
+    text = (
+        'force_backward: true\n'
+        + data('data', 1, 3)
+        + layer('ip1', 'InnerProduct', 'data', more=share + IP % 3)
+        + layer('ip2', 'InnerProduct', 'ip1', more=share + IP % 3 + ' loss_weight: 1')
+    )
     net = net_from(tmp_path, text)
     net.params['ip1'][0].data[...] = np.eye(3)
     assert (net.params['ip2'][0].data == np.eye(3)).all() and len(net.learnable_params) == 2
     net.forward(data=np.ones((1, 3)))
     net.backward()
-    np.testing.assert_allclose(net.params['ip1'][1].diff, [2, 2, 2])        # through ip2's bias and, by W = I, through ip1's
+    np.testing.assert_allclose(
+        net.params['ip1'][1].diff, [2, 2, 2]
+    )  # through ip2's bias and, by W = I, through ip1's
     with pytest.raises(ValueError, match="'w' has the shape \\(4, 3\\), but layer 'ip1'"):
-        net_from(tmp_path, text.replace('num_output: 3', 'num_output: 4', 2).replace('num_output: 4', 'num_output: 3', 1))
+        net_from(
+            tmp_path,
+            text.replace('num_output: 3', 'num_output: 4', 2).replace('num_output: 4', 'num_output: 3', 1),
+        )
 
 
 def test_copy_from_and_share_with(tmp_path):
@@ -190,7 +244,9 @@ def test_copy_from_and_share_with(tmp_path):
         fresh = small(tmp_path)
         fresh.copy_from(str(tmp_path / name))
         assert (fresh.params['ip1'][0].data == net.params['ip1'][0].data).all()
-        assert [f for f in tmp_path.iterdir() if f.name.startswith(name)] == [tmp_path / name]       # no temporary file stays
+        assert [f for f in tmp_path.iterdir() if f.name.startswith(name)] == [
+            tmp_path / name
+        ]  # no temporary file stays
 
 
 def test_copy_from_says_what_does_not_fit(tmp_path):
@@ -198,24 +254,48 @@ def test_copy_from_says_what_does_not_fit(tmp_path):
     path = str(tmp_path / 'w.caffemodel')
     net.save(path)
     other = net_from(tmp_path, data('data', 2, 3) + layer('ip1', 'InnerProduct', 'data', more=IP % 5))
-    with pytest.raises(ValueError, match="w.caffemodel.*parameter 0 of layer 'ip1'.*shape mismatch.*\\(4, 3\\).*\\(5, 3\\)"):
+    with pytest.raises(
+        ValueError, match="w.caffemodel.*parameter 0 of layer 'ip1'.*shape mismatch.*\\(4, 3\\).*\\(5, 3\\)"
+    ):
         other.copy_from(path)
-    other = net_from(tmp_path, data('data', 2, 3) + layer('ip1', 'InnerProduct', 'data', more='inner_product_param { num_output: 4 bias_term: false }'))
+    other = net_from(
+        tmp_path,
+        data('data', 2, 3)
+        + layer('ip1', 'InnerProduct', 'data', more='inner_product_param { num_output: 4 bias_term: false }'),
+    )
     with pytest.raises(ValueError, match="'ip1' has 2 parameter blobs.*wants 1"):
         other.copy_from(path)
     with pytest.raises(FileNotFoundError, match='nowhere.caffemodel'):
         net.copy_from(str(tmp_path / 'nowhere.caffemodel'))
 
 
-@pytest.mark.parametrize('text, message', [
-    (data('data', 1, 2) + layer('x', 'Relu', 'data'), "layer 'x': unknown layer type 'Relu'; did you mean ReLU"),
-    (data('data', 1, 2) + layer('x', 'ReLU', 'dota'), "bottom 0 is 'dota'.*did you mean data"),
-    (data('data', 1, 2) + data('data', 1, 2), "top 'data' is already made"),
-    (data('data', 1, 2) + layer('x', 'ReLU', 'data', more='loss_weight: 1 loss_weight: 2'), '2 loss_weight for 1 tops'),
-    (data('data', 1, 2) + layer('x', 'ReLU', 'data', more='param { lr_mult: 1 }'), '1 param {} for 0 parameter blobs'),
-    (data('data', 1, 2) + layer('x', 'InnerProduct', 'data'), "layer 'x' \\(InnerProduct\\), bottom shapes \\(1, 2\\): num_output"),
-    (data('a', 1, 2) + data('b', 1, 3) + layer('x', 'Eltwise', 'a b'), "layer 'x' \\(Eltwise\\).*\\(1, 2\\), \\(1, 3\\)"),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        (
+            data('data', 1, 2) + layer('x', 'Relu', 'data'),
+            "layer 'x': unknown layer type 'Relu'; did you mean ReLU",
+        ),
+        (data('data', 1, 2) + layer('x', 'ReLU', 'dota'), "bottom 0 is 'dota'.*did you mean data"),
+        (data('data', 1, 2) + data('data', 1, 2), "top 'data' is already made"),
+        (
+            data('data', 1, 2) + layer('x', 'ReLU', 'data', more='loss_weight: 1 loss_weight: 2'),
+            '2 loss_weight for 1 tops',
+        ),
+        (
+            data('data', 1, 2) + layer('x', 'ReLU', 'data', more='param { lr_mult: 1 }'),
+            '1 param {} for 0 parameter blobs',
+        ),
+        (
+            data('data', 1, 2) + layer('x', 'InnerProduct', 'data'),
+            "layer 'x' \\(InnerProduct\\), bottom shapes \\(1, 2\\): num_output",
+        ),
+        (
+            data('a', 1, 2) + data('b', 1, 3) + layer('x', 'Eltwise', 'a b'),
+            "layer 'x' \\(Eltwise\\).*\\(1, 2\\), \\(1, 3\\)",
+        ),
+    ],
+)
 def test_wrong_nets(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         net_from(tmp_path, text)
@@ -277,25 +357,45 @@ def user_module():
 
 
 def python(name, bottoms, cls, param_str='', more=''):
-    return layer(name, 'Python', bottoms, more=f'python_param {{ module: "user_layers" layer: "{cls}" param_str: "{param_str}" }} {more}')
+    return layer(
+        name,
+        'Python',
+        bottoms,
+        more=f'python_param {{ module: "user_layers" layer: "{cls}" param_str: "{param_str}" }} {more}',
+    )
 
 
 def test_python_layers(tmp_path, user_module):
-    text = 'force_backward: true\n' + data('a', 2) + python('b', 'a', 'Twice', '2') + python('c', 'a', 'Twice', '5') + \
-        layer('s', 'Eltwise', 'b c', more='loss_weight: 1') + python('n', '', 'Counts')
+    text = (
+        'force_backward: true\n'
+        + data('a', 2)
+        + python('b', 'a', 'Twice', '2')
+        + python('c', 'a', 'Twice', '5')
+        + layer('s', 'Eltwise', 'b c', more='loss_weight: 1')
+        + python('n', '', 'Counts')
+    )
     net = net_from(tmp_path, text, caffe.TRAIN)
     assert isinstance(net.layers[1], Twice) and net.layers[1].param_str == net.layers[1].param_str_ == '2'
     net.forward(a=np.array([1, 3]))
     out = net.forward(a=np.array([1, 3]))
-    assert net.blobs['s'].data.tolist() == [7, 21] and out['n'].tolist() == [0, 2] and net.params['n'][0].data[0] == 2
+    assert (
+        net.blobs['s'].data.tolist() == [7, 21]
+        and out['n'].tolist() == [0, 2]
+        and net.params['n'][0].data[0] == 2
+    )
     assert net.layers[1].phase == 0 and str(net.layers[1].phase) == 'TRAIN' and f'{caffe.TEST}' == 'TEST'
     net.backward()
     assert net.blobs['a'].diff.tolist() == [7, 7]
 
 
 def test_python_layer_that_writes_no_diff_has_none(tmp_path, user_module):
-    text = 'force_backward: true\n' + data('a', 2) + python('b', 'a', 'Twice', '2') + python('c', 'a', 'Silent', '5') + \
-        layer('s', 'Eltwise', 'b c', more='loss_weight: 1')
+    text = (
+        'force_backward: true\n'
+        + data('a', 2)
+        + python('b', 'a', 'Twice', '2')
+        + python('c', 'a', 'Silent', '5')
+        + layer('s', 'Eltwise', 'b c', more='loss_weight: 1')
+    )
     net = net_from(tmp_path, text, caffe.TRAIN)
     for _ in range(2):
         net.forward()
@@ -315,7 +415,7 @@ def test_memory_goes_with_the_net(tmp_path):
     net.forward()
     tensor = weakref.ref(net.blobs['ip1'])
     del net
-    assert tensor() is None             # without waiting for the cycle collector
+    assert tensor() is None  # without waiting for the cycle collector
 
 
 FROZEN = 'batch_norm_param { use_global_stats: true }'
@@ -323,18 +423,31 @@ FROZEN = 'batch_norm_param { use_global_stats: true }'
 
 def chain_text(force=True):
     """conv + bn + scale + relu in place, then conv + relu, added to a side branch."""
-    return ('force_backward: true\n' if force else '') + data('data', 2, 3, 6, 5) + layer('conv', 'Convolution', 'data', more=CONV) + \
-        layer('bn', 'BatchNorm', 'conv', 'conv', FROZEN) + \
-        layer('scale', 'Scale', 'conv', 'conv', 'scale_param { bias_term: true filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 } }') + \
-        layer('relu', 'ReLU', 'conv', 'conv') + layer('conv2', 'Convolution', 'conv', more=CONV) + \
-        layer('sum', 'Eltwise', 'conv conv2') + layer('relu2', 'ReLU', 'sum', 'sum') + layer('loss', 'Reduction', 'sum', more='loss_weight: 1')
+    return (
+        ('force_backward: true\n' if force else '')
+        + data('data', 2, 3, 6, 5)
+        + layer('conv', 'Convolution', 'data', more=CONV)
+        + layer('bn', 'BatchNorm', 'conv', 'conv', FROZEN)
+        + layer(
+            'scale',
+            'Scale',
+            'conv',
+            'conv',
+            'scale_param { bias_term: true filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 } }',
+        )
+        + layer('relu', 'ReLU', 'conv', 'conv')
+        + layer('conv2', 'Convolution', 'conv', more=CONV)
+        + layer('sum', 'Eltwise', 'conv conv2')
+        + layer('relu2', 'ReLU', 'sum', 'sum')
+        + layer('loss', 'Reduction', 'sum', more='loss_weight: 1')
+    )
 
 
 def test_chains_equal_their_layers_one_by_one(tmp_path):
     rng = np.random.RandomState(2)
     net = net_from(tmp_path, chain_text())
     net.params['bn'][0].data[...] = rng.randn(4)
-    net.params['bn'][1].data[...] = rng.rand(4) + .5
+    net.params['bn'][1].data[...] = rng.rand(4) + 0.5
     net.params['bn'][2].data[...] = 2
     plain = net_from(tmp_path, chain_text())
     plain.share_with(net)
@@ -347,12 +460,14 @@ def test_chains_equal_their_layers_one_by_one(tmp_path):
             n.forward(data=x)
             n.backward()
         for name in net.blobs:
-            np.testing.assert_allclose(net.blobs[name].data, plain.blobs[name].data, rtol=1e-4, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(
+                net.blobs[name].data, plain.blobs[name].data, rtol=1e-4, atol=1e-4, err_msg=name
+            )
         np.testing.assert_allclose(net.blobs['data'].diff, plain.blobs['data'].diff, rtol=1e-3, atol=1e-3)
         for name in net.params:
             for a, b in zip(net.params[name], plain.params[name]):
                 np.testing.assert_allclose(a.diff, b.diff, rtol=1e-3, atol=1e-3, err_msg=name)
-        net.params['scale'][0].data[...] = rng.randn(4)       # kept products must notice
+        net.params['scale'][0].data[...] = rng.randn(4)  # kept products must notice
 
 
 def test_chain_notices_every_kind_of_write(tmp_path):
@@ -361,9 +476,9 @@ def test_chain_notices_every_kind_of_write(tmp_path):
     first = net.forward(data=x, blobs=['conv'])['conv'].copy()
     assert (net.forward(data=x, blobs=['conv'])['conv'] == first).all()
     held = net.params['conv'][1].data
-    held += 1                                                   # a view taken before
+    held += 1  # a view taken before
     second = net.forward(data=x, blobs=['conv'])['conv'].copy()
-    held += 1                                                   # and written again, with nobody asked
+    held += 1  # and written again, with nobody asked
     third = net.forward(data=x, blobs=['conv'])['conv'].copy()
     assert not np.allclose(first, second) and not np.allclose(second, third)
 
@@ -376,7 +491,7 @@ def test_part_of_a_chain_backward(tmp_path):
     net.backward()
     want = net.blobs['conv'].diff.copy(), net.blobs['data'].diff.copy()
     net.backward(end='conv2')
-    net.backward(start='relu', end='scale')                     # inside the chain
+    net.backward(start='relu', end='scale')  # inside the chain
     net.backward(start='bn', end='conv')
     np.testing.assert_allclose(net.blobs['data'].diff, want[1], rtol=1e-3, atol=1e-4)
 
@@ -386,12 +501,21 @@ def test_hooks_see_each_layer(tmp_path):
     net.after_forward(lambda i: seen.append((net._layer_names[i], float(net.blobs['ip1'].data.min()))))
     net.forward(data=-np.ones((2, 3)))
     assert [name for name, _ in seen] == ['data', 'ip1', 'relu1', 'ip2'] and seen[2][1] >= 0
-    assert seen[1][1] == pytest.approx(float((net.params['ip1'][1].data - net.params['ip1'][0].data.sum(1)).min()), abs=1e-5)
+    assert seen[1][1] == pytest.approx(
+        float((net.params['ip1'][1].data - net.params['ip1'][0].data.sum(1)).min()), abs=1e-5
+    )
 
 
 def test_losses_without_tops_count_and_are_no_outputs(tmp_path):
     """As in old nets; the two losses are 1 / 2 and 4 / 2."""
-    net = net_from(tmp_path, data('a', 1, 1) + data('b', 1, 1) + data('c', 1, 1) + layer('one', 'EuclideanLoss', 'a b', '') +
-                   layer('two', 'EuclideanLoss', 'a c', ''), caffe.TRAIN)
+    net = net_from(
+        tmp_path,
+        data('a', 1, 1)
+        + data('b', 1, 1)
+        + data('c', 1, 1)
+        + layer('one', 'EuclideanLoss', 'a b', '')
+        + layer('two', 'EuclideanLoss', 'a c', ''),
+        caffe.TRAIN,
+    )
     assert net.forward(a=[[0]], b=[[1]], c=[[2]]) == {} and net.outputs == [] and len(net.blobs) == 5
     assert net._forward(0, 4) == 2.5

@@ -1,4 +1,5 @@
 """NetSpec: nets written as Python."""
+
 import pytest
 
 import caffe
@@ -11,18 +12,25 @@ from caffe.proto import caffe_pb2
 
 def small_net():
     n = caffe.NetSpec()
-    n.data, n.label = L.DummyData(shape=[dict(dim=[2, 3, 8, 8]), dict(dim=[2])],
-                                  data_filler=[dict(type='gaussian'), dict()], ntop=2)
-    n.conv = L.Convolution(n.data, num_output=4, kernel_size=3, pad=[1], weight_filler=dict(type='xavier'),
-                           param=[dict(lr_mult=1), dict(lr_mult=2)])
+    n.data, n.label = L.DummyData(
+        shape=[dict(dim=[2, 3, 8, 8]), dict(dim=[2])], data_filler=[dict(type='gaussian'), dict()], ntop=2
+    )
+    n.conv = L.Convolution(
+        n.data,
+        num_output=4,
+        kernel_size=3,
+        pad=[1],
+        weight_filler=dict(type='xavier'),
+        param=[dict(lr_mult=1), dict(lr_mult=2)],
+    )
     n.relu = L.ReLU(n.conv, in_place=True)
     n.pool = L.Pooling(n.relu, pool=P.Pooling.AVE, kernel_size=2, stride=2)
-    n.ip = L.InnerProduct(L.Dropout(n.pool, dropout_ratio=.25), num_output=5)
+    n.ip = L.InnerProduct(L.Dropout(n.pool, dropout_ratio=0.25), num_output=5)
     n.loss = L.SoftmaxWithLoss(n.ip, n.label, loss_weight=2, loss_param=dict(ignore_label=255))
     return n
 
 
-WANTED = '''
+WANTED = """
 layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
   shape { dim: 2 dim: 3 dim: 8 dim: 8 } shape { dim: 2 } data_filler { type: "gaussian" } data_filler { } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" param { lr_mult: 1 } param { lr_mult: 2 }
@@ -35,7 +43,7 @@ layer { name: "Dropout1" type: "Dropout" bottom: "pool" top: "Dropout1"
 layer { name: "ip" type: "InnerProduct" bottom: "Dropout1" top: "ip" inner_product_param { num_output: 5 } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" loss_weight: 2
   loss_param { ignore_label: 255 } }
-'''
+"""
 
 
 def test_a_net_becomes_its_prototxt():
@@ -105,9 +113,18 @@ def test_a_bottom_must_be_a_top():
 
 def test_parameter_messages_are_found_by_type():
     names = param_name_dict()
-    for kind, name in dict(Convolution='convolution', ReLU='relu', InnerProduct='inner_product', LRN='lrn',
-                           HDF5Data='hdf5_data', ROIPooling='roi_pooling', SmoothL1Loss='smooth_l1_loss',
-                           PSROIPooling='psroi_pooling', Normalize='norm', Permute='permute').items():
+    for kind, name in dict(
+        Convolution='convolution',
+        ReLU='relu',
+        InnerProduct='inner_product',
+        LRN='lrn',
+        HDF5Data='hdf5_data',
+        ROIPooling='roi_pooling',
+        SmoothL1Loss='smooth_l1_loss',
+        PSROIPooling='psroi_pooling',
+        Normalize='norm',
+        Permute='permute',
+    ).items():
         assert names[kind] == name
 
 
@@ -119,9 +136,9 @@ def test_assign_proto_fills_messages_lists_and_values():
     assign_proto(layer, 'param', dict(lr_mult=0))
     assign_proto(layer, 'param', [dict(name='w'), dict(name='b')])
     assign_proto(layer, 'lrn_param', dict(local_size=3, norm_region=P.LRN.WITHIN_CHANNEL))
-    assign_proto(layer, 'relu_param', caffe_pb2.ReLUParameter(negative_slope=.5))
-    wanted = netparam.parse_net('''
+    assign_proto(layer, 'relu_param', caffe_pb2.ReLUParameter(negative_slope=0.5))
+    wanted = netparam.parse_net("""
         layer { name: "x" bottom: "one" bottom: "two" bottom: "three"
           param { lr_mult: 0 } param { name: "w" } param { name: "b" }
-          lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL } relu_param { negative_slope: 0.5 } }''')
+          lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL } relu_param { negative_slope: 0.5 } }""")
     assert layer == wanted.layer[0]

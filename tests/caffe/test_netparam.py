@@ -1,4 +1,5 @@
 """Schema, text and binary nets, upgrades, filtering, weights."""
+
 import csv
 import glob
 import os
@@ -16,6 +17,7 @@ SHARED = os.path.join(os.path.dirname(__file__), '..', '..', '..', 'shared', 'go
 
 
 # ---- schema ----
+
 
 def schema_rows(kind):
     with open(os.path.join(GOLDEN, 'caffe_messages.tsv'), newline='') as f:
@@ -48,7 +50,7 @@ def test_the_schema_holds_every_field_of_the_format():
     types = 'double float int64 uint64 int32 fixed64 fixed32 bool string group message bytes uint32'.split()
     for message, name, number, label, kind, default in rows:
         field = descriptor(message).fields_by_name[name]
-        got_kind = (field.message_type or field.enum_type)
+        got_kind = field.message_type or field.enum_type
         got_kind = got_kind.full_name.removeprefix('caffe.') if got_kind else types[field.type - 1]
         if field.GetOptions().packed:
             got_kind += ' packed'
@@ -66,28 +68,33 @@ def test_the_schema_holds_every_enum_of_the_format():
             assert enum.values_by_name[key].number == int(number), f'{name}.{key}'
 
 
-@pytest.mark.parametrize('text', [
-    'pooling_param { ceil_mode: false }', 'dropout_param { scale_train: false }',
-    'loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 128 }',
-    'psroi_pooling_param { spatial_scale: 0.0625 output_dim: 21 group_size: 7 }',
-    'box_annotator_ohem_param { roi_per_img: 128 ignore_label: -1 }',
-    'permute_param { order: 0 order: 2 order: 3 order: 1 }',
-    'norm_param { across_spatial: false scale_filler { type: "constant" value: 20 } channel_shared: false }',
-    'prior_box_param { min_size: 30 max_size: 60 aspect_ratio: 2 flip: true variance: 0.1 offset: 0.5 }',
-    'detection_output_param { num_classes: 21 nms_param { nms_threshold: 0.45 } code_type: CENTER_SIZE }',
-    'multibox_loss_param { loc_loss_type: SMOOTH_L1 conf_loss_type: SOFTMAX mining_type: MAX_NEGATIVE }',
-    'transform_param { resize_param { resize_mode: WARP height: 300 width: 300 interp_mode: LINEAR } }',
-    'transform_param { emit_constraint { emit_type: CENTER } distort_param { hue_prob: 0.5 } crop_h: 3 }',
-    'annotated_data_param { batch_sampler { sampler { min_scale: 0.3 } sample_constraint { } } }',
-    'interp_param { zoom_factor: 8 }', 'upsample_param { scale: 2 }',
-    'unpooling_param { unpool: MAX kernel_size: 2 stride: 2 }',
-    'proposal_param { feat_stride: 16 ratio: 0.5 scale: 8 nms_thresh: 0.7 }',
-    'bn_param { bn_mode: INFERENCE scale_filler { value: 1 } shift_filler { value: 0.001 } }',
-    'bn_param { frozen: true momentum: 0.95 slope_filler { value: 1 } }',
-    'shuffle_channel_param { group: 3 }',
-    'roi_align_param { pooled_w: 7 pooled_h: 7 spatial_scale: 0.0625 }',
-    'focal_loss_param { alpha: 0.25 gamma: 2 }',
-])
+@pytest.mark.parametrize(
+    'text',
+    [
+        'pooling_param { ceil_mode: false }',
+        'dropout_param { scale_train: false }',
+        'loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 128 }',
+        'psroi_pooling_param { spatial_scale: 0.0625 output_dim: 21 group_size: 7 }',
+        'box_annotator_ohem_param { roi_per_img: 128 ignore_label: -1 }',
+        'permute_param { order: 0 order: 2 order: 3 order: 1 }',
+        'norm_param { across_spatial: false scale_filler { type: "constant" value: 20 } channel_shared: false }',
+        'prior_box_param { min_size: 30 max_size: 60 aspect_ratio: 2 flip: true variance: 0.1 offset: 0.5 }',
+        'detection_output_param { num_classes: 21 nms_param { nms_threshold: 0.45 } code_type: CENTER_SIZE }',
+        'multibox_loss_param { loc_loss_type: SMOOTH_L1 conf_loss_type: SOFTMAX mining_type: MAX_NEGATIVE }',
+        'transform_param { resize_param { resize_mode: WARP height: 300 width: 300 interp_mode: LINEAR } }',
+        'transform_param { emit_constraint { emit_type: CENTER } distort_param { hue_prob: 0.5 } crop_h: 3 }',
+        'annotated_data_param { batch_sampler { sampler { min_scale: 0.3 } sample_constraint { } } }',
+        'interp_param { zoom_factor: 8 }',
+        'upsample_param { scale: 2 }',
+        'unpooling_param { unpool: MAX kernel_size: 2 stride: 2 }',
+        'proposal_param { feat_stride: 16 ratio: 0.5 scale: 8 nms_thresh: 0.7 }',
+        'bn_param { bn_mode: INFERENCE scale_filler { value: 1 } shift_filler { value: 0.001 } }',
+        'bn_param { frozen: true momentum: 0.95 slope_filler { value: 1 } }',
+        'shuffle_channel_param { group: 3 }',
+        'roi_align_param { pooled_w: 7 pooled_h: 7 spatial_scale: 0.0625 }',
+        'focal_loss_param { alpha: 0.25 gamma: 2 }',
+    ],
+)
 def test_fields_of_forks_parse(text):
     layer = netparam.parse_net(f'layer {{ name: "x" type: "X" {text} }}').layer[0]
     assert len(layer.ListFields()) == 3
@@ -95,14 +102,18 @@ def test_fields_of_forks_parse(text):
 
 # ---- text ----
 
-@pytest.mark.parametrize('text, wanted', [
-    ('layer {\n  nme: "x" }', r"net\.prototxt:2:.*LayerParameter.*'?nme.*Did you mean 'name'"),
-    ('layer { convolution_param { kernelsize: 3 } }', "ConvolutionParameter.*kernelsize.*'kernel_size'"),
-    ('layer { include { phase: TRIAN } }', "Phase.*TRIAN.*Did you mean 'TRAIN'"),
-    ('layer {\n\n', r'net\.prototxt:\d'),
-    ('name: "a" name: "b"', 'multiple "name"'),
-    ('layer { name: "c" type: "Clip" clip_param { min: 0 } }', r'net\.prototxt: .*clip_param\.max'),
-])
+
+@pytest.mark.parametrize(
+    'text, wanted',
+    [
+        ('layer {\n  nme: "x" }', r"net\.prototxt:2:.*LayerParameter.*'?nme.*Did you mean 'name'"),
+        ('layer { convolution_param { kernelsize: 3 } }', "ConvolutionParameter.*kernelsize.*'kernel_size'"),
+        ('layer { include { phase: TRIAN } }', "Phase.*TRIAN.*Did you mean 'TRAIN'"),
+        ('layer {\n\n', r'net\.prototxt:\d'),
+        ('name: "a" name: "b"', 'multiple "name"'),
+        ('layer { name: "c" type: "Clip" clip_param { min: 0 } }', r'net\.prototxt: .*clip_param\.max'),
+    ],
+)
 def test_a_faulty_prototxt_is_named_with_its_place(tmp_path, text, wanted):
     path = tmp_path / 'net.prototxt'
     path.write_text(text)
@@ -120,11 +131,12 @@ def test_a_missing_file_is_named(tmp_path, read):
 
 def test_byte_order_mark_and_foreign_comments_are_no_obstacle(tmp_path):
     path = tmp_path / 'net.prototxt'
-    path.write_bytes(b'\xef\xbb\xbf# caf\xe9\nname: \'n\'\n')
+    path.write_bytes(b"\xef\xbb\xbf# caf\xe9\nname: 'n'\n")
     assert netparam.read_net(str(path)).name == 'n'
 
 
 # ---- upgrades ----
+
 
 def read_text(name, message):
     with open(os.path.join(GOLDEN, 'upgrade', name)) as f:
@@ -161,16 +173,21 @@ def test_snapshot_prefix_follows_the_solver_file(tmp_path):
     assert netparam.read_solver(path).snapshot_prefix == str(tmp_path / 'snaps' / 'my.solver')
 
 
-@pytest.mark.parametrize('text, wanted', [
-    ('layer { name: "a" } layers { name: "b" type: RELU }', 'both'),
-    ('input: "data" input_dim: 1 input_dim: 3', 'data.*2 input_dim'),
-    ('input: "a" input: "b" input_shape { dim: 1 }', '2 input names.*1 input_shape'),
-    ('layers { layer { name: "r" type: "rellu" } }', "layer 'r'.*rellu.*'relu'"),
-    ('layers { layer { name: "r" type: "relu" num_output: 3 } }', "layer 'r'.*'num_output'"),
-    ('layers { layer { name: "p" type: "padding" pad: 1 } bottom: "x" top: "p" } '
-     'layers { layer { name: "r" type: "relu" } bottom: "p" top: "r" }',
-     "layer 'r'.*padding layer 'p'"),
-])
+@pytest.mark.parametrize(
+    'text, wanted',
+    [
+        ('layer { name: "a" } layers { name: "b" type: RELU }', 'both'),
+        ('input: "data" input_dim: 1 input_dim: 3', 'data.*2 input_dim'),
+        ('input: "a" input: "b" input_shape { dim: 1 }', '2 input names.*1 input_shape'),
+        ('layers { layer { name: "r" type: "rellu" } }', "layer 'r'.*rellu.*'relu'"),
+        ('layers { layer { name: "r" type: "relu" num_output: 3 } }', "layer 'r'.*'num_output'"),
+        (
+            'layers { layer { name: "p" type: "padding" pad: 1 } bottom: "x" top: "p" } '
+            'layers { layer { name: "r" type: "relu" } bottom: "p" top: "r" }',
+            "layer 'r'.*padding layer 'p'",
+        ),
+    ],
+)
 def test_nets_that_cannot_be_upgraded_say_why(text, wanted):
     with pytest.raises(ValueError, match=wanted):
         netparam.parse_net(text)
@@ -184,8 +201,10 @@ def test_solver_with_both_kinds_of_type_is_refused(tmp_path):
 
 
 def test_input_shape_becomes_an_input_layer():
-    net = netparam.parse_net('input: "a" input_shape { dim: 2 dim: 5 } input: "b" input_shape { dim: 7 } '
-                             'layer { name: "r" type: "ReLU" bottom: "a" top: "r" }')
+    net = netparam.parse_net(
+        'input: "a" input_shape { dim: 2 dim: 5 } input: "b" input_shape { dim: 7 } '
+        'layer { name: "r" type: "ReLU" bottom: "a" top: "r" }'
+    )
     assert [layer.name for layer in net.layer] == ['input', 'r']
     assert list(net.layer[0].top) == ['a', 'b']
     assert [list(s.dim) for s in net.layer[0].input_param.shape] == [[2, 5], [7]]
@@ -193,24 +212,29 @@ def test_input_shape_becomes_an_input_layer():
 
 
 def test_fields_of_v1_data_layers_move_to_the_transformation():
-    net = netparam.parse_net('layers { name: "d" type: IMAGE_DATA image_data_param { '
-                             'source: "s" scale: 0.5 mean_file: "m" crop_size: 3 mirror: true } }')
+    net = netparam.parse_net(
+        'layers { name: "d" type: IMAGE_DATA image_data_param { '
+        'source: "s" scale: 0.5 mean_file: "m" crop_size: 3 mirror: true } }'
+    )
     wanted = caffe_pb2.LayerParameter(name='d', type='ImageData')
     wanted.image_data_param.source = 's'
-    moved = caffe_pb2.TransformationParameter(scale=.5, mean_file='m', crop_size=3, mirror=True)
+    moved = caffe_pb2.TransformationParameter(scale=0.5, mean_file='m', crop_size=3, mirror=True)
     wanted.transform_param.MergeFrom(moved)
     assert net.layer[0] == wanted
 
 
 def test_learning_rates_of_batch_norm_statistics_go():
     spec = 'param { lr_mult: 0 } '
-    net = netparam.parse_net(f'layer {{ type: "BatchNorm" {spec * 3} }} layer {{ type: "BatchNorm" {spec} }} '
-                             f'layer {{ type: "Scale" {spec * 3} }}')
+    net = netparam.parse_net(
+        f'layer {{ type: "BatchNorm" {spec * 3} }} layer {{ type: "BatchNorm" {spec} }} '
+        f'layer {{ type: "Scale" {spec * 3} }}'
+    )
     assert [len(layer.param) for layer in net.layer] == [0, 1, 3]
 
 
-@pytest.mark.parametrize('given, dilation', [
-    ('hole: 12', [12]), ('hole_h: 2 hole_w: 3', [2, 3]), ('dilation: 4', [4])])
+@pytest.mark.parametrize(
+    'given, dilation', [('hole: 12', [12]), ('hole_h: 2 hole_w: 3', [2, 3]), ('dilation: 4', [4])]
+)
 def test_holes_become_dilation(given, dilation):
     text = 'layers { name: "fc6" type: CONVOLUTION convolution_param { num_output: 1 %s } }' % given
     conv = netparam.parse_net(text).layer[0].convolution_param
@@ -220,16 +244,24 @@ def test_holes_become_dilation(given, dilation):
 
 
 def test_every_old_layer_type_has_a_name_of_today():
-    odd = {'ABSVAL': 'AbsVal', 'INFOGAIN_LOSS': 'InfogainLoss', 'SOFTMAX_LOSS': 'SoftmaxWithLoss',
-           'IM2COL': 'Im2col', 'HDF5_OUTPUT': 'HDF5Output', 'DUMMY_DATA': 'DummyData', 'ARGMAX': 'ArgMax',
-           'SIGMOID_CROSS_ENTROPY_LOSS': 'SigmoidCrossEntropyLoss', 'RELU': 'ReLU'}
+    odd = {
+        'ABSVAL': 'AbsVal',
+        'INFOGAIN_LOSS': 'InfogainLoss',
+        'SOFTMAX_LOSS': 'SoftmaxWithLoss',
+        'IM2COL': 'Im2col',
+        'HDF5_OUTPUT': 'HDF5Output',
+        'DUMMY_DATA': 'DummyData',
+        'ARGMAX': 'ArgMax',
+        'SIGMOID_CROSS_ENTROPY_LOSS': 'SigmoidCrossEntropyLoss',
+        'RELU': 'ReLU',
+    }
     for name, wanted in odd.items():
         assert netparam.parse_net(f'layers {{ type: {name} }}').layer[0].type == wanted
 
 
 # ---- phase, level, stage ----
 
-RULES = '''
+RULES = """
 layer { name: "always" }
 layer { name: "train" include { phase: TRAIN } }
 layer { name: "not_test" exclude { phase: TEST } }
@@ -237,18 +269,21 @@ layer { name: "levels" include { min_level: 2 max_level: 3 } }
 layer { name: "staged" include { stage: "a" stage: "b" } }
 layer { name: "unstaged" include { not_stage: "a" } }
 layer { name: "either" include { phase: TEST stage: "a" } include { min_level: 5 } }
-'''
+"""
 
 
-@pytest.mark.parametrize('state, wanted', [
-    (dict(phase=0), 'always train not_test unstaged'),
-    (dict(phase=1), 'always unstaged'),
-    (dict(), 'always unstaged'),                    # the phase is TEST unless given
-    (dict(phase=0, level=2), 'always train not_test levels unstaged'),
-    (dict(phase=1, level=4), 'always unstaged'),
-    (dict(phase=1, stage=['a', 'b', 'c']), 'always staged either'),
-    (dict(phase=0, level=5, stage=['a']), 'always train not_test either'),
-])
+@pytest.mark.parametrize(
+    'state, wanted',
+    [
+        (dict(phase=0), 'always train not_test unstaged'),
+        (dict(phase=1), 'always unstaged'),
+        (dict(), 'always unstaged'),  # the phase is TEST unless given
+        (dict(phase=0, level=2), 'always train not_test levels unstaged'),
+        (dict(phase=1, level=4), 'always unstaged'),
+        (dict(phase=1, stage=['a', 'b', 'c']), 'always staged either'),
+        (dict(phase=0, level=5, stage=['a']), 'always train not_test either'),
+    ],
+)
 def test_rules_let_layers_in(state, wanted):
     param = netparam.parse_net(RULES)
     got = netparam.filter_net(param, caffe_pb2.NetState(**state))
@@ -264,13 +299,16 @@ def test_include_and_exclude_in_one_layer_is_an_error():
 
 # ---- weights ----
 
+
 @pytest.fixture
 def rows():
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(4, 3, 3, 3)).astype('f')
-    return [('conv/3x3', 'Convolution', [kernel, np.float32([1, 2, 3, 4])], ['data'], ['conv']),
-            ('relu', 'ReLU', [], ['conv'], ['conv']),
-            ('bn', 'BatchNorm', [np.zeros(4, 'f'), np.ones(4, 'f'), np.full((), 3, 'f')], ['conv'], ['bn'])]
+    return [
+        ('conv/3x3', 'Convolution', [kernel, np.float32([1, 2, 3, 4])], ['data'], ['conv']),
+        ('relu', 'ReLU', [], ['conv'], ['conv']),
+        ('bn', 'BatchNorm', [np.zeros(4, 'f'), np.ones(4, 'f'), np.full((), 3, 'f')], ['conv'], ['bn']),
+    ]
 
 
 def assert_same_weights(got, rows):
@@ -300,8 +338,9 @@ def test_binary_weights_are_a_net_of_the_full_schema(tmp_path, rows):
     netparam.write_weights(path, [(*row, d) for row, d in zip(rows, diffs)], 'net')
     net = caffe_pb2.NetParameter.FromString(path.read_bytes())
     assert net.name == 'net'
-    assert [(x.name, x.type, list(x.bottom), list(x.top)) for x in net.layer] == \
-        [(r[0], r[1], r[3], r[4]) for r in rows]
+    assert [(x.name, x.type, list(x.bottom), list(x.top)) for x in net.layer] == [
+        (r[0], r[1], r[3], r[4]) for r in rows
+    ]
     np.testing.assert_array_equal(netparam.blobproto_to_array(net.layer[0].blobs[0]), rows[0][2][0])
     np.testing.assert_array_equal(netparam.blobproto_to_array(net.layer[0].blobs[0], True), rows[0][2][0] + 1)
 
@@ -309,12 +348,14 @@ def test_binary_weights_are_a_net_of_the_full_schema(tmp_path, rows):
 def test_opencv_reads_binary_weights(tmp_path):
     cv2 = pytest.importorskip('cv2')
     prototxt = tmp_path / 'net.prototxt'
-    prototxt.write_text('''
+    prototxt.write_text("""
         input: "data" input_shape { dim: 1 dim: 2 dim: 4 dim: 5 }
         layer { name: "a/1x1" type: "Convolution" bottom: "data" top: "a"
-          convolution_param { num_output: 3 kernel_size: 1 } }''')
-    kernel, bias, image = (np.random.default_rng(i).normal(size=s).astype('f')
-                           for i, s in enumerate([(3, 2, 1, 1), (3,), (1, 2, 4, 5)]))
+          convolution_param { num_output: 3 kernel_size: 1 } }""")
+    kernel, bias, image = (
+        np.random.default_rng(i).normal(size=s).astype('f')
+        for i, s in enumerate([(3, 2, 1, 1), (3,), (1, 2, 4, 5)])
+    )
     netparam.write_weights(tmp_path / 'w', [('a/1x1', 'Convolution', [kernel, bias], ['data'], ['a'])], 'n')
     net = cv2.dnn.readNetFromCaffe(str(prototxt), str(tmp_path / 'w'))
     net.setInput(image)
@@ -335,7 +376,7 @@ def test_hdf5_without_a_shared_blob(tmp_path):
     path = tmp_path / 'w.h5'
     with h5py.File(path, 'w') as f:
         f['data/shares/1'] = np.float32([5])
-    (name, _, arrays), = netparam.read_weights(path)
+    ((name, _, arrays),) = netparam.read_weights(path)
     assert name == 'shares' and arrays[0] is None and arrays[1] == 5
 
 
@@ -345,13 +386,13 @@ def test_old_weights_read_by_layer_name(tmp_path):
     v1.blobs.add(num=1, channels=1, height=2, width=3, data=range(6))
     v0 = net.layers.add().layer
     v0.name, v0.type = 'conv1', 'conv'
-    v0.blobs.add(num=1, channels=1, height=1, width=2, double_data=[.5, 1.5])
+    v0.blobs.add(num=1, channels=1, height=1, width=2, double_data=[0.5, 1.5])
     path = tmp_path / 'old.caffemodel'
     path.write_bytes(net.SerializeToString())
     (n1, t1, (fc,)), (n0, t0, (conv,)) = netparam.read_weights(path)
     assert (n1, t1, n0, t0) == ('fc', 'InnerProduct', 'conv1', 'Convolution')
     np.testing.assert_array_equal(fc, np.arange(6, dtype='f').reshape(1, 1, 2, 3), strict=True)
-    np.testing.assert_array_equal(conv, np.float32([[[[.5, 1.5]]]]), strict=True)
+    np.testing.assert_array_equal(conv, np.float32([[[[0.5, 1.5]]]]), strict=True)
 
 
 def test_messages_of_forks_under_the_numbers_of_others_are_skipped(tmp_path, rows):
@@ -360,8 +401,8 @@ def test_messages_of_forks_under_the_numbers_of_others_are_skipped(tmp_path, row
     netparam.write_weights(path, rows)
     blob = netparam.array_to_blobproto(np.float32([7]))
     layer = caffe_pb2.LayerParameter(name='alien', type='Alien', blobs=[blob]).SerializeToString()
-    layer += bytes([147 << 3 & 0x7f | 2 | 0x80, 147 >> 4, 3]) + b'\xff\xff\xff'
-    path.write_bytes(path.read_bytes() + bytes([100 << 3 & 0x7f | 2 | 0x80, 100 >> 4, len(layer)]) + layer)
+    layer += bytes([147 << 3 & 0x7F | 2 | 0x80, 147 >> 4, 3]) + b'\xff\xff\xff'
+    path.write_bytes(path.read_bytes() + bytes([100 << 3 & 0x7F | 2 | 0x80, 100 >> 4, len(layer)]) + layer)
     name, kind, (array,) = netparam.read_weights(path)[-1]
     assert (name, kind, array) == ('alien', 'Alien', 7)
 

@@ -1,4 +1,5 @@
 """A second opinion: OpenCV 4's dnn reads our files and answers the same."""
+
 from pathlib import Path
 
 import cv2
@@ -28,12 +29,12 @@ def randomise(net, rng):
     """Weights as large as a trained net's, so that activations neither die nor grow without bound."""
     for layer in net.layers:
         if layer.type == 'BatchNorm':
-            layer.blobs[0].data[...] = rng.randn(layer.blobs[0].count) * .1
-            layer.blobs[1].data[...] = rng.rand(layer.blobs[1].count) + .5
+            layer.blobs[0].data[...] = rng.randn(layer.blobs[0].count) * 0.1
+            layer.blobs[1].data[...] = rng.rand(layer.blobs[1].count) + 0.5
             layer.blobs[2].data[...] = 2
         elif layer.type == 'Scale':
-            layer.blobs[0].data[...] = rng.rand(layer.blobs[0].count) * .5 + .25
-            layer.blobs[1].data[...] = rng.randn(layer.blobs[1].count) * .1
+            layer.blobs[0].data[...] = rng.rand(layer.blobs[0].count) * 0.5 + 0.25
+            layer.blobs[1].data[...] = rng.randn(layer.blobs[1].count) * 0.1
 
 
 @pytest.mark.parametrize('height, width', [(600, 800)])

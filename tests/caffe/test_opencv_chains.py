@@ -1,4 +1,5 @@
 """Random chains of layers that OpenCV's Caffe importer knows: it reads our files and answers the same."""
+
 import itertools
 
 import cv2
@@ -6,20 +7,23 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import caffe
 from helpers import data, layer, net_from
 
 SMALL = st.floats(-2, 2, width=16)
 POSITIVE = st.floats(0.25, 2, width=16)
-POINTWISE = {       # type -> its parameters, for a bottom of any shape
+POINTWISE = {  # type -> its parameters, for a bottom of any shape
     'ReLU': st.sampled_from(['', 'relu_param { negative_slope: 0.25 }']),
     **dict.fromkeys(('AbsVal', 'Sigmoid', 'TanH', 'BNLL', 'Split'), st.just('')),
     'ELU': st.builds('elu_param {{ alpha: {} }}'.format, POSITIVE),
     # whole powers: a root of a negative number is NaN in both
-    'Power': st.builds('power_param {{ power: {} scale: {} shift: {} }}'.format,
-                       st.integers(1, 3), SMALL, SMALL),
-    'Dropout': st.builds('dropout_param {{ dropout_ratio: {} scale_train: {} }}'.format,
-                         st.sampled_from([.25, .5]), st.sampled_from(['true', 'false'])),
+    'Power': st.builds(
+        'power_param {{ power: {} scale: {} shift: {} }}'.format, st.integers(1, 3), SMALL, SMALL
+    ),
+    'Dropout': st.builds(
+        'dropout_param {{ dropout_ratio: {} scale_train: {} }}'.format,
+        st.sampled_from([0.25, 0.5]),
+        st.sampled_from(['true', 'false']),
+    ),
 }
 
 
@@ -29,7 +33,7 @@ class Chain:
     def __init__(self, folder, shape):
         self.folder, self.names = folder, (f'b{i}' for i in itertools.count())
         self.text, self.shapes = data('data', *shape), {'data': shape}
-        self.makers = {}                # blob -> the layer that wrote it last: OpenCV names outputs by layers
+        self.makers = {}  # blob -> the layer that wrote it last: OpenCV names outputs by layers
         self.last = 'data'
 
     @property
@@ -67,41 +71,57 @@ def extent(draw, name, low, high):
 def filters(draw, chain):
     """What Convolution and Deconvolution share."""
     outputs = draw(st.integers(1, 3)) * 2
-    return f'''num_output: {outputs} group: {draw(divisors(chain.shape[1], outputs))} {FILLERS}
-        bias_term: {draw(st.sampled_from(["true", "false"]))} {extent(draw, "stride", 1, 2)}'''
+    return f"""num_output: {outputs} group: {draw(divisors(chain.shape[1], outputs))} {FILLERS}
+        bias_term: {draw(st.sampled_from(['true', 'false']))} {extent(draw, 'stride', 1, 2)}"""
 
 
 def convolution(draw, chain):
-    chain.add('Convolution', f'''convolution_param {{ {filters(draw, chain)}
-        {extent(draw, "kernel_size", 1, 3)} {extent(draw, "pad", 0, 2)}
-        dilation: {draw(st.integers(1, 2))} }}''')
+    chain.add(
+        'Convolution',
+        f"""convolution_param {{ {filters(draw, chain)}
+        {extent(draw, 'kernel_size', 1, 3)} {extent(draw, 'pad', 0, 2)}
+        dilation: {draw(st.integers(1, 2))} }}""",
+    )
 
 
 def deconvolution(draw, chain):
     """OpenCV's has no dilation, and crashes where the padding reaches the kernel's size."""
-    chain.add('Deconvolution', f'''convolution_param {{ {filters(draw, chain)}
-        {extent(draw, "kernel_size", 2, 4)} {extent(draw, "pad", 0, 1)} }}''')
+    chain.add(
+        'Deconvolution',
+        f"""convolution_param {{ {filters(draw, chain)}
+        {extent(draw, 'kernel_size', 2, 4)} {extent(draw, 'pad', 0, 1)} }}""",
+    )
 
 
 def pooling(draw, chain):
     method = draw(st.sampled_from(['MAX', 'AVE']))
-    window = 'global_pooling: true' if draw(st.integers(0, 5)) == 0 else \
-        f'kernel_size: {draw(st.integers(2, 4))} {extent(draw, "stride", 1, 2)} {extent(draw, "pad", 0, 1)}'
+    window = (
+        'global_pooling: true'
+        if draw(st.integers(0, 5)) == 0
+        else f'kernel_size: {draw(st.integers(2, 4))} {extent(draw, "stride", 1, 2)} {extent(draw, "pad", 0, 1)}'
+    )
     chain.add('Pooling', f'pooling_param {{ pool: {method} {window} }}')
 
 
 def lrn(draw, chain):
     region = draw(st.sampled_from(['ACROSS_CHANNELS', 'WITHIN_CHANNEL']))
-    chain.add('LRN', f'''lrn_param {{ local_size: {draw(st.sampled_from([3, 5]))} alpha: {draw(POSITIVE)}
-        norm_region: {region} }}''')
+    chain.add(
+        'LRN',
+        f"""lrn_param {{ local_size: {draw(st.sampled_from([3, 5]))} alpha: {draw(POSITIVE)}
+        norm_region: {region} }}""",
+    )
 
 
 def normalization(draw, chain):
     """BatchNorm and Scale, in place or not."""
     in_place, eps = draw(st.booleans()), draw(st.sampled_from([1e-5, 1e-2]))
     chain.add('BatchNorm', f'batch_norm_param {{ eps: {eps} }}', in_place=in_place)
-    chain.add('Scale', '''scale_param { bias_term: true filler { type: "uniform" min: 0.5 max: 1.5 }
-              bias_filler { type: "gaussian" std: 0.2 } }''', in_place=in_place)
+    chain.add(
+        'Scale',
+        """scale_param { bias_term: true filler { type: "uniform" min: 0.5 max: 1.5 }
+              bias_filler { type: "gaussian" std: 0.2 } }""",
+        in_place=in_place,
+    )
 
 
 def mvn(draw, chain):
@@ -132,10 +152,10 @@ def shuffle(draw, chain):
 def crop(draw, chain):
     """Crop to the size of the blob's own pooled version."""
     whole = chain.last
-    small, = chain.add('Pooling', 'pooling_param { kernel_size: 2 stride: 2 }')
+    (small,) = chain.add('Pooling', 'pooling_param { kernel_size: 2 stride: 2 }')
     spare = [a - b for a, b in zip(chain.shapes[whole][2:], chain.shapes[small][2:])]
     offset = ' '.join(f'offset: {draw(st.integers(0, s))}' for s in spare)
-    cut, = chain.add('Crop', f'crop_param {{ axis: 2 {offset} }}', [whole, small])
+    (cut,) = chain.add('Crop', f'crop_param {{ axis: 2 {offset} }}', [whole, small])
     chain.add('Eltwise', '', [cut, small])
 
 
@@ -151,14 +171,14 @@ def an_axis(draw, chain):
 
 def eltwise(draw, chain):
     first = chain.last
-    other, = chain.add('TanH')
+    (other,) = chain.add('TanH')
     how = draw(st.sampled_from(['operation: PROD', 'operation: MAX', 'coeff: 0.5 coeff: -2', '']))
     chain.add('Eltwise', f'eltwise_param {{ {how} }}', [first, other])
 
 
 def concat(draw, chain):
     first = chain.last
-    other, = chain.add('Sigmoid')
+    (other,) = chain.add('Sigmoid')
     chain.add('Concat', f'concat_param {{ axis: {an_axis(draw, chain)} }}', [first, other, first])
 
 
@@ -183,18 +203,35 @@ def flatten(draw, chain):
 
 def reshape(draw, chain):
     """All axes but the first become one or two; or one becomes two, up to OpenCV's five for Eltwise."""
-    ways = ['shape { dim: 0 dim: -1 }', 'shape { dim: 0 dim: 1 dim: -1 } axis: 0',
-            'shape { dim: 1 dim: -1 } axis: 1 num_axes: 1'][:3 if len(chain.shape) < 5 else 2]
+    ways = [
+        'shape { dim: 0 dim: -1 }',
+        'shape { dim: 0 dim: 1 dim: -1 } axis: 0',
+        'shape { dim: 1 dim: -1 } axis: 1 num_axes: 1',
+    ][: 3 if len(chain.shape) < 5 else 2]
     chain.add('Reshape', f'reshape_param {{ {draw(st.sampled_from(ways))} }}')
 
 
 def inner_product(draw, chain):
-    chain.add('InnerProduct', f'''inner_product_param {{ num_output: {draw(st.integers(1, 5))}
-        axis: {an_axis(draw, chain)} {FILLERS} bias_term: {draw(st.sampled_from(["true", "false"]))} }}''')
+    chain.add(
+        'InnerProduct',
+        f"""inner_product_param {{ num_output: {draw(st.integers(1, 5))}
+        axis: {an_axis(draw, chain)} {FILLERS} bias_term: {draw(st.sampled_from(['true', 'false']))} }}""",
+    )
 
 
-SPATIAL = [convolution, deconvolution, pooling, lrn, normalization, mvn, prelu, permute, interp, shuffle,
-           crop]
+SPATIAL = [
+    convolution,
+    deconvolution,
+    pooling,
+    lrn,
+    normalization,
+    mvn,
+    prelu,
+    permute,
+    interp,
+    shuffle,
+    crop,
+]
 ANY = [pointwise, eltwise, concat, slice_, softmax, flatten, reshape, inner_product]
 
 
@@ -227,7 +264,7 @@ def compare(chain, seed):
     net.save(weights)
     ours = net.forward(data=values)
     other = cv2.dnn.readNetFromCaffe(str(chain.folder / 'net.prototxt'), weights)
-    other.enableFusion(False)       # it folds BatchNorm wrongly into a Deconvolution of several groups
+    other.enableFusion(False)  # it folds BatchNorm wrongly into a Deconvolution of several groups
     other.setInput(values)
     for name, array in ours.items():
         theirs = other.forward(chain.makers[name])

@@ -1,4 +1,5 @@
 """Two workers, in the manner of upstream's train.py, learn what one learns from batches twice the size."""
+
 import multiprocessing
 
 import h5py
@@ -8,10 +9,17 @@ import pytest
 import caffe
 from helpers import layer
 
-NET = layer('rows', 'HDF5Data', tops='x y', more='hdf5_data_param { source: "list.txt" batch_size: %d }') + \
-    layer('ip', 'InnerProduct', 'x', more='''inner_product_param { num_output: 2
-          weight_filler { type: "xavier" } }''') + \
-    layer('loss', 'SoftmaxWithLoss', 'ip y')
+NET = (
+    layer('rows', 'HDF5Data', tops='x y', more='hdf5_data_param { source: "list.txt" batch_size: %d }')
+    + layer(
+        'ip',
+        'InnerProduct',
+        'x',
+        more="""inner_product_param { num_output: 2
+          weight_filler { type: "xavier" } }""",
+    )
+    + layer('loss', 'SoftmaxWithLoss', 'ip y')
+)
 SOLVER = '''train_net: "%s.prototxt" base_lr: 0.5 momentum: 0.9 lr_policy: "fixed" max_iter: 5
             snapshot_prefix: "x"'''
 
@@ -35,7 +43,7 @@ def solve(proto, weights, count, uid, rank):
     caffe.set_solver_rank(rank)
     caffe.set_multiprocess(True)
     solver = caffe.SGDSolver(proto)
-    if rank == 0:                               # the others get them from bcast
+    if rank == 0:  # the others get them from bcast
         solver.net.copy_from(weights)
     nccl = caffe.NCCL(solver, uid)
     nccl.bcast()
@@ -54,8 +62,12 @@ def test_two_workers():
     single.net.save('init.caffemodel')
     uid = caffe.NCCL.new_uid()
     context = multiprocessing.get_context('spawn')
-    workers = [context.Process(target=solve, args=('two_solver.prototxt', 'init.caffemodel', 2, uid, rank),
-                               daemon=True) for rank in range(2)]
+    workers = [
+        context.Process(
+            target=solve, args=('two_solver.prototxt', 'init.caffemodel', 2, uid, rank), daemon=True
+        )
+        for rank in range(2)
+    ]
     for worker in workers:
         worker.start()
     single.step(5)

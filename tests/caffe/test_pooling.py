@@ -1,4 +1,5 @@
 """Pooling, SPP and ROI pooling against plain loops over windows."""
+
 import itertools
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from caffe.layers import pooling, roi
+from caffe.types import pooling, roi
 
 LOWEST = np.finfo(np.float32).min
 HAS_COMPILED = roi.roi_pooling_cpu is not None
@@ -44,7 +45,7 @@ axis = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 4)).filter
 @settings(max_examples=300, deadline=None)
 @given(st.integers(3, 9), st.integers(3, 9), axis, axis, st.booleans(), st.integers(0, 99))
 def test_pooling_agrees_with_a_loop(height, width, rows, columns, up, seed):
-    x = np.random.default_rng(seed).integers(-4, 5, (height, width)).astype(np.float32)     # with many ties
+    x = np.random.default_rng(seed).integers(-4, 5, (height, width)).astype(np.float32)  # with many ties
     kernel, stride, pad = zip(rows, columns)
     if any(count_windows(n, k, s, p, up) < 1 for n, k, s, p in zip(x.shape, kernel, stride, pad)):
         return
@@ -62,13 +63,13 @@ def test_pooling_agrees_with_a_loop(height, width, rows, columns, up, seed):
 def test_spp_of_small_levels():
     """One bin of all nine pixels, then four of 2 x 2 with a padding of 1: row and column 0 fall alone into
     their bins."""
-    x = torch.arange(9.).reshape(1, 1, 3, 3)
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
     top = pooling.spp(x, pyramid_height=2, pool='MAX', phase=1)
     assert top.tolist() == [[8, 0, 2, 6, 8]]
 
 
 def test_stochastic_pooling_draws_in_proportion():
-    x = torch.tensor([[1., 0.], [3., 0.]]).repeat(1, 1, 1, 8000)
+    x = torch.tensor([[1.0, 0.0], [3.0, 0.0]]).repeat(1, 1, 1, 8000)
     drawn = pooling.stochastic_pool(x, (2, 2), (2, 2), (0, 0), True, True)
     assert set(drawn.unique().tolist()) == {1, 3} and abs((drawn == 3).float().mean() - 0.75) < 0.02
     expected = pooling.stochastic_pool(x, (2, 2), (2, 2), (0, 0), True, False)
@@ -76,6 +77,7 @@ def test_stochastic_pooling_draws_in_proportion():
 
 
 # ROI pooling
+
 
 def loop_roi(x, rois, size, scale):
     """(top, position of each maximum) by the rules, in float32 where the original rounds."""
@@ -117,16 +119,18 @@ def pool(x, rois, size, scale, compiled, monkeypatch):
 
 
 compiled_only = pytest.mark.skipif(not HAS_COMPILED, reason='the compiled ROI pooling is not built')
-both_versions = pytest.mark.parametrize('compiled', [
-    pytest.param(False, id='torch'), pytest.param(True, id='compiled', marks=compiled_only)])
+both_versions = pytest.mark.parametrize(
+    'compiled', [pytest.param(False, id='torch'), pytest.param(True, id='compiled', marks=compiled_only)]
+)
 
 
 @both_versions
-@pytest.mark.parametrize('size, scale', [
-    ((7, 7), 1 / 16), ((3, 2), 1 / 16), ((14, 14), 1 / 16), ((1, 1), 1 / 8), ((6, 6), 0.1)])
+@pytest.mark.parametrize(
+    'size, scale', [((7, 7), 1 / 16), ((3, 2), 1 / 16), ((14, 14), 1 / 16), ((1, 1), 1 / 8), ((6, 6), 0.1)]
+)
 def test_roi_pooling_agrees_with_a_loop(size, scale, compiled, monkeypatch):
     rng = np.random.default_rng(int(sum(size)))
-    x = rng.integers(-9, 9, (2, 3, 9, 12)).astype(np.float32)           # with ties
+    x = rng.integers(-9, 9, (2, 3, 9, 12)).astype(np.float32)  # with ties
     rois = random_rois(rng, 25, 2, 12 / scale)
     want, where = loop_roi(x, rois, size, scale)
     top, grad, weights = pool(x, rois, size, scale, compiled, monkeypatch)
@@ -163,10 +167,16 @@ def test_halves_are_rounded_away_from_zero():
     assert roi.round_half_away(x).tolist() == [1, 2, 3, -1, -2, 0, 2, 3, 0]
 
 
-@pytest.mark.parametrize('row, wanted', [
-    ([1, 0, 0, 9, 9], 'image number of a RoI 1 is not in 0..0'), ([-1, 0, 0, 9, 9], 'RoI -1 is not in'),
-    ([0, 0, 0, np.nan, 9], 'not finite'), ([0, 0, 0, np.inf, 9], 'not finite')])
+@pytest.mark.parametrize(
+    'row, wanted',
+    [
+        ([1, 0, 0, 9, 9], 'image number of a RoI 1 is not in 0..0'),
+        ([-1, 0, 0, 9, 9], 'RoI -1 is not in'),
+        ([0, 0, 0, np.nan, 9], 'not finite'),
+        ([0, 0, 0, np.inf, 9], 'not finite'),
+    ],
+)
 def test_bad_rois(row, wanted):
     rois = torch.tensor([row], dtype=torch.float32)
     with pytest.raises(ValueError, match=wanted):
-        roi.roi_pooling(torch.ones(1, 1, 4, 4), rois, pooled_h=2, pooled_w=2, spatial_scale=1.)
+        roi.roi_pooling(torch.ones(1, 1, 4, 4), rois, pooled_h=2, pooled_w=2, spatial_scale=1.0)

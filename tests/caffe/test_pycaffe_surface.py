@@ -1,4 +1,5 @@
 """What scripts written for pycaffe rely on: names, orders, memory, the meaning of start and end, errors."""
+
 import collections
 import gc
 import itertools
@@ -19,16 +20,35 @@ from caffe.proto import caffe_pb2
 from helpers import data, layer
 
 CLASSES = 7
-DATA = layer('data', 'DummyData', tops='data label', more='''dummy_data_param {
+DATA = layer(
+    'data',
+    'DummyData',
+    tops='data label',
+    more="""dummy_data_param {
     num: 4 channels: 2 height: 3 width: 5  num: 4 channels: 1 height: 1 width: 1
-    data_filler { type: "gaussian" std: 1 } data_filler { type: "constant" } }''')
-NET = 'name: "small" force_backward: true\n' + DATA + \
-    layer('conv', 'Convolution', 'data', more='''param { decay_mult: 1 } param { decay_mult: 0 }
+    data_filler { type: "gaussian" std: 1 } data_filler { type: "constant" } }""",
+)
+NET = (
+    'name: "small" force_backward: true\n'
+    + DATA
+    + layer(
+        'conv',
+        'Convolution',
+        'data',
+        more="""param { decay_mult: 1 } param { decay_mult: 0 }
           convolution_param { num_output: 6 kernel_size: 2 pad: 1 weight_filler { type: "gaussian" std: 1 }
-                              bias_filler { type: "constant" value: 2 } }''') + \
-    layer('ip', 'InnerProduct', 'conv', 'scores', more=f'''inner_product_param {{ num_output: {CLASSES}
-          weight_filler {{ type: "gaussian" std: 2.5 }} bias_filler {{ value: -3 }} }}''') + \
-    layer('loss', 'SoftmaxWithLoss', 'scores label', 'loss')
+                              bias_filler { type: "constant" value: 2 } }""",
+    )
+    + layer(
+        'ip',
+        'InnerProduct',
+        'conv',
+        'scores',
+        more=f"""inner_product_param {{ num_output: {CLASSES}
+          weight_filler {{ type: "gaussian" std: 2.5 }} bias_filler {{ value: -3 }} }}""",
+    )
+    + layer('loss', 'SoftmaxWithLoss', 'scores label', 'loss')
+)
 SOLVER = '''net: "net.prototxt" test_iter: 3 test_interval: 10 base_lr: 0.01 momentum: 0.9
             weight_decay: 0.0005 lr_policy: "inv" gamma: 0.0001 power: 0.75 display: 100 max_iter: 20
             snapshot_after_train: false snapshot_prefix: "model"'''
@@ -71,6 +91,7 @@ def net_of(text, phase=caffe.TEST, **kwargs):
 
 # Net
 
+
 def test_blobs_and_parameters_outlive_their_net(net):
     net.forward()
     net.backward()
@@ -87,9 +108,11 @@ def test_names_of_layers_bottoms_and_tops(net):
     assert [net.layer_dict[n].type for n in net._layer_names] == [x.type for x in net.layers]
     assert net.inputs == [] and net.outputs == ['loss']
     assert net.top_names == collections.OrderedDict(
-        [('data', ['data', 'label']), ('conv', ['conv']), ('ip', ['scores']), ('loss', ['loss'])])
+        [('data', ['data', 'label']), ('conv', ['conv']), ('ip', ['scores']), ('loss', ['loss'])]
+    )
     assert net.bottom_names == collections.OrderedDict(
-        [('data', []), ('conv', ['data']), ('ip', ['conv']), ('loss', ['scores', 'label'])])
+        [('data', []), ('conv', ['data']), ('ip', ['conv']), ('loss', ['scores', 'label'])]
+    )
 
 
 def test_a_range_of_one_layer_looks_at_the_blobs_as_they_are(net):
@@ -109,8 +132,11 @@ def test_backward_without_a_forward(net):
     scores.diff[:] = diff = rng.random(scores.data.shape)
     assert set(net.backward(start='ip', end='ip')) == {'conv'}
     flat = conv.data.reshape(len(diff), -1)
-    for got, want in ((conv.diff, diff.dot(weight.data)), (weight.diff, diff.T.dot(flat)),
-                      (bias.diff, diff.sum(0))):
+    for got, want in (
+        (conv.diff, diff.dot(weight.data)),
+        (weight.diff, diff.T.dot(flat)),
+        (bias.diff, diff.sum(0)),
+    ):
         np.testing.assert_allclose(got, want.reshape(got.shape), rtol=1e-4, atol=1e-5)
 
 
@@ -134,8 +160,11 @@ def test_parameter_diffs_are_cleared_in_place(net):
 @pytest.mark.parametrize('save, load', [('save', 'copy_from'), ('save_hdf5', 'load_hdf5')])
 def test_weights_come_back(net, save, load):
     getattr(net, save)('weights')
-    others = [caffe.Net('net.prototxt', caffe.TRAIN), caffe.Net('net.prototxt', 'weights', caffe.TRAIN),
-              caffe.Net('net.prototxt', caffe.TEST, weights='weights')]
+    others = [
+        caffe.Net('net.prototxt', caffe.TRAIN),
+        caffe.Net('net.prototxt', 'weights', caffe.TRAIN),
+        caffe.Net('net.prototxt', caffe.TEST, weights='weights'),
+    ]
     getattr(others[0], load)('weights')
     for other, (name, blobs) in itertools.product(others, net.params.items()):
         assert all((a.data == b.data).all() for a, b in zip(blobs, other.params[name]))
@@ -145,57 +174,90 @@ def ip(name, rules=''):
     return layer(name, 'InnerProduct', 'data', more=rules + ' inner_product_param { num_output: 1 }')
 
 
-RULES = data('data', 1, 1, 4, 4) + ip('any') + ip('level_0', 'include { min_level: 0 max_level: 0 }') + \
-    ip('level_1', 'include { min_level: 1 max_level: 1 }') + ip('from_0', 'include { min_level: 0 }') + \
-    ip('from_1', 'include { min_level: 1 }') + ip('a', 'include { stage: "A" }') + \
-    ip('b', 'include { stage: "B" }') + ip('a_or_b', 'include { stage: "A" } include { stage: "B" }') + \
-    ip('a_and_b', 'include { stage: "A" stage: "B" }') + ip('not_a', 'include { not_stage: "A" }') + \
-    ip('but_b', 'exclude { stage: "B" }') + ip('train', 'include { phase: TRAIN }')
+RULES = (
+    data('data', 1, 1, 4, 4)
+    + ip('any')
+    + ip('level_0', 'include { min_level: 0 max_level: 0 }')
+    + ip('level_1', 'include { min_level: 1 max_level: 1 }')
+    + ip('from_0', 'include { min_level: 0 }')
+    + ip('from_1', 'include { min_level: 1 }')
+    + ip('a', 'include { stage: "A" }')
+    + ip('b', 'include { stage: "B" }')
+    + ip('a_or_b', 'include { stage: "A" } include { stage: "B" }')
+    + ip('a_and_b', 'include { stage: "A" stage: "B" }')
+    + ip('not_a', 'include { not_stage: "A" }')
+    + ip('but_b', 'exclude { stage: "B" }')
+    + ip('train', 'include { phase: TRAIN }')
+)
 ANY = ['any', 'from_0']
 
 
-@pytest.mark.parametrize('kwargs, wanted', [
-    ({}, ['any', 'level_0', 'from_0', 'not_a', 'but_b']),
-    ({'level': 1}, ['any', 'level_1', 'from_0', 'from_1', 'not_a', 'but_b']),
-    ({'stages': ['A']}, ['any', 'level_0', 'from_0', 'a', 'a_or_b', 'but_b']),
-    ({'stages': ['B']}, ['any', 'level_0', 'from_0', 'b', 'a_or_b', 'not_a']),
-    ({'stages': ['A', 'B']}, ['any', 'level_0', 'from_0', 'a', 'b', 'a_or_b', 'a_and_b']),
-    ({'level': 2, 'stages': ('C',)}, ['any', 'from_0', 'from_1', 'not_a', 'but_b']),
-])
+@pytest.mark.parametrize(
+    'kwargs, wanted',
+    [
+        ({}, ['any', 'level_0', 'from_0', 'not_a', 'but_b']),
+        ({'level': 1}, ['any', 'level_1', 'from_0', 'from_1', 'not_a', 'but_b']),
+        ({'stages': ['A']}, ['any', 'level_0', 'from_0', 'a', 'a_or_b', 'but_b']),
+        ({'stages': ['B']}, ['any', 'level_0', 'from_0', 'b', 'a_or_b', 'not_a']),
+        ({'stages': ['A', 'B']}, ['any', 'level_0', 'from_0', 'a', 'b', 'a_or_b', 'a_and_b']),
+        ({'level': 2, 'stages': ('C',)}, ['any', 'from_0', 'from_1', 'not_a', 'but_b']),
+    ],
+)
 def test_level_and_stages_choose_layers(kwargs, wanted):
     full = net_of(RULES, **kwargs)
     assert [b for b in full.blobs if b != 'data'] == wanted
-    full.save('weights')                  # what was left out is in no snapshot, and is not asked for
+    full.save('weights')  # what was left out is in no snapshot, and is not asked for
     again = net_of(RULES, weights='weights', **kwargs)
     assert list(again.params) == wanted
     assert (again.params['any'][0].data == full.params['any'][0].data).all()
 
 
-TRAIN_VAL_DEPLOY = ''.join(
-    layer(name, 'DummyData', tops='data label', more=f'''
+TRAIN_VAL_DEPLOY = (
+    ''.join(
+        layer(
+            name,
+            'DummyData',
+            tops='data label',
+            more=f'''
           dummy_data_param {{ shape {{ dim: 1 dim: 1 dim: 4 dim: 4 }} shape {{ dim: 1 }} }}
-          include: {{ phase: {phase} stage: "{stage}" }}''')
-    for name, phase, stage in (('train_data', 'TRAIN', 'train'), ('val_data', 'TEST', 'val'))) + '''
+          include: {{ phase: {phase} stage: "{stage}" }}''',
+        )
+        for name, phase, stage in (('train_data', 'TRAIN', 'train'), ('val_data', 'TEST', 'val'))
+    )
+    + """
 layer { name: "deploy_data" type: "Input" top: "data" input_param { shape: { dim: [1, 1, 4, 4] } }
         include { phase: TEST stage: "deploy" } }
 layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 2 } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss"
         include { phase: TRAIN stage: "train" } include { phase: TEST stage: "val" } }
-layer { name: "pred" type: "Softmax" bottom: "ip" top: "pred" include { phase: TEST stage: "deploy" } }'''
+layer { name: "pred" type: "Softmax" bottom: "ip" top: "pred" include { phase: TEST stage: "deploy" } }"""
+)
 
 
-@pytest.mark.parametrize('phase, stage, outputs', [
-    (caffe.TRAIN, 'train', ['loss']), (caffe.TEST, 'val', ['loss']), (caffe.TEST, 'deploy', ['pred'])])
+@pytest.mark.parametrize(
+    'phase, stage, outputs',
+    [(caffe.TRAIN, 'train', ['loss']), (caffe.TEST, 'val', ['loss']), (caffe.TEST, 'deploy', ['pred'])],
+)
 def test_one_file_for_training_validation_and_deployment(phase, stage, outputs):
     net = net_of(TRAIN_VAL_DEPLOY, phase, stages=[stage])
     assert list(net.blobs['data'].shape) == [1, 1, 4, 4] and net.outputs == outputs
     assert set(net.forward()) == set(outputs)
 
 
-SHARED = 'force_backward: true\n' + data('data', 2, 3) + ''.join(
-    layer(name, 'InnerProduct', bottom, more='param { name: "w" } param { name: "b" } '
-          'inner_product_param { num_output: 3 weight_filler { type: "gaussian" std: 1 } }')
-    for name, bottom in (('one', 'data'), ('two', 'one')))
+SHARED = (
+    'force_backward: true\n'
+    + data('data', 2, 3)
+    + ''.join(
+        layer(
+            name,
+            'InnerProduct',
+            bottom,
+            more='param { name: "w" } param { name: "b" } '
+            'inner_product_param { num_output: 3 weight_filler { type: "gaussian" std: 1 } }',
+        )
+        for name, bottom in (('one', 'data'), ('two', 'one'))
+    )
+)
 
 
 def test_shared_weights_are_one_memory():
@@ -205,13 +267,14 @@ def test_shared_weights_are_one_memory():
     assert (one[0].data == 2).all()
     net.forward(data=np.ones((2, 3)))
     net.backward(two=np.ones((2, 3)))
-    assert (one[0].diff == two[0].diff).all() and one[0].diff[0].tolist() == [24, 24, 24]   # 2 (6 1 + 6 1)
+    assert (one[0].diff == two[0].diff).all() and one[0].diff[0].tolist() == [24, 24, 24]  # 2 (6 1 + 6 1)
     net.save('weights.caffemodel')
     other = net_of(SHARED, weights='weights.caffemodel')
     assert (other.params['one'][0].data == 2).all() and (other.params['two'][0].data == 2).all()
 
 
 # solvers
+
 
 def test_a_solver_solves(solver):
     assert solver.iter == 0 and solver.max_iter == 20
@@ -226,8 +289,8 @@ def test_an_update_by_hand_reaches_arrays_that_are_held(solver):
     values[...] = 0
     weight.diff[...] = 1
     solver.apply_update()
-    np.testing.assert_allclose(values, -0.01, rtol=1e-6)     # the first learning rate is 0.01
-    assert solver.iter == 1 and solver.lr == pytest.approx(0.01 * 1.0001 ** -0.75)
+    np.testing.assert_allclose(values, -0.01, rtol=1e-6)  # the first learning rate is 0.01
+    assert solver.iter == 1 and solver.lr == pytest.approx(0.01 * 1.0001**-0.75)
 
 
 def test_a_training_loop_by_hand_equals_step(solver):
@@ -285,6 +348,7 @@ def test_share_weights_with_another_net(solver):
 
 # Python layers
 
+
 class Tenfold(caffe.Layer):
     def setup(self, bottom, top):
         self.factor = float(self.param_str or 10)
@@ -337,8 +401,12 @@ def python(name, bottom, cls, more=''):
 
 
 OLD_INPUT = 'force_backward: true input: "data" input_shape { dim: 10 dim: 9 dim: 8 }\n'
-CHAIN = OLD_INPUT + python('one', 'data', 'Tenfold') + python('two', 'one', 'Tenfold', "param_str: '10'") + \
-    python('three', 'two', 'Tenfold', "param_str: '2'")
+CHAIN = (
+    OLD_INPUT
+    + python('one', 'data', 'Tenfold')
+    + python('two', 'one', 'Tenfold', "param_str: '10'")
+    + python('three', 'two', 'Tenfold', "param_str: '2'")
+)
 
 
 def test_python_is_a_type_like_others():
@@ -378,8 +446,11 @@ def test_a_python_layer_has_parameters():
 
 
 def test_a_solver_trains_the_parameter_of_a_python_layer():
-    net = data('data', 1, 1) + python('layer', 'data', 'Learns') + \
-        layer('loss', 'Reduction', 'layer', more='loss_weight: 1')
+    net = (
+        data('data', 1, 1)
+        + python('layer', 'data', 'Learns')
+        + layer('loss', 'Reduction', 'layer', more='loss_weight: 1')
+    )
     with open('other.prototxt', 'w') as f:
         f.write(net)
     with open('other_solver.prototxt', 'w') as f:
@@ -397,9 +468,13 @@ def test_a_python_layer_knows_its_phase(phase, name):
 
 # NetSpec, coordinate maps, drawing, the rest
 
+
 def lenet(n, batch_size):
-    n.data, n.label = L.DummyData(shape=[dict(dim=[batch_size, 1, 28, 28]), dict(dim=[batch_size, 1, 1, 1])],
-                                  transform_param=dict(scale=1. / 255), ntop=2)
+    n.data, n.label = L.DummyData(
+        shape=[dict(dim=[batch_size, 1, 28, 28]), dict(dim=[batch_size, 1, 1, 1])],
+        transform_param=dict(scale=1.0 / 255),
+        ntop=2,
+    )
     n.conv = L.Convolution(n.data, kernel_size=5, num_output=8, weight_filler=dict(type='xavier'))
     n.pool = L.Pooling(n.conv, kernel_size=2, stride=2, pool=P.Pooling.MAX)
     n.ip1 = L.InnerProduct(n.pool, num_output=20, weight_filler=dict(type='xavier'))
@@ -455,8 +530,10 @@ def test_coordinates_map_through_a_net():
 
 
 def test_axes_map_each_by_its_own_parameters():
-    both, small, large = (up_and_down(kernel=k, stride=s, pad=p) for k, s, p in
-                          (([3, 5], [1, 2], [0, 10]), (3, 1, 0), (5, 2, 10)))
+    both, small, large = (
+        up_and_down(kernel=k, stride=s, pad=p)
+        for k, s, p in (([3, 5], [1, 2], [0, 10]), (3, 1, 0), (5, 2, 10))
+    )
     ax, a, b = coord_map_from_to(both.deconv, both.data)
     for i, n in enumerate((small, large)):
         assert coord_map_from_to(n.deconv, n.data) == (ax, a[i], b[i])
@@ -535,4 +612,5 @@ def test_all_names_of_the_package():
         detector pycaffe"""
     assert not [n for n in names.split() if not hasattr(caffe, n)]
     from caffe.pycaffe import Net
+
     assert Net is caffe.Net

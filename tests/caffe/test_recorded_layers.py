@@ -4,6 +4,7 @@ diffs after backward.
 A case's net has inputs b0, b1, ..., the layer L and its tops t0, t1, ...; an input that needs a gradient is a
 Parameter layer in0, in1, ...
 """
+
 import pathlib
 
 import numpy as np
@@ -19,8 +20,8 @@ DEVICES = ['cpu', pytest.param('gpu', marks=NO_GPU)]
 
 
 def arrays(case, prefix):
-    keys = [k for k in case.files if k.startswith(prefix) and k[len(prefix):].isdigit()]
-    return {int(k[len(prefix):]): case[k] for k in keys}
+    keys = [k for k in case.files if k.startswith(prefix) and k[len(prefix) :].isdigit()]
+    return {int(k[len(prefix) :]): case[k] for k in keys}
 
 
 def agree(blobs, wanted, what):

@@ -1,5 +1,6 @@
 """No layer ignores a field of its own parameter message, unless caffe.compat says why: each other field is
 declared, and looked at when small nets of the type are made and run."""
+
 import ast
 import collections
 import importlib
@@ -17,7 +18,7 @@ import layer_cases
 from caffe import compat, database
 from caffe import net as net_module
 from caffe.layer import FunctionLayer, layer_class
-from caffe.layers.transformer import Transformer
+from caffe.types.transformer import Transformer
 from caffe.proto import caffe_pb2
 from helpers import data, layer, net_from
 from layer_cases import build, run
@@ -25,10 +26,13 @@ from layer_cases import build, run
 KINDS = caffe.layer_type_list()
 CASES = {**layer_cases.CASES, **fork_cases.CASES}
 # Types of forks that are not here; their messages are, so that nets with them can be read and drawn.
-NO_LAYER = {'annotated_data_param': 'AnnotatedData', 'video_data_param': 'VideoData',
-            'detection_evaluate_param': 'DetectionEvaluate'}
+NO_LAYER = {
+    'annotated_data_param': 'AnnotatedData',
+    'video_data_param': 'VideoData',
+    'detection_evaluate_param': 'DetectionEvaluate',
+}
 # Fields that are read only where the nets below do not go, and the tests that go there.
-READ_ELSEWHERE = {'InfogainLoss': {'source'}}       # test_layers.test_infogain_matrix_from_file
+READ_ELSEWHERE = {'InfogainLoss': {'source'}}  # test_layers.test_infogain_matrix_from_file
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -80,6 +84,7 @@ def seen(monkeypatch):
         made = create(layer_param)
         made.layer_param = Recorder(layer_param, seen[layer_param.type])
         return made
+
     monkeypatch.setattr(net_module, '_create_layer', create_recorded)
     return seen
 
@@ -100,18 +105,39 @@ def source_nets(folder):
     batch = f'batch_size: 2 root_folder: "{folder}/" source: "{folder}'
     return {
         'Data': [layer('x', 'Data', tops='x label', more=f'data_param {{ {record} }}')],
-        'ImageData': [layer('x', 'ImageData', tops='x label',
-                            more=f'image_data_param {{ {batch}/list.txt" }}')],
-        'WindowData': [layer('x', 'WindowData', tops='x label', more=f'''transform_param {{ crop_size: 4 }}
-                             window_data_param {{ {batch}/windows.txt" fg_fraction: 0.5 }}''')],
+        'ImageData': [
+            layer('x', 'ImageData', tops='x label', more=f'image_data_param {{ {batch}/list.txt" }}')
+        ],
+        'WindowData': [
+            layer(
+                'x',
+                'WindowData',
+                tops='x label',
+                more=f"""transform_param {{ crop_size: 4 }}
+                             window_data_param {{ {batch}/windows.txt" fg_fraction: 0.5 }}""",
+            )
+        ],
         'HDF5Data': [layer('x', 'HDF5Data', more=f'hdf5_data_param {{ {rows} }}')],
-        'HDF5Output': [data('x', 2) + data('y', 2) + layer('out', 'HDF5Output', 'x y', '',
-                       f'hdf5_output_param {{ file_name: "{folder}/out.h5" }}')],
-        'MemoryData': [layer('x', 'MemoryData', tops='x label',
-                             more='memory_data_param { batch_size: 2 channels: 1 height: 2 width: 3 }')],
-        'DummyData': [layer('x', 'DummyData', more=f'dummy_data_param {{ {dims} }}') for dims in
-                      ('shape { dim: 2 } data_filler { type: "uniform" }',
-                       'num: 1 channels: 2 height: 3 width: 4')],
+        'HDF5Output': [
+            data('x', 2)
+            + data('y', 2)
+            + layer('out', 'HDF5Output', 'x y', '', f'hdf5_output_param {{ file_name: "{folder}/out.h5" }}')
+        ],
+        'MemoryData': [
+            layer(
+                'x',
+                'MemoryData',
+                tops='x label',
+                more='memory_data_param { batch_size: 2 channels: 1 height: 2 width: 3 }',
+            )
+        ],
+        'DummyData': [
+            layer('x', 'DummyData', more=f'dummy_data_param {{ {dims} }}')
+            for dims in (
+                'shape { dim: 2 } data_filler { type: "uniform" }',
+                'num: 1 channels: 2 height: 3 width: 4',
+            )
+        ],
         'Input': [data('x', 2)],
         'Parameter': [layer('x', 'Parameter', more='parameter_param { shape { dim: 2 } }')],
         'Python': [layer('x', 'Python', more='python_param { module: "test_schema" layer: "Nothing" }')],
@@ -141,7 +167,7 @@ def test_declared_fields_are_read(kind, seen, tmp_path):
     run_nets(kind, tmp_path)
     read = {path[1] for path in seen[kind] if len(path) > 1}
     fields = set(layer_class(kind).fields)
-    if kind == 'Python':                # a user's class knows its param_str; the others made it
+    if kind == 'Python':  # a user's class knows its param_str; the others made it
         fields -= {'module', 'layer', 'param_str'}
     assert sorted(fields - read - READ_ELSEWHERE.get(kind, set())) == []
     if kind in ('Data', 'ImageData', 'WindowData'):
@@ -158,10 +184,16 @@ def test_keywords_of_functions_are_used(kind):
 
 def test_the_solver_reads_its_fields():
     """Each field of SolverParameter is a name in the modules that look at solvers, or excused."""
-    trees = [ast.parse(inspect.getsource(m)) for m in (importlib.import_module('caffe.' + n)
-             for n in ('solver', 'netparam', '__main__'))]
-    names = {getattr(n, 'attr', getattr(n, 'value', None)) for tree in trees for n in ast.walk(tree)
-             if isinstance(n, (ast.Attribute, ast.Constant))}
+    trees = [
+        ast.parse(inspect.getsource(m))
+        for m in (importlib.import_module('caffe.' + n) for n in ('solver', 'netparam', '__main__'))
+    ]
+    names = {
+        getattr(n, 'attr', getattr(n, 'value', None))
+        for tree in trees
+        for n in ast.walk(tree)
+        if isinstance(n, (ast.Attribute, ast.Constant))
+    }
     fields = set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
     assert fields - names == set(compat.IGNORED_BY_SOLVER)
 

@@ -1,4 +1,5 @@
 """Solvers: the recorded runs of the original, snapshots, test nets, errors."""
+
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import caffe
 from helpers import data, layer
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'solver'
-RUNS = sorted(p.name[:-len('.solver.prototxt')] for p in GOLDEN.glob('*.solver.prototxt'))
+RUNS = sorted(p.name[: -len('.solver.prototxt')] for p in GOLDEN.glob('*.solver.prototxt'))
 
 
 def close(got, want):
@@ -71,8 +72,17 @@ def test_restore(work, name, snapshot):
     compare(solver.net, run, 'resumed10', name)
 
 
-NET = data('data', 4, 3) + data('label', 4, 1) + layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 weight_filler { type: "xavier" } }') + \
-    layer('loss', 'EuclideanLoss', 'ip label')
+NET = (
+    data('data', 4, 3)
+    + data('label', 4, 1)
+    + layer(
+        'ip',
+        'InnerProduct',
+        'data',
+        more='inner_product_param { num_output: 1 weight_filler { type: "xavier" } }',
+    )
+    + layer('loss', 'EuclideanLoss', 'ip label')
+)
 
 
 def write_solver(tmp_path, text='base_lr: 0.1 lr_policy: "fixed"'):
@@ -83,7 +93,11 @@ def write_solver(tmp_path, text='base_lr: 0.1 lr_policy: "fixed"'):
 
 
 def test_callbacks_and_solve(tmp_path):
-    solver = caffe.SGDSolver(write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" max_iter: 3 snapshot_prefix: "%s/s"' % tmp_path))
+    solver = caffe.SGDSolver(
+        write_solver(
+            tmp_path, 'base_lr: 0.1 lr_policy: "fixed" max_iter: 3 snapshot_prefix: "%s/s"' % tmp_path
+        )
+    )
     calls = []
     solver.add_callback(lambda: calls.append('start'), lambda: calls.append('ready'))
     solver.net.blobs['data'].data[...] = 1
@@ -92,39 +106,57 @@ def test_callbacks_and_solve(tmp_path):
     assert calls == ['start', 'ready'] * 3 and solver.iter == 3
     assert sorted(p.name for p in tmp_path.glob('s_*')) == ['s_iter_3.caffemodel', 's_iter_3.solverstate']
     assert solver.smoothed_loss == pytest.approx(float(solver.net.blobs['loss'].data))
-    again = caffe.SGDSolver(write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" max_iter: 5 snapshot_prefix: "%s/s"' % tmp_path))
+    again = caffe.SGDSolver(
+        write_solver(
+            tmp_path, 'base_lr: 0.1 lr_policy: "fixed" max_iter: 5 snapshot_prefix: "%s/s"' % tmp_path
+        )
+    )
     again.solve(str(tmp_path / 's_iter_3.solverstate'))
     assert again.iter == 5
 
 
 def test_test_nets_share_the_weights(tmp_path, caplog):
-    solver = caffe.SGDSolver(write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" test_iter: 2 test_interval: 1 display: 1'))
+    solver = caffe.SGDSolver(
+        write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" test_iter: 2 test_interval: 1 display: 1')
+    )
     solver.net.blobs['data'].data[...] = 1
     solver.net.blobs['label'].data[...] = 2
-    test_net, = solver.test_nets
+    (test_net,) = solver.test_nets
     assert test_net.phase == caffe.TEST
     with caplog.at_level('INFO', 'caffe'):
         solver.step(2)
     assert (test_net.params['ip'][0].data == solver.net.params['ip'][0].data).all()
-    assert 'Testing net (#0)' in caplog.text and 'Iteration 1' in caplog.text and 'Train net output #0: loss' in caplog.text
+    assert (
+        'Testing net (#0)' in caplog.text
+        and 'Iteration 1' in caplog.text
+        and 'Train net output #0: loss' in caplog.text
+    )
 
 
 def test_frozen_parameters_do_not_decay(tmp_path):
     path = write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" weight_decay: 1')
-    (tmp_path / 'net.prototxt').write_text(NET.replace('inner_product_param', 'param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param'))
+    (tmp_path / 'net.prototxt').write_text(
+        NET.replace('inner_product_param', 'param { lr_mult: 0 } param { lr_mult: 0 } inner_product_param')
+    )
     solver = caffe.SGDSolver(path)
     before = solver.net.params['ip'][0].data.copy()
     solver.step(2)
     assert (solver.net.params['ip'][0].data == before).all()
 
 
-@pytest.mark.parametrize('text, message', [
-    ('base_lr: 0.1 lr_policy: "stepp"', "unknown lr_policy 'stepp'; did you mean 'step'"),
-    ('base_lr: 0.1 lr_policy: "step" gamma: 0.1', "'step' needs stepsize"),
-    ('base_lr: 0.1 lr_policy: "fixed" type: "Adamm"', "unknown solver type 'Adamm'; did you mean 'Adam'"),
-    ('base_lr: 0.1 lr_policy: "fixed" train_net: "x"', 'one of net, net_param'),
-    ('base_lr: 0.1 lr_policy: "fixed" test_iter: 1 test_state { stage: "a" } test_state { stage: "b" }', '2 test_state for 1'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('base_lr: 0.1 lr_policy: "stepp"', "unknown lr_policy 'stepp'; did you mean 'step'"),
+        ('base_lr: 0.1 lr_policy: "step" gamma: 0.1', "'step' needs stepsize"),
+        ('base_lr: 0.1 lr_policy: "fixed" type: "Adamm"', "unknown solver type 'Adamm'; did you mean 'Adam'"),
+        ('base_lr: 0.1 lr_policy: "fixed" train_net: "x"', 'one of net, net_param'),
+        (
+            'base_lr: 0.1 lr_policy: "fixed" test_iter: 1 test_state { stage: "a" } test_state { stage: "b" }',
+            '2 test_state for 1',
+        ),
+    ],
+)
 def test_wrong_solvers(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         caffe.get_solver(write_solver(tmp_path, text))
@@ -144,20 +176,24 @@ def test_missing_folders_and_states(tmp_path):
 
 def test_debug_info_tells_of_every_layer(tmp_path, caplog):
     """One InnerProduct without bias: x = 1, w = 1, target 4, so loss 9 / 2, diff -3, update 0.5 -3."""
-    (tmp_path / 'net.prototxt').write_text('''
+    (tmp_path / 'net.prototxt').write_text("""
         layer { name: "x" type: "DummyData" top: "x" top: "t" dummy_data_param { shape { dim: 1 dim: 1 }
                 data_filler { value: 1 } data_filler { value: 4 } } }
         layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 1
                 bias_term: false weight_filler { value: 1 } } }
-        layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }''')
+        layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }""")
     (tmp_path / 'solver.prototxt').write_text(f'''train_net: "{tmp_path}/net.prototxt" base_lr: 0.5
         lr_policy: "fixed" debug_info: true snapshot_prefix: "{tmp_path}/x"''')
     caplog.set_level('INFO', 'caffe')
     caffe.SGDSolver(str(tmp_path / 'solver.prototxt')).step(1)
     assert [m.strip() for m in caplog.messages if '[' in m] == [
-        '[Forward] Layer x, top blob x data: 1', '[Forward] Layer x, top blob t data: 4',
-        '[Forward] Layer ip, top blob y data: 1', '[Forward] Layer ip, param blob 0 data: 1',
+        '[Forward] Layer x, top blob x data: 1',
+        '[Forward] Layer x, top blob t data: 4',
+        '[Forward] Layer ip, top blob y data: 1',
+        '[Forward] Layer ip, param blob 0 data: 1',
         '[Forward] Layer loss, top blob loss data: 4.5',
-        '[Backward] Layer loss, bottom blob y diff: 3', '[Backward] Layer ip, param blob 0 diff: 3',
+        '[Backward] Layer loss, bottom blob y diff: 3',
+        '[Backward] Layer ip, param blob 0 diff: 3',
         '[Backward] All net params (data, diff): L1 norm = (1, 3); L2 norm = (1, 3)',
-        '[Update] Layer ip, param 0 data: 2.5; diff: 1.5']
+        '[Update] Layer ip, param 0 data: 2.5; diff: 1.5',
+    ]

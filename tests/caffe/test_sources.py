@@ -1,4 +1,5 @@
 """The data layers, on databases, images and arrays that the tests make; the commands that make databases."""
+
 import gc
 import itertools
 import os
@@ -16,20 +17,21 @@ import caffe
 from caffe import compute_image_mean, convert_imageset
 from caffe import layer as layer_module
 from caffe.database import open_database, write_database
-from caffe.layers.sources import Prefetch
-from caffe.layers.transformer import Transformer
-from caffe.layers.windows import place_window
+from caffe.types.sources import Prefetch
+from caffe.types.transformer import Transformer
+from caffe.types.windows import place_window
 from caffe.proto import caffe_pb2
 from helpers import data, layer, net_from
 
-RAMP = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)       # an image (K, H, W)
+RAMP = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)  # an image (K, H, W)
 PACKAGE_FOLDER = os.path.dirname(os.path.dirname(caffe.__file__))
 
 
 # ---- what the tests make ----
 
+
 def make_lmdb(path, records):
-    with lmdb.open(str(path), map_size=2 ** 24) as env, env.begin(write=True) as transaction:
+    with lmdb.open(str(path), map_size=2**24) as env, env.begin(write=True) as transaction:
         for key, value in records:
             transaction.put(key, value)
     return path
@@ -58,8 +60,12 @@ def data_net(tmp_path, source, batch, more='', transform='', tops='x label', pha
     for name, value in (('batch_size', batch), ('backend', 'LMDB')):
         if name not in more:
             more += f' {name}: {value}'
-    text = layer('D', 'Data', tops=tops,
-                 more=f'data_param {{ source: "{source}" {more} }} transform_param {{ {transform} }}')
+    text = layer(
+        'D',
+        'Data',
+        tops=tops,
+        more=f'data_param {{ source: "{source}" {more} }} transform_param {{ {transform} }}',
+    )
     return net_from(tmp_path, text, phase)
 
 
@@ -77,11 +83,13 @@ def ranks():
     def be(rank, count):
         caffe.set_solver_rank(rank)
         caffe.set_solver_count(count)
+
     yield be
     be(0, 1)
 
 
 # ---- Data ----
+
 
 def test_data_gives_records_in_order_round_and_round(tmp_path):
     net = data_net(tmp_path, ramps(tmp_path / 'db', 3), 2)
@@ -98,17 +106,24 @@ def test_data_without_label_and_with_floats(tmp_path):
     np.testing.assert_array_equal(net.forward()['x'][0], values.astype(np.float32))
 
 
-@pytest.mark.parametrize('more, transform, wanted', [
-    ('', '', ['bgr', 'gray']),
-    ('', 'force_color: true', ['bgr', 'gray as bgr']),
-    ('force_encoded_color: true', '', ['bgr', 'gray as bgr']),
-    ('', 'force_gray: true', ['bgr as gray', 'gray']),
-])
+@pytest.mark.parametrize(
+    'more, transform, wanted',
+    [
+        ('', '', ['bgr', 'gray']),
+        ('', 'force_color: true', ['bgr', 'gray as bgr']),
+        ('force_encoded_color: true', '', ['bgr', 'gray as bgr']),
+        ('', 'force_gray: true', ['bgr as gray', 'gray']),
+    ],
+)
 def test_encoded_records(tmp_path, more, transform, wanted):
     rng = np.random.default_rng(0)
     bgr, gray = rng.integers(0, 256, (4, 5, 3), np.uint8), rng.integers(0, 256, (4, 5), np.uint8)
-    images = {'bgr': bgr, 'gray': gray[:, :, None], 'gray as bgr': np.dstack([gray] * 3),
-              'bgr as gray': cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)[:, :, None]}
+    images = {
+        'bgr': bgr,
+        'gray': gray[:, :, None],
+        'gray as bgr': np.dstack([gray] * 3),
+        'bgr as gray': cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)[:, :, None],
+    }
     source = make_db(tmp_path / 'db', [encoded(bgr, 7), encoded(gray, 8)])
     net = data_net(tmp_path, source, 1, more, transform)
     for name, label in zip(wanted, (7, 8)):
@@ -137,7 +152,7 @@ def test_rand_skip_begins_anywhere_below_it(tmp_path):
     source, firsts = ramps(tmp_path / 'db', 4), set()
     for seed in range(30):
         net = data_net(tmp_path, source, 3, 'rand_skip: 3') if seed == 0 else reseeded(tmp_path, seed)
-        (first, *rest), = labels(net, 1)
+        ((first, *rest),) = labels(net, 1)
         assert rest == [(first + 1) % 4, (first + 2) % 4]
         firsts.add(first)
     assert firsts == {0, 1, 2}
@@ -157,10 +172,16 @@ def test_two_nets_read_one_database(tmp_path):
 
 # ---- the transformer ----
 
+
 def test_values_less_mean_times_scale(tmp_path):
     """By a plain loop, of the central 2 x 3 pixels."""
-    net = data_net(tmp_path, ramps(tmp_path / 'db', 1), 1, '', 'scale: 0.5 crop_h: 2 crop_w: 3 mean_value: 1 '
-                   'mean_value: 2 mean_value: 4')
+    net = data_net(
+        tmp_path,
+        ramps(tmp_path / 'db', 1),
+        1,
+        '',
+        'scale: 0.5 crop_h: 2 crop_w: 3 mean_value: 1 mean_value: 2 mean_value: 4',
+    )
     out = net.forward()['x'][0]
     for k, y, x in itertools.product(range(3), range(2), range(3)):
         assert out[k, y, x] == (RAMP[k, 1 + y, 1 + x] - (1, 2, 4)[k]) * 0.5
@@ -177,12 +198,21 @@ def test_crops_and_mirror_images(tmp_path, phase):
     """All crops occur in TRAIN, the central one in TEST, each mirrored or not; the mean is cropped alike."""
     mean = np.random.default_rng(0).uniform(0, 9, RAMP.shape).astype(np.float32)
     mean_file = write_mean(tmp_path / 'mean.binaryproto', mean)
-    net = data_net(tmp_path, ramps(tmp_path / 'db', 1), 50, '', f'crop_size: 2 mirror: true '
-                   f'mean_file: "{mean_file}"', phase=phase)
+    net = data_net(
+        tmp_path,
+        ramps(tmp_path / 'db', 1),
+        50,
+        '',
+        f'crop_size: 2 mirror: true mean_file: "{mean_file}"',
+        phase=phase,
+    )
     places = list(itertools.product(range(3), range(4))) if phase == caffe.TRAIN else [(1, 1)]
     whole = RAMP - mean
-    known = {whole[:, y:y + 2, x:x + 2][:, :, ::step].tobytes(): (y, x, step)
-             for y, x in places for step in (1, -1)}
+    known = {
+        whole[:, y : y + 2, x : x + 2][:, :, ::step].tobytes(): (y, x, step)
+        for y, x in places
+        for step in (1, -1)
+    }
     seen = {known[image.tobytes()] for _ in range(6) for image in net.forward()['x']}
     assert seen == set(known.values())
 
@@ -213,13 +243,20 @@ def test_transform_fields_are_honoured_or_refused():
 
 # ---- prefetch ----
 
+
 def test_batches_are_the_same_with_and_without_prefetch(tmp_path):
     source, seen = ramps(tmp_path / 'db', 7), {}
     for depth in (0, 1, 4):
-        net = data_net(tmp_path, source, 3, f'prefetch: {depth} rand_skip: 5', 'crop_size: 2 mirror: true',
-                       phase=caffe.TRAIN)
+        net = data_net(
+            tmp_path,
+            source,
+            3,
+            f'prefetch: {depth} rand_skip: 5',
+            'crop_size: 2 mirror: true',
+            phase=caffe.TRAIN,
+        )
         seen[depth] = np.array([net.forward()['x'].copy() for _ in range(8)])
-        caffe.set_random_seed(99)       # later draws of the engine do not matter
+        caffe.set_random_seed(99)  # later draws of the engine do not matter
     np.testing.assert_array_equal(seen[0], seen[1])
     np.testing.assert_array_equal(seen[0], seen[4])
     net = reseeded(tmp_path, 2)
@@ -237,7 +274,7 @@ def test_prefetch_makes_its_depth_ahead_and_no_more():
 
     prefetch = Prefetch(items(), 3)
     assert [next(prefetch), next(prefetch), prefetch.first(), prefetch.first()] == [0, 1, 2, 2]
-    for _ in range(7):          # 0 1 2 taken, 3 4 5 in the queue, 6 waits to get in
+    for _ in range(7):  # 0 1 2 taken, 3 4 5 in the queue, 6 waits to get in
         assert made.acquire(timeout=10)
     assert not made.acquire(timeout=0.1)
 
@@ -257,7 +294,7 @@ def test_an_error_comes_in_its_place_and_stays(depth):
 
 def test_the_thread_goes_with_the_net(tmp_path):
     source = ramps(tmp_path / 'db', 3)
-    gc.collect()            # nets of earlier tests
+    gc.collect()  # nets of earlier tests
     before = threading.active_count()
     net = data_net(tmp_path, source, 2)
     net.forward()
@@ -296,6 +333,7 @@ def test_a_program_ends_while_batches_are_made(tmp_path):
 
 # ---- bad databases ----
 
+
 def bad_sources(tmp_path):
     (tmp_path / 'plain').mkdir()
     (tmp_path / 'level').mkdir()
@@ -309,40 +347,51 @@ def bad_sources(tmp_path):
     short = caffe_pb2.Datum(channels=3, height=4, width=5, data=b'short').SerializeToString()
     deep = encoded(np.zeros((4, 5), np.uint16))
     none = caffe_pb2.Datum(label=1).SerializeToString()
-    databases = dict(good=[datum(RAMP)] * 2, empty=[], text=[b'\xff\xff'], noise=[noise], short=[short],
-                     deep=[deep], none=[none], later=[datum(RAMP), noise])
+    databases = dict(
+        good=[datum(RAMP)] * 2,
+        empty=[],
+        text=[b'\xff\xff'],
+        noise=[noise],
+        short=[short],
+        deep=[deep],
+        none=[none],
+        later=[datum(RAMP), noise],
+    )
     for name, values in databases.items():
         make_db(tmp_path / name, values)
     write_mean(tmp_path / 'mean', np.zeros((3, 4, 4)))
     (tmp_path / 'broken').write_bytes(b'\xff\xff')
 
 
-@pytest.mark.parametrize('source, more, transform, error, match', [
-    ('nowhere', '', '', FileNotFoundError, 'nowhere'),
-    ('plain', '', '', ValueError, 'plain.*no database.*data.mdb'),
-    ('level', '', '', ValueError, 'level.*is LEVELDB, but LMDB'),
-    ('good', 'backend: LEVELDB', '', ValueError, 'good.*is LMDB, but LEVELDB'),
-    ('garbage', '', '', ValueError, 'garbage cannot be read'),
-    ('cut', '', '', ValueError, 'cut is truncated: data.mdb has 300000 bytes of'),
-    ('empty', '', '', ValueError, 'empty.*is empty'),
-    ('text', '', '', ValueError, "record '00000000' of .*text is no Datum"),
-    ('noise', '', '', ValueError, "record '00000000' of .*noise .8 bytes. cannot be decoded"),
-    ('short', '', '', ValueError, "record '00000000' of .*short: .*5.*3,4,5"),
-    ('deep', '', '', ValueError, 'deep has uint16 pixels'),
-    ('none', '', '', ValueError, 'none is an empty Datum'),
-    ('good', 'batch_size: 0', '', ValueError, 'batch_size must be given'),
-    ('good', 'mirror: true', '', ValueError, 'mirror has its place in transform_param'),
-    ('good', '', 'crop_size: 5', ValueError, r"record '00000000'.*crop of \(5, 5\).*image of \(4, 5\)"),
-    ('good', '', 'crop_h: 5', ValueError, 'crop_h and crop_w come together'),
-    ('good', '', 'mean_value: 1 mean_value: 2', ValueError, '2 mean_value for 3 channels'),
-    ('good', '', 'mean_value: 1 mean_file: "DIR/mean"', ValueError, 'mean_file and mean_value exclude'),
-    ('good', '', 'mean_file: "DIR/mean"', ValueError, r'mean has .* \(3, 4, 4\), the image \(3, 4, 5\)'),
-    ('good', '', 'mean_file: "DIR/broken"', ValueError, 'broken is no BlobProto'),
-    ('good', '', 'mean_file: "DIR/gone"', FileNotFoundError, 'gone'),
-    ('good', '', 'force_gray: true', ValueError, 'not encoded and has 3 channels'),
-    ('good', '', 'force_gray: true force_color: true', ValueError, 'force_color and force_gray exclude'),
-    ('good', '', 'resize_param { }', ValueError, 'resize_param is not supported'),
-])
+@pytest.mark.parametrize(
+    'source, more, transform, error, match',
+    [
+        ('nowhere', '', '', FileNotFoundError, 'nowhere'),
+        ('plain', '', '', ValueError, 'plain.*no database.*data.mdb'),
+        ('level', '', '', ValueError, 'level.*is LEVELDB, but LMDB'),
+        ('good', 'backend: LEVELDB', '', ValueError, 'good.*is LMDB, but LEVELDB'),
+        ('garbage', '', '', ValueError, 'garbage cannot be read'),
+        ('cut', '', '', ValueError, 'cut is truncated: data.mdb has 300000 bytes of'),
+        ('empty', '', '', ValueError, 'empty.*is empty'),
+        ('text', '', '', ValueError, "record '00000000' of .*text is no Datum"),
+        ('noise', '', '', ValueError, "record '00000000' of .*noise .8 bytes. cannot be decoded"),
+        ('short', '', '', ValueError, "record '00000000' of .*short: .*5.*3,4,5"),
+        ('deep', '', '', ValueError, 'deep has uint16 pixels'),
+        ('none', '', '', ValueError, 'none is an empty Datum'),
+        ('good', 'batch_size: 0', '', ValueError, 'batch_size must be given'),
+        ('good', 'mirror: true', '', ValueError, 'mirror has its place in transform_param'),
+        ('good', '', 'crop_size: 5', ValueError, r"record '00000000'.*crop of \(5, 5\).*image of \(4, 5\)"),
+        ('good', '', 'crop_h: 5', ValueError, 'crop_h and crop_w come together'),
+        ('good', '', 'mean_value: 1 mean_value: 2', ValueError, '2 mean_value for 3 channels'),
+        ('good', '', 'mean_value: 1 mean_file: "DIR/mean"', ValueError, 'mean_file and mean_value exclude'),
+        ('good', '', 'mean_file: "DIR/mean"', ValueError, r'mean has .* \(3, 4, 4\), the image \(3, 4, 5\)'),
+        ('good', '', 'mean_file: "DIR/broken"', ValueError, 'broken is no BlobProto'),
+        ('good', '', 'mean_file: "DIR/gone"', FileNotFoundError, 'gone'),
+        ('good', '', 'force_gray: true', ValueError, 'not encoded and has 3 channels'),
+        ('good', '', 'force_gray: true force_color: true', ValueError, 'force_color and force_gray exclude'),
+        ('good', '', 'resize_param { }', ValueError, 'resize_param is not supported'),
+    ],
+)
 def test_bad_data(tmp_path, source, more, transform, error, match):
     bad_sources(tmp_path)
     with pytest.raises(error, match=match):
@@ -365,6 +414,7 @@ def test_number_of_tops(tmp_path):
 
 # ---- ImageData ----
 
+
 @pytest.fixture
 def pictures(tmp_path):
     """Six images 8 x 10 in a folder; image i has the label i. list.txt names them, one with a space."""
@@ -380,8 +430,12 @@ def pictures(tmp_path):
 
 def image_net(tmp_path, batch, more='', transform='', phase=caffe.TEST):
     param = f'source: "{tmp_path}/list.txt" root_folder: "{tmp_path}/images/" batch_size: {batch} {more}'
-    text = layer('I', 'ImageData', tops='x label',
-                 more=f'image_data_param {{ {param} }} transform_param {{ {transform} }}')
+    text = layer(
+        'I',
+        'ImageData',
+        tops='x label',
+        more=f'image_data_param {{ {param} }} transform_param {{ {transform} }}',
+    )
     return net_from(tmp_path, text, phase)
 
 
@@ -409,7 +463,7 @@ def test_images_skip_in_the_first_round_only(tmp_path, pictures):
     image_net(tmp_path, 7, 'rand_skip: 3')
     firsts = set()
     for seed in range(30):
-        (first, *rest), = labels(reseeded(tmp_path, seed), 1)
+        ((first, *rest),) = labels(reseeded(tmp_path, seed), 1)
         assert rest == [(first + i) % 6 for i in range(1, 7)]
         firsts.add(first)
     assert firsts == {0, 1, 2}
@@ -421,20 +475,23 @@ def test_solvers_that_see_the_same_images_are_warned_of(tmp_path, pictures, rank
     assert 'all solvers see the same images' in caplog.text
 
 
-@pytest.mark.parametrize('listing, more, transform, error, match', [
-    (None, '', '', FileNotFoundError, 'list.txt'),
-    ('\n', '', '', ValueError, 'list.txt is empty'),
-    ('0.png 1\n2.png\n', '', '', ValueError, "list.txt, line 2: wanted a path and .* label, got '2.png'"),
-    ('0.png 0.5\n', '', '', ValueError, 'line 1'),
-    ('9.png 0\n', '', '', FileNotFoundError, 'images/9.png'),
-    ('text.png 0\n', '', '', ValueError, r"'I' \(ImageData\): image .*text.png \(4 bytes\) cannot be"),
-    ('0.png 0\n', 'new_height: 4', '', ValueError, 'new_height and new_width'),
-    ('0.png 0\n', 'rand_skip: 2', '', ValueError, 'rand_skip 2, but .* only 1'),
-    ('0.png 0\n', 'mean_file: "m"', '', ValueError, 'mean_file has its place'),
-    ('0.png 0\n', '', 'crop_size: 9', ValueError, r'0.png: a crop of \(9, 9\)'),
-    ('0.png 0\n', '', 'force_gray: true', ValueError, 'force_gray, but the layer reads colour'),
-    ('0.png 0\n', 'is_color: false', 'force_color: true', ValueError, 'force_color, .* reads gray'),
-])
+@pytest.mark.parametrize(
+    'listing, more, transform, error, match',
+    [
+        (None, '', '', FileNotFoundError, 'list.txt'),
+        ('\n', '', '', ValueError, 'list.txt is empty'),
+        ('0.png 1\n2.png\n', '', '', ValueError, "list.txt, line 2: wanted a path and .* label, got '2.png'"),
+        ('0.png 0.5\n', '', '', ValueError, 'line 1'),
+        ('9.png 0\n', '', '', FileNotFoundError, 'images/9.png'),
+        ('text.png 0\n', '', '', ValueError, r"'I' \(ImageData\): image .*text.png \(4 bytes\) cannot be"),
+        ('0.png 0\n', 'new_height: 4', '', ValueError, 'new_height and new_width'),
+        ('0.png 0\n', 'rand_skip: 2', '', ValueError, 'rand_skip 2, but .* only 1'),
+        ('0.png 0\n', 'mean_file: "m"', '', ValueError, 'mean_file has its place'),
+        ('0.png 0\n', '', 'crop_size: 9', ValueError, r'0.png: a crop of \(9, 9\)'),
+        ('0.png 0\n', '', 'force_gray: true', ValueError, 'force_gray, but the layer reads colour'),
+        ('0.png 0\n', 'is_color: false', 'force_color: true', ValueError, 'force_color, .* reads gray'),
+    ],
+)
 def test_bad_image_lists(tmp_path, pictures, listing, more, transform, error, match):
     (tmp_path / 'images' / 'text.png').write_text('text')
     (tmp_path / 'list.txt').unlink() if listing is None else (tmp_path / 'list.txt').write_text(listing)
@@ -464,19 +521,24 @@ images/2.png
 def window_net(tmp_path, windows, batch, more='', transform='crop_size: 6'):
     (tmp_path / 'windows.txt').write_text(windows)
     param = f'source: "{tmp_path}/windows.txt" root_folder: "{tmp_path}/" batch_size: {batch} {more}'
-    text = layer('W', 'WindowData', tops='x label',
-                 more=f'window_data_param {{ {param} }} transform_param {{ {transform} }}')
+    text = layer(
+        'W',
+        'WindowData',
+        tops='x label',
+        more=f'window_data_param {{ {param} }} transform_param {{ {transform} }}',
+    )
     return net_from(tmp_path, text)
 
 
 def test_windows_of_both_kinds(tmp_path, pictures):
     """Background, then foreground, in the numbers asked for; what is neither does not occur."""
-    net = window_net(tmp_path, WINDOWS, 8, 'bg_threshold: 0.3 fg_fraction: 0.25', 'crop_size: 6 scale: 0.5 '
-                     'mean_value: 10')
+    net = window_net(
+        tmp_path, WINDOWS, 8, 'bg_threshold: 0.3 fg_fraction: 0.25', 'crop_size: 6 scale: 0.5 mean_value: 10'
+    )
     boxes = {(0, 2): (0, 0, 9, 7), (0, 1): (1, 2, 6, 5), (2, 5): (3, 3, 8, 7), (2, 4): (2, 1, 4, 6)}
     crops = {}
     for (image, kind), (x1, y1, x2, y2) in boxes.items():
-        crop = cv2.resize(pictures[image][y1:y2 + 1, x1:x2 + 1], (6, 6)).transpose(2, 0, 1)
+        crop = cv2.resize(pictures[image][y1 : y2 + 1, x1 : x2 + 1], (6, 6)).transpose(2, 0, 1)
         crops[((crop - np.float32(10)) * np.float32(0.5)).tobytes()] = kind
     seen = []
     for _ in range(10):
@@ -494,20 +556,23 @@ def test_the_share_of_foreground_is_found_in_single_precision(tmp_path, pictures
     assert np.count_nonzero(out['label']) == 7
 
 
-@pytest.mark.parametrize('box, crop, pad, square, mirror, source, target', [
-    # as it is: the whole window to the whole crop
-    ((2, 3, 8, 4), 6, 0, False, False, (slice(3, 5), slice(2, 9)), (slice(0, 6), slice(0, 6))),
-    # 10 pixels about the centre 25, times 12 / 10: 19 to 31
-    ((20, 20, 29, 29), 12, 1, False, False, (slice(19, 32),) * 2, (slice(0, 12),) * 2),
-    # about the centre 5: -1 to 11, 13 pixels; the 12 in the image make 11.08 of 12, and 0.92 are before
-    ((0, 0, 9, 9), 12, 1, False, False, (slice(0, 12),) * 2, (slice(1, 12),) * 2),
-    # mirrored, the missing columns are on the right
-    ((0, 0, 9, 9), 12, 1, False, True, (slice(0, 12),) * 2, (slice(1, 12), slice(0, 11))),
-    # the same at the other end of the image, 40 high and 50 wide
-    ((40, 30, 49, 39), 12, 1, False, False, (slice(29, 40), slice(39, 50)), (slice(0, 10), slice(0, 10))),
-    # 10 x 4 pixels about (25, 22) become a square of half-width 5
-    ((20, 20, 29, 23), 10, 0, True, False, (slice(17, 28), slice(20, 31)), (slice(0, 10), slice(0, 10))),
-])
+@pytest.mark.parametrize(
+    'box, crop, pad, square, mirror, source, target',
+    [
+        # as it is: the whole window to the whole crop
+        ((2, 3, 8, 4), 6, 0, False, False, (slice(3, 5), slice(2, 9)), (slice(0, 6), slice(0, 6))),
+        # 10 pixels about the centre 25, times 12 / 10: 19 to 31
+        ((20, 20, 29, 29), 12, 1, False, False, (slice(19, 32),) * 2, (slice(0, 12),) * 2),
+        # about the centre 5: -1 to 11, 13 pixels; the 12 in the image make 11.08 of 12, and 0.92 are before
+        ((0, 0, 9, 9), 12, 1, False, False, (slice(0, 12),) * 2, (slice(1, 12),) * 2),
+        # mirrored, the missing columns are on the right
+        ((0, 0, 9, 9), 12, 1, False, True, (slice(0, 12),) * 2, (slice(1, 12), slice(0, 11))),
+        # the same at the other end of the image, 40 high and 50 wide
+        ((40, 30, 49, 39), 12, 1, False, False, (slice(29, 40), slice(39, 50)), (slice(0, 10), slice(0, 10))),
+        # 10 x 4 pixels about (25, 22) become a square of half-width 5
+        ((20, 20, 29, 23), 10, 0, True, False, (slice(17, 28), slice(20, 31)), (slice(0, 10), slice(0, 10))),
+    ],
+)
 def test_places_of_windows(box, crop, pad, square, mirror, source, target):
     assert place_window(box, (40, 50), mirror, crop, pad, square) == (source, target)
 
@@ -517,8 +582,13 @@ def test_context_outside_the_image_is_zero(tmp_path, pictures):
     mean = np.arange(3 * 14 * 14, dtype=np.float32).reshape(3, 14, 14)
     mean_file = write_mean(tmp_path / 'mean', mean)
     windows = '# 0 images/0.png 3 8 10 1 1 1 0 0 9 9'
-    net = window_net(tmp_path, windows, 20, 'fg_fraction: 1 context_pad: 1',
-                     f'crop_size: 12 mirror: true scale: 2 mean_file: "{mean_file}"')
+    net = window_net(
+        tmp_path,
+        windows,
+        20,
+        'fg_fraction: 1 context_pad: 1',
+        f'crop_size: 12 mirror: true scale: 2 mean_file: "{mean_file}"',
+    )
     pixels = cv2.resize(pictures[0], (9, 7)).astype(np.float32).transpose(2, 0, 1)
     wanted = []
     for values, left in ((pixels, 1), (pixels[:, :, ::-1], 2)):
@@ -544,24 +614,32 @@ def test_cached_images_are_read_once(tmp_path, pictures):
 ONE = '# 0 images/0.png 3 8 10 1 '
 
 
-@pytest.mark.parametrize('windows, more, transform, match', [
-    ('', '', '', 'windows.txt is empty'),
-    (ONE + '1 1 0 0 5 5', '', '', 'no background windows; each batch wants 3'),
-    (ONE + '1 0 0 0 5 5', '', '', 'no foreground windows; each batch wants 1'),
-    (ONE + '1 1 0 0 5', '', '', 'image 0 images/0.png: the file ends within its 1 windows'),
-    ('0 images/0.png 3 8 10 1', '', '', 'image 0: wanted # index'),
-    (ONE + '1 1 0 0 5.5 5', '', '', 'images/0.png: wanted integers'),
-    (ONE + '0 1 0 0 5 5', '', '', 'foreground of class 0'),
-    (ONE + '1 1 0 0 10 5', 'fg_fraction: 1', '', r'window \[0, 0, 10, 5\] of .*0.png: .*image of \(8, 10\)'),
-    (ONE + '1 1 5 0 4 5', 'fg_fraction: 1', '', r'window \[5, 0, 4, 5\]'),
-    (WINDOWS, '', 'crop_size: 0', 'crop_size must be given'),
-    (WINDOWS, 'crop_mode: "round"', '', "crop_mode 'round'; wanted warp or square"),
-    (WINDOWS, 'context_pad: 3', '', 'context_pad 3 on both sides leaves nothing of crop_size 6'),
-    (WINDOWS, '', 'mean_value: 1 mean_value: 2', '2 mean_value'),
-    (WINDOWS, '', 'mean_file: "DIR/mean"', r'\(3, 5, 7\); wanted are 3 channels of 6 x 6'),
-    (WINDOWS, '', 'force_gray: true', 'force_gray'),
-    (WINDOWS, 'scale: 2', '', 'scale has its place'),
-])
+@pytest.mark.parametrize(
+    'windows, more, transform, match',
+    [
+        ('', '', '', 'windows.txt is empty'),
+        (ONE + '1 1 0 0 5 5', '', '', 'no background windows; each batch wants 3'),
+        (ONE + '1 0 0 0 5 5', '', '', 'no foreground windows; each batch wants 1'),
+        (ONE + '1 1 0 0 5', '', '', 'image 0 images/0.png: the file ends within its 1 windows'),
+        ('0 images/0.png 3 8 10 1', '', '', 'image 0: wanted # index'),
+        (ONE + '1 1 0 0 5.5 5', '', '', 'images/0.png: wanted integers'),
+        (ONE + '0 1 0 0 5 5', '', '', 'foreground of class 0'),
+        (
+            ONE + '1 1 0 0 10 5',
+            'fg_fraction: 1',
+            '',
+            r'window \[0, 0, 10, 5\] of .*0.png: .*image of \(8, 10\)',
+        ),
+        (ONE + '1 1 5 0 4 5', 'fg_fraction: 1', '', r'window \[5, 0, 4, 5\]'),
+        (WINDOWS, '', 'crop_size: 0', 'crop_size must be given'),
+        (WINDOWS, 'crop_mode: "round"', '', "crop_mode 'round'; wanted warp or square"),
+        (WINDOWS, 'context_pad: 3', '', 'context_pad 3 on both sides leaves nothing of crop_size 6'),
+        (WINDOWS, '', 'mean_value: 1 mean_value: 2', '2 mean_value'),
+        (WINDOWS, '', 'mean_file: "DIR/mean"', r'\(3, 5, 7\); wanted are 3 channels of 6 x 6'),
+        (WINDOWS, '', 'force_gray: true', 'force_gray'),
+        (WINDOWS, 'scale: 2', '', 'scale has its place'),
+    ],
+)
 def test_bad_windows(tmp_path, pictures, windows, more, transform, match):
     write_mean(tmp_path / 'mean', np.zeros((3, 5, 7)))
     transform = transform.replace('DIR', str(tmp_path))
@@ -580,6 +658,7 @@ def test_window_images_that_are_missing_or_broken(tmp_path, pictures):
 
 
 # ---- MemoryData ----
+
 
 def memory_net(tmp_path, first='', more=''):
     param = 'memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 } '
@@ -603,16 +682,23 @@ def test_memory_data_in_order_round_and_round(tmp_path):
     assert net.forward()['label'].tolist() == [1, 1]
 
 
-@pytest.mark.parametrize('values, numbers, match', [
-    (np.zeros((2, 3, 4, 5)), np.zeros(2, np.float32), 'data must be .* float32 .* got float64'),
-    (np.zeros((2, 3, 4), np.float32), np.zeros(2, np.float32), r'\(n, 3, 4, 5\); got float32 \(2, 3, 4\)'),
-    (np.zeros((2, 3, 5, 4), np.float32), np.zeros(2, np.float32), r'got float32 \(2, 3, 5, 4\)'),
-    (np.zeros((2, 3, 5, 4), np.float32).swapaxes(2, 3), np.zeros(2, np.float32), ', not contiguous'),
-    (np.zeros((2, 3, 4, 5), np.float32), np.zeros((2, 1), np.float32), 'labels must be'),
-    (np.zeros((2, 3, 4, 5), np.float32), np.zeros(4, np.float32), '2 rows of data but 4 labels'),
-    (np.zeros((3, 3, 4, 5), np.float32), np.zeros(3, np.float32), 'multiple of batch_size 2 rows, got 3'),
-    (np.zeros((0, 3, 4, 5), np.float32), np.zeros(0, np.float32), 'got 0'),
-])
+@pytest.mark.parametrize(
+    'values, numbers, match',
+    [
+        (np.zeros((2, 3, 4, 5)), np.zeros(2, np.float32), 'data must be .* float32 .* got float64'),
+        (
+            np.zeros((2, 3, 4), np.float32),
+            np.zeros(2, np.float32),
+            r'\(n, 3, 4, 5\); got float32 \(2, 3, 4\)',
+        ),
+        (np.zeros((2, 3, 5, 4), np.float32), np.zeros(2, np.float32), r'got float32 \(2, 3, 5, 4\)'),
+        (np.zeros((2, 3, 5, 4), np.float32).swapaxes(2, 3), np.zeros(2, np.float32), ', not contiguous'),
+        (np.zeros((2, 3, 4, 5), np.float32), np.zeros((2, 1), np.float32), 'labels must be'),
+        (np.zeros((2, 3, 4, 5), np.float32), np.zeros(4, np.float32), '2 rows of data but 4 labels'),
+        (np.zeros((3, 3, 4, 5), np.float32), np.zeros(3, np.float32), 'multiple of batch_size 2 rows, got 3'),
+        (np.zeros((0, 3, 4, 5), np.float32), np.zeros(0, np.float32), 'got 0'),
+    ],
+)
 def test_bad_arrays(tmp_path, values, numbers, match):
     with pytest.raises(RuntimeError, match=match):
         memory_net(tmp_path).set_input_arrays(values, numbers)
@@ -630,6 +716,7 @@ def test_memory_data_errors(tmp_path, caplog):
 
 
 # ---- HDF5Output ----
+
 
 def output_net(tmp_path, rows=(2, 2)):
     more = f'hdf5_output_param {{ file_name: "{tmp_path}/out.h5" }}'
@@ -680,6 +767,7 @@ def test_hdf5_output_errors(tmp_path):
 
 # ---- convert_imageset, compute_image_mean and databases ----
 
+
 def convert(tmp_path, *flags, db='db'):
     convert_imageset.main([*flags, f'{tmp_path}/images/', f'{tmp_path}/list.txt', f'{tmp_path}/{db}'])
     records = [(bytes(k), bytes(v)) for k, v in open_database(tmp_path / db, 'lmdb')]
@@ -726,13 +814,16 @@ def test_convert_imageset_shuffles(tmp_path, pictures):
     assert [d.label for d in convert(tmp_path, '-shuffle=false', '--noshuffle')[1]] == list(range(6))
 
 
-@pytest.mark.parametrize('flags, listing, match', [
-    ([], '0.png 0\ntext.png 1\n', 'image .*images/text.png .4 bytes. cannot be decoded'),
-    ([], '0.png 0\n9.png 1\n', 'images/9.png'),
-    ([], '0.png\n', 'list.txt, line 1'),
-    (['-check_size'], '0.png 0\nsmall.png 1\n', r'small.png is \(4, 10, 3\) .* not \(8, 10, 3\)'),
-    (['-encode_type=what'], '0.png 0\n', "0.png cannot be stored as 'what'"),
-])
+@pytest.mark.parametrize(
+    'flags, listing, match',
+    [
+        ([], '0.png 0\ntext.png 1\n', 'image .*images/text.png .4 bytes. cannot be decoded'),
+        ([], '0.png 0\n9.png 1\n', 'images/9.png'),
+        ([], '0.png\n', 'list.txt, line 1'),
+        (['-check_size'], '0.png 0\nsmall.png 1\n', r'small.png is \(4, 10, 3\) .* not \(8, 10, 3\)'),
+        (['-encode_type=what'], '0.png 0\n', "0.png cannot be stored as 'what'"),
+    ],
+)
 def test_convert_imageset_errors_leave_nothing(tmp_path, pictures, flags, listing, match):
     (tmp_path / 'images' / 'text.png').write_text('text')
     cv2.imwrite(str(tmp_path / 'images' / 'small.png'), pictures[0][:4])
@@ -780,7 +871,7 @@ def test_no_mean_of_images_of_two_sizes(tmp_path):
 
 
 def test_a_database_grows_and_is_made_whole_or_not_at_all(tmp_path):
-    block = bytes(2 ** 20)
+    block = bytes(2**20)
     write_database(tmp_path / 'big', 'lmdb', ((b'%d' % i, block) for i in range(40)))
     assert len(open_database(tmp_path / 'big', 'lmdb')) == 40
 

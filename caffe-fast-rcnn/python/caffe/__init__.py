@@ -1,23 +1,46 @@
 """pycaffe's public names, on an engine of our own."""
+
 import os
 
 # Threads that wait sleep. By default OpenMP's spin, which costs several times the work where cores are shared. Read by
 # torch when it loads.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-from . import layers as _layers     # noqa: F401  fills the registry; the name `layers` is net_spec's below
-from . import coord_map, draw, io, pycaffe      # noqa: F401
+from . import types as _types  # fills the registry
+from . import coord_map, draw, io, pycaffe
 from .classifier import Classifier
-from .common import (TEST, TRAIN, Timer, init_log, log, set_device, set_mode_cpu, set_mode_gpu, set_multiprocess,
-                     set_random_seed, set_solver_count, set_solver_rank, solver_count, solver_rank)
+from .common import (
+    TEST,
+    TRAIN,
+    Timer,
+    init_log,
+    log,
+    set_device,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_multiprocess,
+    set_random_seed,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
+)
 from .common import is_multiprocess as multiprocess
 from .detector import Detector
 from .layer import Layer, layer_type_list
 from .net import Net
 from .net_spec import NetSpec, layers, params, to_proto
 from .parallel import NCCL, has_nccl
-from .proto import caffe_pb2        # noqa: F401
-from .solver import AdaDeltaSolver, AdaGradSolver, AdamSolver, NesterovSolver, RMSPropSolver, SGDSolver, get_solver
+from .proto import caffe_pb2
+from .solver import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    get_solver,
+)
 
 __version__ = '1.0.0'
 init_log()

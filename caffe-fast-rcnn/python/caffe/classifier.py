@@ -1,4 +1,5 @@
 """Classifier: images in, class scores out."""
+
 import numpy as np
 
 from . import io
@@ -11,8 +12,12 @@ def set_image_transform(net, mean=None, input_scale=None, raw_scale=None, channe
     name = net.inputs[0]
     transformer = io.Transformer({name: net.blobs[name].shape})
     transformer.set_transpose(name, (2, 0, 1))
-    settings = ((transformer.set_mean, mean), (transformer.set_input_scale, input_scale),
-                (transformer.set_raw_scale, raw_scale), (transformer.set_channel_swap, channel_swap))
+    settings = (
+        (transformer.set_mean, mean),
+        (transformer.set_input_scale, input_scale),
+        (transformer.set_raw_scale, raw_scale),
+        (transformer.set_channel_swap, channel_swap),
+    )
     for set_value, value in settings:
         if value is not None:
             set_value(name, value)
@@ -25,8 +30,16 @@ class Classifier(Net):
     image_dims: (height, width) that images are resized to before cropping, by default the input's.
     """
 
-    def __init__(self, model_file, pretrained_file, image_dims=None, mean=None, input_scale=None,
-                 raw_scale=None, channel_swap=None):
+    def __init__(
+        self,
+        model_file,
+        pretrained_file,
+        image_dims=None,
+        mean=None,
+        input_scale=None,
+        raw_scale=None,
+        channel_swap=None,
+    ):
         super().__init__(model_file, TEST, weights=pretrained_file)
         self.transformer = set_image_transform(self, mean, input_scale, raw_scale, channel_swap)
         self.crop_dims = np.array(self.blobs[self.inputs[0]].shape[2:])
@@ -47,4 +60,4 @@ class Classifier(Net):
 
     def _centre(self, image):
         y, x = ((self.image_dims - self.crop_dims) / 2).astype(int)
-        return image[y:y + self.crop_dims[0], x:x + self.crop_dims[1]]
+        return image[y : y + self.crop_dims[0], x : x + self.crop_dims[1]]

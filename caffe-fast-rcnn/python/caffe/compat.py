@@ -2,6 +2,7 @@
 
 The IGNORED tables are also what the tests allow to be left unread.
 """
+
 import pathlib
 
 from . import layer, netparam
@@ -25,10 +26,14 @@ IGNORED = {
 }
 # Fields that a type does not read, and why.
 IGNORED_BY = {
-    'Data': _MOVED_FIELDS, 'ImageData': _MOVED_FIELDS, 'WindowData': _MOVED_FIELDS,
+    'Data': _MOVED_FIELDS,
+    'ImageData': _MOVED_FIELDS,
+    'WindowData': _MOVED_FIELDS,
     'DetectionOutput': dict.fromkeys(('visualize_threshold', 'save_file'), 'for `visualize`, which raises'),
-    'Im2col': dict.fromkeys(('num_output', 'bias_term', 'group', 'weight_filler', 'bias_filler'),
-                            'it rearranges and has no filters'),
+    'Im2col': dict.fromkeys(
+        ('num_output', 'bias_term', 'group', 'weight_filler', 'bias_filler'),
+        'it rearranges and has no filters',
+    ),
     'InfogainLoss': _SEGNET,
     'MultiBoxLoss': {'ignore_label': 'the background has `background_label_id`', **_SEGNET},
     'Python': {'share_in_parallel': 'each worker has its own net and layer'},
@@ -38,8 +43,10 @@ IGNORED_BY = {
 
 # Fields of SolverParameter that do nothing, and why.
 IGNORED_BY_SOLVER = {
-    **dict.fromkeys(('eval_type', 'ap_version', 'show_per_class_result'),
-                    'they score the DetectionEvaluate layer of SSD, which is not here'),
+    **dict.fromkeys(
+        ('eval_type', 'ap_version', 'show_per_class_result'),
+        'they score the DetectionEvaluate layer of SSD, which is not here',
+    ),
     'layer_wise_reduce': 'all gradients are reduced together',
 }
 
@@ -91,8 +98,12 @@ def row(kind):
     cls = layer.layer_class(kind)
     family = cls.__module__.rsplit('.', 1)[1]
     notes = with_reasons(ignored(kind)) + [NOTES.get(kind, '')]
-    cells = (kind, f'[{family}](python/caffe/layers/{family}.py)', ', '.join(f'`{m}`' for m in cls.messages),
-             '; '.join(filter(None, notes)))
+    cells = (
+        kind,
+        f'[{family}](python/caffe/types/{family}.py)',
+        ', '.join(f'`{m}`' for m in cls.messages),
+        '; '.join(filter(None, notes)),
+    )
     return f'| {" | ".join(cells)} |\n'
 
 

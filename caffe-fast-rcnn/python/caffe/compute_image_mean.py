@@ -3,6 +3,7 @@
 FILE is what a transform_param's mean_file names. The mean of each channel goes to the log. The images have
 one size.
 """
+
 import argparse
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from .common import logger
 from .database import BACKENDS, open_database, progress
-from .layers.transformer import read_datum
+from .types.transformer import read_datum
 from .netparam import atomic_write
 from .proto import caffe_pb2
 

@@ -3,6 +3,7 @@
 LIST has lines `path label`; ROOT is put before each path as it stands. Records have the keys 00000000_path
 and so on, in the list's order. Flags as Caffe's, with one dash or two.
 """
+
 import argparse
 import os
 import random
@@ -15,8 +16,8 @@ import numpy as np
 from . import io
 from .common import logger
 from .database import BACKENDS, progress, write_database
-from .layers.sources import read_list
-from .layers.transformer import decode_image, read_file
+from .types.sources import read_list
+from .types.transformer import decode_image, read_file
 from .proto import caffe_pb2
 
 SWITCHES = {
@@ -34,8 +35,12 @@ def parse(argv):
     parser.add_argument('-backend', '--backend', default='lmdb', choices=BACKENDS)
     for name in ('resize_width', 'resize_height'):
         parser.add_argument(f'-{name}', f'--{name}', type=int, default=0, help='pixels; 0: as it is')
-    parser.add_argument('-encode_type', '--encode_type', default='',
-                        help="image format to store, png, jpg ...; '': with -encoded, each file's own")
+    parser.add_argument(
+        '-encode_type',
+        '--encode_type',
+        default='',
+        help="image format to store, png, jpg ...; '': with -encoded, each file's own",
+    )
     for name in ('root', 'list', 'db'):
         parser.add_argument(name)
     args = parser.parse_args(list(plain_switches(argv)))
@@ -64,7 +69,7 @@ def make_datum(path, label, args):
     suffix = os.path.splitext(path)[1][1:].lower()
     kind = args.encode_type or suffix
     same = kind == suffix or {kind, suffix} == {'jpg', 'jpeg'}
-    if not (same and not args.resize_width and not args.gray):      # else the file itself is what is wanted
+    if not (same and not args.resize_width and not args.gray):  # else the file itself is what is wanted
         data = encode(image, kind, path)
     return caffe_pb2.Datum(data=data.tobytes(), label=label, encoded=True), image.shape
 

@@ -3,13 +3,32 @@
 A map (axis, a, b) takes coordinate x of the first blob's spatial axes to a x + b of the second's; axis is the
 channel axis, the one before the first spatial axis (None: any), a and b one number or one per spatial axis.
 """
+
 import numpy as np
 
 from .net_spec import layers as L
 
-PASS_THROUGH_LAYERS = ['AbsVal', 'BatchNorm', 'Bias', 'BNLL', 'Dropout', 'Eltwise', 'ELU', 'Log', 'LRN',
-                       'Exp', 'MVN', 'Power', 'ReLU', 'PReLU', 'Scale', 'Sigmoid', 'Split', 'TanH',
-                       'Threshold']
+PASS_THROUGH_LAYERS = [
+    'AbsVal',
+    'BatchNorm',
+    'Bias',
+    'BNLL',
+    'Dropout',
+    'Eltwise',
+    'ELU',
+    'Log',
+    'LRN',
+    'Exp',
+    'MVN',
+    'Power',
+    'ReLU',
+    'PReLU',
+    'Scale',
+    'Sigmoid',
+    'Split',
+    'TanH',
+    'Threshold',
+]
 _LEGACY = {'pad_h', 'pad_w', 'kernel_h', 'kernel_w', 'stride_h', 'stride_w'}
 
 
@@ -26,8 +45,10 @@ def conv_params(fn):
     params = next((fn.params[p] for p in ('convolution_param', 'pooling_param') if p in fn.params), fn.params)
     legacy = ', '.join(sorted(_LEGACY & set(params)))
     assert not legacy, f'{fn.type_name}: {legacy}: only fields that hold for all axes can be mapped'
-    stride, kernel, dilation, pad = (np.array(params.get(name, default), ndmin=1) for name, default in
-                                     (('stride', 1), ('kernel_size', None), ('dilation', 1), ('pad', 0)))
+    stride, kernel, dilation, pad = (
+        np.array(params.get(name, default), ndmin=1)
+        for name, default in (('stride', 1), ('kernel_size', None), ('dilation', 1), ('pad', 0))
+    )
     return params.get('axis', 1), stride, (kernel - 1) * dilation + 1, pad
 
 
@@ -97,8 +118,10 @@ def coord_map_from_to(top_from, top_to):
     for top, to_map in _maps_back(top_to).items():
         if top in from_maps:
             return compose(to_map, inverse(from_maps[top]))
-    raise RuntimeError(f'no map between {top_from.fn.type_name} and {top_to.fn.type_name}: are they joined '
-                       'by spatial layers?')
+    raise RuntimeError(
+        f'no map between {top_from.fn.type_name} and {top_to.fn.type_name}: are they joined '
+        'by spatial layers?'
+    )
 
 
 def crop(top_from, top_to):

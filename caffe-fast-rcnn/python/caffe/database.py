@@ -2,6 +2,7 @@
 
 LevelDB needs the package plyvel, which is not among the requirements.
 """
+
 import contextlib
 import itertools
 import os
@@ -16,10 +17,12 @@ import tqdm
 from .common import logger
 
 BACKENDS = ('lmdb', 'leveldb')
-_SIGNS = dict(zip(BACKENDS, ('data.mdb', 'CURRENT')))       # the files that tell one from the other
-_NO_PLYVEL = ('LevelDB needs the package plyvel (pip install plyvel). Or make the database again from its '
-              'images, as LMDB (python -m caffe.convert_imageset -backend lmdb), and write backend: LMDB')
-_databases = weakref.WeakValueDictionary()      # neither library opens one path twice in a process
+_SIGNS = dict(zip(BACKENDS, ('data.mdb', 'CURRENT')))  # the files that tell one from the other
+_NO_PLYVEL = (
+    'LevelDB needs the package plyvel (pip install plyvel). Or make the database again from its '
+    'images, as LMDB (python -m caffe.convert_imageset -backend lmdb), and write backend: LMDB'
+)
+_databases = weakref.WeakValueDictionary()  # neither library opens one path twice in a process
 
 
 def open_database(source, backend):
@@ -36,8 +39,10 @@ def open_database(source, backend):
         raise ValueError(f'folder {source!r} is no database: it has no {" and no ".join(_SIGNS.values())}')
     kind = kinds[0]
     if kind != backend.lower():
-        raise ValueError(f'database {source!r} is {kind.upper()}, but {backend.upper()} was asked for; say '
-                         f'backend: {kind.upper()} (a Data layer) or -backend {kind} (a command)')
+        raise ValueError(
+            f'database {source!r} is {kind.upper()}, but {backend.upper()} was asked for; say '
+            f'backend: {kind.upper()} (a Data layer) or -backend {kind} (a command)'
+        )
     path = os.path.realpath(source)
     database = _databases.get(path)
     if database is None:
@@ -56,7 +61,7 @@ class Lmdb:
         wanted = (self.env.info()['last_pgno'] + 1) * self.env.stat()['psize']
         size = os.path.getsize(os.path.join(path, 'data.mdb'))
         # To read beyond the end would kill the process. A few last pages may be missing rightly: never used.
-        if size < wanted - 2 ** 16:
+        if size < wanted - 2**16:
             raise ValueError(f'database {path} is truncated: data.mdb has {size} bytes of {wanted}')
 
     def __len__(self):
@@ -111,7 +116,7 @@ def write_database(path, backend, records):
 
 def _write_lmdb(path, records):
     records = iter(records)
-    with lmdb.open(path, map_size=2 ** 24, sync=False) as env:
+    with lmdb.open(path, map_size=2**24, sync=False) as env:
         while batch := list(itertools.islice(records, 100)):
             _put(env, batch)
         env.sync(True)

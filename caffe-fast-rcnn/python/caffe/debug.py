@@ -1,4 +1,5 @@
 """What debug_info asks for: the mean magnitude of each blob and parameter, logged after each layer and update."""
+
 from .common import logger
 
 
@@ -8,6 +9,7 @@ def mean_size(tensor):
 
 def log_passes(net):
     """From now on the net's passes tell of every layer; its layers run one by one."""
+
     def tell(way, layer, what, tensor):
         logger.info('    [%s] Layer %s, %s: %g', way, layer.name, what, mean_size(tensor))
 
@@ -34,8 +36,11 @@ def log_passes(net):
 def log_gradients(net):
     """The L1 and L2 norms of all parameters and of their diffs."""
     blobs = net.learnable_params
-    norms = [sum(float(t.norm(p)) ** p for t in tensors) ** (1 / p)
-             for p in (1, 2) for tensors in ([b.tensor for b in blobs], [b.grad for b in blobs])]
+    norms = [
+        sum(float(t.norm(p)) ** p for t in tensors) ** (1 / p)
+        for p in (1, 2)
+        for tensors in ([b.tensor for b in blobs], [b.grad for b in blobs])
+    ]
     logger.info('    [Backward] All net params (data, diff): L1 norm = (%g, %g); L2 norm = (%g, %g)', *norms)
 
 
@@ -43,5 +48,10 @@ def log_update(net):
     """Each parameter, and what was subtracted from it."""
     for name, blobs in net.params.items():
         for k, blob in enumerate(blobs):
-            logger.info('    [Update] Layer %s, param %d data: %g; diff: %g', name, k, mean_size(blob.tensor),
-                        mean_size(blob.grad))
+            logger.info(
+                '    [Update] Layer %s, param %d data: %g; diff: %g',
+                name,
+                k,
+                mean_size(blob.tensor),
+                mean_size(blob.grad),
+            )

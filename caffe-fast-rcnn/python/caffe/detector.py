@@ -1,4 +1,5 @@
 """Detector: scores of given windows of images, the way of R-CNN (Girshick et al. 2014)."""
+
 import numpy as np
 
 from . import io
@@ -10,8 +11,16 @@ from .net import Net
 class Detector(Net):
     """A net that scores windows. context_pad: pixels of surrounding image, in the net's square input."""
 
-    def __init__(self, model_file, pretrained_file, mean=None, input_scale=None, raw_scale=None,
-                 channel_swap=None, context_pad=None):
+    def __init__(
+        self,
+        model_file,
+        pretrained_file,
+        mean=None,
+        input_scale=None,
+        raw_scale=None,
+        channel_swap=None,
+        context_pad=None,
+    ):
         super().__init__(model_file, TEST, weights=pretrained_file)
         self.transformer = set_image_transform(self, mean, input_scale, raw_scale, channel_swap)
         self.configure_crop(context_pad)
@@ -48,6 +57,7 @@ class Detector(Net):
     def detect_selective_search(self, image_fnames):
         """detect_windows on windows of module selective_search_ijcv_with_python, where it is installed."""
         import selective_search_ijcv_with_python as selective_search
+
         names = [str(name) for name in image_fnames]
         return self.detect_windows(zip(names, selective_search.get_windows(names)))
 
@@ -58,7 +68,7 @@ class Detector(Net):
         """
         ymin, xmin, ymax, xmax = (int(v) for v in window)
         if not self.context_pad:
-            crop = im[max(ymin, 0):ymax, max(xmin, 0):xmax]
+            crop = im[max(ymin, 0) : ymax, max(xmin, 0) : xmax]
             if not crop.size:
                 raise ValueError(f'window {tuple(window)} holds nothing of an image of {im.shape[:2]} pixels')
             return crop
@@ -73,10 +83,10 @@ class Detector(Net):
         scale = size / (box[2:] - box[:2] + 1)
         pad = np.round(np.maximum(0, -box[:2]) * scale).astype(int)
         box = np.clip(box, 0, np.tile(im.shape[:2], 2)).astype(int)
-        part = im[box[0]:box[2], box[1]:box[3]]
+        part = im[box[0] : box[2], box[1] : box[3]]
         if not part.size:
             raise ValueError(f'window around {tuple(centre)} holds nothing of an image of {im.shape[:2]}')
         dims = np.minimum(np.round((box[2:] - box[:2] + 1) * scale).astype(int), size - pad)
         crop = self.crop_mean.copy()
-        crop[pad[0]:pad[0] + dims[0], pad[1]:pad[1] + dims[1]] = io.resize_image(part, dims)
+        crop[pad[0] : pad[0] + dims[0], pad[1] : pad[1] + dims[1]] = io.resize_image(part, dims)
         return crop

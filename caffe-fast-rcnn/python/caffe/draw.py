@@ -1,5 +1,6 @@
 """Nets as pictures: by Graphviz where its program `dot` is installed, plainly by matplotlib where it is not.
 pydot is for get_pydot_graph alone."""
+
 import collections
 import io
 import os
@@ -43,14 +44,19 @@ def get_layer_lr_mult(layer):
 
 def _window(param):
     """Kernel, stride and pad of a convolution or pooling, as text."""
+
     def value(field, plain, default):
         h, w = (getattr(param, f'{field}_{side}') for side in 'hw')
         if h or w:
             return f'{h}x{w}'
         plain = getattr(param, plain)
         return 'x'.join(map(str, plain)) or default if hasattr(plain, 'extend') else str(plain or default)
-    return [f'kernel size: {value("kernel", "kernel_size", "?")}',
-            f'stride: {value("stride", "stride", "1")}', f'pad: {value("pad", "pad", "0")}']
+
+    return [
+        f'kernel size: {value("kernel", "kernel_size", "?")}',
+        f'stride: {value("stride", "stride", "1")}',
+        f'pad: {value("pad", "pad", "0")}',
+    ]
 
 
 def get_layer_label(layer, rankdir, display_lrm=False):
@@ -72,8 +78,12 @@ def get_layer_label(layer, rankdir, display_lrm=False):
 
 def choose_color_by_layertype(layertype):
     """The fill colour of a layer: convolutions and pooling stand out."""
-    colors = {'Convolution': '#FF5050', 'Deconvolution': '#FF5050', 'Pooling': '#FF9900',
-              'InnerProduct': '#CC33FF'}
+    colors = {
+        'Convolution': '#FF5050',
+        'Deconvolution': '#FF5050',
+        'Pooling': '#FF9900',
+        'InnerProduct': '#CC33FF',
+    }
     return colors.get(layertype, LAYER_STYLE_DEFAULT['fillcolor'])
 
 
@@ -83,7 +93,7 @@ def _quote(text):
 
 def _node(name, label, style):
     if style['shape'] == 'record':
-        label = re.sub(r'([{}|<>])', r'\\\1', label)      # they would divide the record
+        label = re.sub(r'([{}|<>])', r'\\\1', label)  # they would divide the record
     attributes = ', '.join(f'{key}={_quote(value)}' for key, value in {'label': label, **style}.items())
     return f'  {_quote(name)} [{attributes}];'
 
@@ -142,7 +152,8 @@ def _places(nodes, edges, rankdir):
 
 def _plot(caffe_net, rankdir, ext, phase, display_lrm):
     """The picture by matplotlib, as bytes."""
-    from matplotlib.figure import Figure        # slow to import, and seldom wanted
+    from matplotlib.figure import Figure  # slow to import, and seldom wanted
+
     _, nodes, edges = _graph(caffe_net, rankdir, True, phase, display_lrm)
     places = _places(nodes, edges, rankdir)
     figure = Figure()
@@ -152,8 +163,15 @@ def _plot(caffe_net, rankdir, ext, phase, display_lrm):
         axes.text(*np.mean([places[start], places[end]], 0), label, fontsize=5, ha='center')
     for node, (label, style) in nodes.items():
         shape = 'round' if style is BLOB_STYLE else 'square'
-        axes.text(*places[node], label.replace('\\n', '\n'), fontsize=5, ha='center', va='center',
-                  parse_math=False, bbox=dict(boxstyle=shape, facecolor=style['fillcolor']))
+        axes.text(
+            *places[node],
+            label.replace('\\n', '\n'),
+            fontsize=5,
+            ha='center',
+            va='center',
+            parse_math=False,
+            bbox=dict(boxstyle=shape, facecolor=style['fillcolor']),
+        )
     corners = np.array(list(places.values()) or [(0, 0)])
     low, high = corners.min(0) - 1, corners.max(0) + 1
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
@@ -177,6 +195,7 @@ def _only_phase(net, phase):
 def get_pydot_graph(caffe_net, rankdir, label_edges=True, phase=None, display_lrm=False):
     """The net as a pydot.Dot. ImportError where pydot is not installed."""
     import pydot
+
     return pydot.graph_from_dot_data(net_to_dot(caffe_net, rankdir, label_edges, phase, display_lrm))[0]
 
 
@@ -194,8 +213,10 @@ def draw_net(caffe_net, rankdir, ext='png', phase=None, display_lrm=False):
             raise RuntimeError(f'dot -T{ext} failed: {done.stderr.decode().strip()}')
         return done.stdout
     if ext not in ('png', 'jpg', 'pdf', 'svg'):
-        raise RuntimeError(f"to draw a net as {ext!r} Graphviz's program 'dot' has to be on the path; png, "
-                           'jpg, pdf, svg and dot need none')
+        raise RuntimeError(
+            f"to draw a net as {ext!r} Graphviz's program 'dot' has to be on the path; png, "
+            'jpg, pdf, svg and dot need none'
+        )
     return _plot(caffe_net, rankdir, ext, phase, display_lrm)
 
 

@@ -3,6 +3,7 @@
 In the formulas fan_in = count / shape[0] and fan_out = count / shape[1], as in Caffe, and
 n = fan_in, fan_out or their mean (variance_norm). All draws come from torch's global CPU generator.
 """
+
 import difflib
 import math
 
@@ -75,8 +76,11 @@ def fill(shape, filler):
     shape = tuple(int(d) for d in shape)
     if filler.type not in FILLERS:
         near = difflib.get_close_matches(filler.type, FILLERS, 1)
-        raise ValueError(f'unknown filler type {filler.type!r}' +
-                         (f', did you mean {near[0]!r}?' if near else '') + f' Known: {", ".join(FILLERS)}')
+        raise ValueError(
+            f'unknown filler type {filler.type!r}'
+            + (f', did you mean {near[0]!r}?' if near else '')
+            + f' Known: {", ".join(FILLERS)}'
+        )
     if filler.sparse != -1 and (filler.type != 'gaussian' or filler.sparse < 0):
         raise ValueError(f'filler {filler.type!r}: sparse {filler.sparse}, but only gaussian knows it')
     return FILLERS[filler.type](shape, filler)

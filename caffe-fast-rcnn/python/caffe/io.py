@@ -3,17 +3,19 @@
 Images are float arrays (H, W, K), RGB in [0, 1], as load_image gives them; a Transformer makes blobs
 (K, H, W) of them.
 """
+
 import os
 
 import cv2
 import numpy as np
 import scipy.ndimage
 
-from .netparam import array_to_blobproto, blobproto_to_array    # noqa: F401  public names of this module too
+from .netparam import array_to_blobproto, blobproto_to_array  # noqa: F401  public names of this module too
 from .proto import caffe_pb2
 
 
 # ---- protos ----
+
 
 def arraylist_to_blobprotovector_str(arraylist):
     """A list of arrays as a serialized BlobProtoVector."""
@@ -50,6 +52,7 @@ def datum_to_array(datum):
 
 # ---- images ----
 
+
 def load_image(filename, color=True):
     """A float32 image (H, W, 3) in RGB, or (H, W, 1) with color=False, in [0, 1].
 
@@ -66,7 +69,7 @@ def load_image(filename, color=True):
     image = image.astype(np.float32).reshape(*image.shape[:2], -1)
     if image.shape[2] >= 3:
         image = image[:, :, 2::-1]
-        return np.ascontiguousarray(image) if color else image @ np.float32([[.2125], [.7154], [.0721]])
+        return np.ascontiguousarray(image) if color else image @ np.float32([[0.2125], [0.7154], [0.0721]])
     gray = image[:, :, :1]
     return np.tile(gray, (1, 1, 3)) if color else gray
 
@@ -84,8 +87,15 @@ def resize_image(im, new_dims, interp_order=1):
     result = np.empty(shape, np.float32)
     low = im.min()
     for k in range(shape[2]):
-        scipy.ndimage.zoom(im[:, :, k].astype(np.float32), scale, result[:, :, k], interp_order,
-                           'grid-constant', low, grid_mode=True)
+        scipy.ndimage.zoom(
+            im[:, :, k].astype(np.float32),
+            scale,
+            result[:, :, k],
+            interp_order,
+            'grid-constant',
+            low,
+            grid_mode=True,
+        )
     return result
 
 
@@ -100,7 +110,7 @@ def oversample(images, crop_dims):
         raise ValueError(f'crops of {tuple(crop)} do not fit into images of {tuple(size)}')
     corners = [(y, x) for y in (0, size[0] - crop[0]) for x in (0, size[1] - crop[1])]
     corners.append(tuple(((size - crop) / 2).astype(int)))
-    crops = [[im[y:y + crop[0], x:x + crop[1]] for y, x in corners] for im in images]
+    crops = [[im[y : y + crop[0], x : x + crop[1]] for y, x in corners] for im in images]
     return np.array([c for five in crops for c in [*five, *(f[:, ::-1] for f in five)]], np.float32)
 
 

@@ -305,7 +305,7 @@ class Net:
             return self._nodes[i].layer, i
         if chain.last == i and chain.first >= end:
             return chain, chain.first
-        for k in range(chain.first, chain.last + 1):    # only some of its layers: run them again, one by one
+        for k in range(chain.first, chain.last + 1):  # only some of its layers: run them again, one by one
             self._nodes[k].layer.forward_in_net(self._nodes[k].bottoms, self._nodes[k].tops)
             self._ran[k] = None
         return self._nodes[i].layer, i
@@ -324,7 +324,7 @@ class Net:
                 before[blob] = blob.grad.clone()
             elif propagates and version in self._version_losses:
                 before[blob] = torch.full_like(blob.tensor, self._version_losses[version])
-        if not isinstance(layer, TorchLayer):   # a user's backward that writes no diff means zero
+        if not isinstance(layer, TorchLayer):  # a user's backward that writes no diff means zero
             for blob, p in zip(node.bottoms, node.propagate_down):
                 if p and blob not in node.tops:
                     blob.clear_grad()

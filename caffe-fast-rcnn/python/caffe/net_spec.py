@@ -11,6 +11,7 @@ keyword that ends in 'param' is a field of the layer, any other a field of the m
 (`params.Pooling.MAX` names enum values), else of the layer. Tops without a name of their own are named by
 type and number: Convolution1.
 """
+
 import collections
 
 from .proto import caffe_pb2
@@ -18,8 +19,11 @@ from .proto import caffe_pb2
 
 def param_name_dict():
     """Layer type -> name of its parameter field less '_param', from the schema: {'ReLU': 'relu', ...}."""
-    return {f.message_type.name.removesuffix('Parameter'): f.name.removesuffix('_param')
-            for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields if f.name.endswith('_param')}
+    return {
+        f.message_type.name.removesuffix('Parameter'): f.name.removesuffix('_param')
+        for f in caffe_pb2.LayerParameter.DESCRIPTOR.fields
+        if f.name.endswith('_param')
+    }
 
 
 _param_names = param_name_dict()
@@ -166,6 +170,7 @@ class Layers:
         def layer_fn(*args, **kwargs):
             fn = Function(name, args, kwargs)
             return fn if fn.ntop == 0 else fn.tops[0] if fn.ntop == 1 else fn.tops
+
         return layer_fn
 
 
@@ -176,6 +181,7 @@ class Parameters:
         class Param:
             def __getattr__(self, param_name):
                 return getattr(getattr(caffe_pb2, name + 'Parameter'), param_name)
+
         return Param()
 
 

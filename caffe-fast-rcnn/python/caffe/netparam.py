@@ -4,6 +4,7 @@ Text prototxts of every age become a current NetParameter (upgrade_net) and are 
 stages (filter_net). Weights (.caffemodel of any fork, or HDF5) are read and written as plain arrays, through
 weights.proto.
 """
+
 import collections
 import contextlib
 import difflib
@@ -20,6 +21,7 @@ from .proto import caffe_pb2, weights_pb2
 
 
 # ---- files ----
+
 
 @contextlib.contextmanager
 def atomic_write(path):
@@ -54,6 +56,7 @@ def _read_text(path, what):
 
 
 # ---- text ----
+
 
 def read_net(path):
     """The NetParameter of a text prototxt, upgraded.
@@ -120,6 +123,7 @@ def _nearest(reason):
 
 # ---- upgrades ----
 
+
 def upgrade_net(param):
     """Bring a NetParameter of any age to the current form, in place, and return it.
 
@@ -143,8 +147,10 @@ def upgrade_net(param):
 def _upgrade_hole(conv):
     holes = [getattr(conv, name) for name in ('hole', 'hole_h', 'hole_w') if conv.HasField(name)]
     if holes and (conv.dilation or conv.HasField('hole') == (len(holes) > 1)):
-        raise ValueError('a convolution wants dilation, or hole, or hole_h and hole_w; '
-                         f'got dilation {list(conv.dilation)} and {len(holes)} of the others')
+        raise ValueError(
+            'a convolution wants dilation, or hole, or hole_h and hole_w; '
+            f'got dilation {list(conv.dilation)} and {len(holes)} of the others'
+        )
     conv.dilation.extend(holes)
     for name in ('hole', 'hole_h', 'hole_w'):
         conv.ClearField(name)
@@ -160,12 +166,14 @@ def _upgrade_layers(param):
 
 def _upgrade_input(param):
     dims = list(param.input_dim)
-    shapes = [list(s.dim) for s in param.input_shape] or [dims[i:i + 4] for i in range(0, len(dims), 4)]
+    shapes = [list(s.dim) for s in param.input_shape] or [dims[i : i + 4] for i in range(0, len(dims), 4)]
     odd = dims and not param.input_shape and len(dims) % 4
     if len(shapes) != len(param.input) or odd or not all(shapes):
-        raise ValueError(f'{len(param.input)} input names ({", ".join(param.input)}), but '
-                         f'{len(param.input_shape)} input_shape and {len(dims)} input_dim entries; wanted is '
-                         'one shape, or four input_dim, for each')
+        raise ValueError(
+            f'{len(param.input)} input names ({", ".join(param.input)}), but '
+            f'{len(param.input_shape)} input_shape and {len(dims)} input_dim entries; wanted is '
+            'one shape, or four input_dim, for each'
+        )
     layer = caffe_pb2.LayerParameter(name='input', type='Input', top=param.input)
     for shape in shapes:
         layer.input_param.shape.add(dim=shape)
@@ -174,9 +182,19 @@ def _upgrade_input(param):
     param.layer.extend([layer, *rest])
 
 
-_ODD_TYPES = {'ABSVAL': 'AbsVal', 'ARGMAX': 'ArgMax', 'BNLL': 'BNLL', 'HDF5_DATA': 'HDF5Data',
-              'HDF5_OUTPUT': 'HDF5Output', 'LRN': 'LRN', 'MVN': 'MVN', 'NONE': '', 'RELU': 'ReLU',
-              'SOFTMAX_LOSS': 'SoftmaxWithLoss', 'TANH': 'TanH'}
+_ODD_TYPES = {
+    'ABSVAL': 'AbsVal',
+    'ARGMAX': 'ArgMax',
+    'BNLL': 'BNLL',
+    'HDF5_DATA': 'HDF5Data',
+    'HDF5_OUTPUT': 'HDF5Output',
+    'LRN': 'LRN',
+    'MVN': 'MVN',
+    'NONE': '',
+    'RELU': 'ReLU',
+    'SOFTMAX_LOSS': 'SoftmaxWithLoss',
+    'TANH': 'TanH',
+}
 _TRANSFORM = ('scale', 'mirror', 'crop_size', 'mean_file')
 
 
@@ -226,23 +244,42 @@ def _from_v1(old):
 
 # V0 type -> today's type, and the message where its own fields are now.
 _V0_TYPES = {
-    'accuracy': ('Accuracy', None), 'bnll': ('BNLL', None), 'concat': ('Concat', 'concat_param'),
-    'conv': ('Convolution', 'convolution_param'), 'data': ('Data', 'data_param'),
-    'dropout': ('Dropout', 'dropout_param'), 'euclidean_loss': ('EuclideanLoss', None),
-    'flatten': ('Flatten', None), 'hdf5_data': ('HDF5Data', 'hdf5_data_param'),
-    'hdf5_output': ('HDF5Output', 'hdf5_output_param'), 'im2col': ('Im2col', 'convolution_param'),
-    'images': ('ImageData', 'image_data_param'), 'infogain_loss': ('InfogainLoss', 'infogain_loss_param'),
-    'innerproduct': ('InnerProduct', 'inner_product_param'), 'lrn': ('LRN', 'lrn_param'),
-    'multinomial_logistic_loss': ('MultinomialLogisticLoss', None), 'pool': ('Pooling', 'pooling_param'),
-    'relu': ('ReLU', None), 'sigmoid': ('Sigmoid', None), 'softmax': ('Softmax', None),
-    'softmax_loss': ('SoftmaxWithLoss', None), 'split': ('Split', None), 'tanh': ('TanH', None),
+    'accuracy': ('Accuracy', None),
+    'bnll': ('BNLL', None),
+    'concat': ('Concat', 'concat_param'),
+    'conv': ('Convolution', 'convolution_param'),
+    'data': ('Data', 'data_param'),
+    'dropout': ('Dropout', 'dropout_param'),
+    'euclidean_loss': ('EuclideanLoss', None),
+    'flatten': ('Flatten', None),
+    'hdf5_data': ('HDF5Data', 'hdf5_data_param'),
+    'hdf5_output': ('HDF5Output', 'hdf5_output_param'),
+    'im2col': ('Im2col', 'convolution_param'),
+    'images': ('ImageData', 'image_data_param'),
+    'infogain_loss': ('InfogainLoss', 'infogain_loss_param'),
+    'innerproduct': ('InnerProduct', 'inner_product_param'),
+    'lrn': ('LRN', 'lrn_param'),
+    'multinomial_logistic_loss': ('MultinomialLogisticLoss', None),
+    'pool': ('Pooling', 'pooling_param'),
+    'relu': ('ReLU', None),
+    'sigmoid': ('Sigmoid', None),
+    'softmax': ('Softmax', None),
+    'softmax_loss': ('SoftmaxWithLoss', None),
+    'split': ('Split', None),
+    'tanh': ('TanH', None),
     'window_data': ('WindowData', 'window_data_param'),
 }
 _V0_NAMES = {
-    'biasterm': 'bias_term', 'kernelsize': 'kernel_size', 'batchsize': 'batch_size',
+    'biasterm': 'bias_term',
+    'kernelsize': 'kernel_size',
+    'batchsize': 'batch_size',
     'shuffle_images': 'shuffle',
-    'meanfile': 'mean_file', 'cropsize': 'crop_size', 'det_fg_threshold': 'fg_threshold',
-    'det_bg_threshold': 'bg_threshold', 'det_fg_fraction': 'fg_fraction', 'det_context_pad': 'context_pad',
+    'meanfile': 'mean_file',
+    'cropsize': 'crop_size',
+    'det_fg_threshold': 'fg_threshold',
+    'det_bg_threshold': 'bg_threshold',
+    'det_fg_fraction': 'fg_fraction',
+    'det_context_pad': 'context_pad',
     'det_crop_mode': 'crop_mode',
 }
 
@@ -270,8 +307,10 @@ def _from_v0(old):
 def _known_v0_type(v0):
     if v0.type not in _V0_TYPES:
         near = difflib.get_close_matches(v0.type, _V0_TYPES, 1)
-        raise ValueError(f'layer {v0.name!r}: unknown old layer type {v0.type!r}' +
-                         (f', did you mean {near[0]!r}?' if near else ''))
+        raise ValueError(
+            f'layer {v0.name!r}: unknown old layer type {v0.type!r}'
+            + (f', did you mean {near[0]!r}?' if near else '')
+        )
     return _V0_TYPES[v0.type]
 
 
@@ -282,14 +321,18 @@ def _fold_padding(layers):
         for i, bottom in enumerate(layer.bottom):
             if bottom in padding:
                 if layer.layer.type not in ('conv', 'pool'):
-                    raise ValueError(f'layer {layer.layer.name!r} of type {layer.layer.type!r} reads padding '
-                                     f'layer {padding[bottom].layer.name!r}; only conv and pool can pad')
+                    raise ValueError(
+                        f'layer {layer.layer.name!r} of type {layer.layer.type!r} reads padding '
+                        f'layer {padding[bottom].layer.name!r}; only conv and pool can pad'
+                    )
                 layer.layer.pad = padding[bottom].layer.pad
                 layer.bottom[i] = padding[bottom].bottom[0]
         is_padding = layer.layer.type == 'padding'
         if is_padding and (len(layer.bottom), len(layer.top)) != (1, 1):
-            raise ValueError(f'padding layer {layer.layer.name!r} has {len(layer.bottom)} bottoms and '
-                             f'{len(layer.top)} tops, wanted one of each')
+            raise ValueError(
+                f'padding layer {layer.layer.name!r} has {len(layer.bottom)} bottoms and '
+                f'{len(layer.top)} tops, wanted one of each'
+            )
         for top in layer.top:
             padding.pop(top, None)
         if is_padding:
@@ -299,8 +342,14 @@ def _fold_padding(layers):
     return kept
 
 
-_SOLVER_TYPES = {'SGD': 'SGD', 'NESTEROV': 'Nesterov', 'ADAGRAD': 'AdaGrad', 'RMSPROP': 'RMSProp',
-                 'ADADELTA': 'AdaDelta', 'ADAM': 'Adam'}
+_SOLVER_TYPES = {
+    'SGD': 'SGD',
+    'NESTEROV': 'Nesterov',
+    'ADAGRAD': 'AdaGrad',
+    'RMSPROP': 'RMSProp',
+    'ADADELTA': 'AdaDelta',
+    'ADAM': 'Adam',
+}
 
 
 def upgrade_solver(param):
@@ -324,8 +373,10 @@ def upgrade_net_binary(source, target):
     try:
         param.ParseFromString(_read_bytes(source, 'net'))
     except DecodeError as error:
-        raise ValueError(f'{source} ({os.path.getsize(source)} bytes): not a binary net of this format, or '
-                         f'cut off: {error}') from None
+        raise ValueError(
+            f'{source} ({os.path.getsize(source)} bytes): not a binary net of this format, or '
+            f'cut off: {error}'
+        ) from None
     with atomic_write(target) as path, open(path, 'wb') as f:
         f.write(upgrade_net(param).SerializeToString())
 
@@ -342,6 +393,7 @@ def _write_text(message, target):
 
 
 # ---- phase, level, stage ----
+
 
 def filter_net(param, state):
     """A new NetParameter with the layers that the NetState lets in.
@@ -362,13 +414,17 @@ def filter_net(param, state):
 
 
 def _holds(rule, state):
-    return ((not rule.HasField('phase') or rule.phase == state.phase) and
-            (not rule.HasField('min_level') or state.level >= rule.min_level) and
-            (not rule.HasField('max_level') or state.level <= rule.max_level) and
-            set(rule.stage) <= set(state.stage) and not set(rule.not_stage) & set(state.stage))
+    return (
+        (not rule.HasField('phase') or rule.phase == state.phase)
+        and (not rule.HasField('min_level') or state.level >= rule.min_level)
+        and (not rule.HasField('max_level') or state.level <= rule.max_level)
+        and set(rule.stage) <= set(state.stage)
+        and not set(rule.not_stage) & set(state.stage)
+    )
 
 
 # ---- blobs ----
+
 
 def blobproto_to_array(blob, return_diff=False):
     """The data (or diff) of a BlobProto as float32. ValueError when the values do not fill the shape."""
@@ -393,7 +449,7 @@ def _blob_values(blob, which='data'):
     legacy = any(blob.HasField(d) for d in ('num', 'channels', 'height', 'width'))
     shape = (blob.num, blob.channels, blob.height, blob.width) if legacy else tuple(blob.shape.dim)
     values = _stored_values(blob, which)
-    if values.size != np.prod(shape, dtype=np.int64):   # written number by number? the full schema packs
+    if values.size != np.prod(shape, dtype=np.int64):  # written number by number? the full schema packs
         packed = caffe_pb2.BlobProto.FromString(blob.SerializeToString()).SerializeToString()
         values = _stored_values(weights_pb2.Blob.FromString(packed), which)
     if values.size != np.prod(shape, dtype=np.int64):
@@ -410,6 +466,7 @@ def _stored_values(blob, which):
 
 # ---- weights ----
 
+
 def read_weights(path):
     """[(layer name, type or '', [float32 arrays])] of a .caffemodel of any age and fork, or of an HDF5 file.
 
@@ -422,8 +479,10 @@ def read_weights(path):
     try:
         return _read_hdf5(path) if h5py.is_hdf5(path) else _read_binary(_read_bytes(path, 'weights'))
     except (DecodeError, OSError, ValueError) as error:
-        raise ValueError(f'weights {path} ({os.path.getsize(path)} bytes) cannot be read, not a caffemodel '
-                         f'or cut off: {error}') from None
+        raise ValueError(
+            f'weights {path} ({os.path.getsize(path)} bytes) cannot be read, not a caffemodel '
+            f'or cut off: {error}'
+        ) from None
 
 
 def _read_binary(data):
@@ -471,7 +530,7 @@ def write_weights(path, layers, net_name=''):
         return write_weights_hdf5(path, layers)
     with atomic_write(path) as temporary, open(temporary, 'wb') as f:
         f.write(weights_pb2.Net(name=net_name).SerializeToString())
-        for name, kind, arrays, bottoms, tops, *diffs in layers:    # a message may be written in parts
+        for name, kind, arrays, bottoms, tops, *diffs in layers:  # a message may be written in parts
             blobs = [_blob(a, d) for a, d in zip(arrays, diffs[0] if diffs else [None] * len(arrays))]
             layer = weights_pb2.Layer(name=name, type=kind, bottom=bottoms, top=tops, blobs=blobs)
             f.write(weights_pb2.Net(layer=[layer]).SerializeToString())

@@ -1,6 +1,13 @@
 """The names that scripts import from caffe.pycaffe."""
-from .common import Timer       # noqa: F401
-from .net import Net            # noqa: F401
-from .parallel import NCCL      # noqa: F401
-from .solver import (AdaDeltaSolver, AdaGradSolver, AdamSolver, NesterovSolver, RMSPropSolver,     # noqa: F401
-                     SGDSolver)
+
+from .common import Timer
+from .net import Net
+from .parallel import NCCL
+from .solver import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+)

@@ -4,6 +4,7 @@ bare rearrangement.
 Shapes: N batch, C channels of the bottom, O num_output, G group, k kernel_size; spatial axes of any number
 follow the channel axis.
 """
+
 import math
 
 import torch
@@ -12,22 +13,35 @@ import torch.nn.functional as F
 from ..layer import TorchLayer, layer
 from .helpers import as_index, canonical_axis, per_axis
 
-GEOMETRY = ('kernel_size', 'kernel_h', 'kernel_w', 'stride', 'stride_h', 'stride_w', 'pad', 'pad_h', 'pad_w',
-            'dilation')
+GEOMETRY = (
+    'kernel_size',
+    'kernel_h',
+    'kernel_w',
+    'stride',
+    'stride_h',
+    'stride_w',
+    'pad',
+    'pad_h',
+    'pad_w',
+    'dilation',
+)
 
 
 def geometry(field, n):
     """(kernel, stride, pad, dilation), each with a number for each of n spatial axes. field(name) reads a
     ConvolutionParameter."""
     pair = lambda name: (field(name + '_h'), field(name + '_w'))
-    return (per_axis('kernel_size', field('kernel_size'), pair('kernel'), n),
-            per_axis('stride', field('stride'), pair('stride'), n, 1),
-            per_axis('pad', field('pad'), pair('pad'), n, 0),
-            per_axis('dilation', field('dilation'), (), n, 1))
+    return (
+        per_axis('kernel_size', field('kernel_size'), pair('kernel'), n),
+        per_axis('stride', field('stride'), pair('stride'), n, 1),
+        per_axis('pad', field('pad'), pair('pad'), n, 0),
+        per_axis('dilation', field('dilation'), (), n, 1),
+    )
 
 
 class _Filters(TorchLayer):
     """What Convolution and Deconvolution share. Several bottoms give as many tops, by the same filters."""
+
     fields = GEOMETRY + ('num_output', 'bias_term', 'group', 'weight_filler', 'bias_filler', 'axis')
 
     def setup(self, bottom, top):
@@ -37,8 +51,9 @@ class _Filters(TorchLayer):
         if not outputs:
             raise ValueError('num_output must be given and positive')
         if not self.group or channels % self.group or outputs % self.group:
-            raise ValueError(f'group {self.group} does not divide both the {channels} channels and '
-                             f'num_output {outputs}')
+            raise ValueError(
+                f'group {self.group} does not divide both the {channels} channels and num_output {outputs}'
+            )
         kernel, self.stride, self.pad, self.dilation = geometry(self.field, len(shape) - self.axis - 1)
         self.add_blob(self.filter_shape(channels, outputs) + kernel, self.field('weight_filler'))
         if self.field('bias_term'):
@@ -48,7 +63,7 @@ class _Filters(TorchLayer):
         weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None
         tops = []
         for x in xs:
-            lead, rest = x.shape[:self.axis], x.shape[self.axis:]
+            lead, rest = x.shape[: self.axis], x.shape[self.axis :]
             y = self.apply(x if self.axis == 1 else x.reshape(math.prod(lead), *rest), weight, bias)
             tops.append(y if self.axis == 1 else y.reshape(lead + y.shape[1:]))
         return tuple(tops)
@@ -114,17 +129,20 @@ def im2col(x, kernel, stride, pad, dilation):
     for i in range(n):
         extent = dilation[i] * (kernel[i] - 1) + 1
         if extent > x.shape[2 + i]:
-            raise ValueError(f'kernel of extent {extent} is larger than the padded bottom, {x.shape[2 + i]}, '
-                             f'on spatial axis {i}')
-        x = x.unfold(2 + i, extent, stride[i])[..., ::dilation[i]]
+            raise ValueError(
+                f'kernel of extent {extent} is larger than the padded bottom, {x.shape[2 + i]}, '
+                f'on spatial axis {i}'
+            )
+        x = x.unfold(2 + i, extent, stride[i])[..., :: dilation[i]]
     x = x.permute(0, 1, *range(2 + n, 2 + 2 * n), *range(2, 2 + n))
-    return x.reshape(x.shape[0], math.prod(x.shape[1:2 + n]), *x.shape[2 + n:])
+    return x.reshape(x.shape[0], math.prod(x.shape[1 : 2 + n]), *x.shape[2 + n :])
 
 
 @layer('Im2col', 'convolution_param')
 class Im2col(TorchLayer):
     """Bottom (N, C, ...) to top (N, C k..., out...), the columns of Convolution. All axes after `axis` are
     spatial."""
+
     fields = GEOMETRY + ('axis',)
 
     def compute(self, x):
@@ -138,6 +156,7 @@ class Im2col(TorchLayer):
 class InnerProduct(TorchLayer):
     """Flattens the axes from `axis` on to K and gives (..., O) = bottom weight^T + bias; weight (O, K), or
     (K, O) with transpose."""
+
     fields = ('num_output', 'bias_term', 'weight_filler', 'bias_filler', 'axis', 'transpose')
 
     def setup(self, bottom, top):
@@ -146,7 +165,7 @@ class InnerProduct(TorchLayer):
             raise ValueError('num_output must be given and positive')
         shape = bottom[0].shape
         self.axis = canonical_axis(self.field('axis'), len(shape))
-        inputs = math.prod(shape[self.axis:])
+        inputs = math.prod(shape[self.axis :])
         shape = (inputs, outputs) if self.field('transpose') else (outputs, inputs)
         self.add_blob(shape, self.field('weight_filler'))
         if self.field('bias_term'):
@@ -161,13 +180,15 @@ class InnerProduct(TorchLayer):
 class Embed(TorchLayer):
     """Row weight[i] (+ bias) for each whole number i of the bottom: (...) -> (..., O); weight (input_dim, O).
     No gradient to the bottom."""
+
     fields = ('num_output', 'input_dim', 'bias_term', 'weight_filler', 'bias_filler')
 
     def setup(self, bottom, top):
         outputs, inputs = self.field('num_output'), self.field('input_dim')
         if not outputs or not inputs:
-            raise ValueError('num_output and input_dim must be given and positive; '
-                             f'got {outputs} and {inputs}')
+            raise ValueError(
+                f'num_output and input_dim must be given and positive; got {outputs} and {inputs}'
+            )
         self.add_blob((inputs, outputs), self.field('weight_filler'))
         if self.field('bias_term'):
             self.add_blob((outputs,), self.field('bias_filler'))

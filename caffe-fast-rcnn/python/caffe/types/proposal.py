@@ -3,6 +3,7 @@
 Ren et al., Faster R-CNN, 2015, section 3.
 Shapes: N images, A = ratios x scales anchors per position, (H, W) feature map.
 """
+
 import torch
 
 from ..layer import TorchLayer, layer
@@ -20,8 +21,17 @@ class Proposal(TorchLayer):
     3. dropped: those that overlap a better one by more than nms_thresh
     4. the post_nms_topn best of each image
     """
-    fields = ('feat_stride', 'base_size', 'min_size', 'ratio', 'scale', 'pre_nms_topn', 'post_nms_topn',
-              'nms_thresh')
+
+    fields = (
+        'feat_stride',
+        'base_size',
+        'min_size',
+        'ratio',
+        'scale',
+        'pre_nms_topn',
+        'post_nms_topn',
+        'nms_thresh',
+    )
 
     def setup(self, bottom, top):
         if not self.field('ratio') or not self.field('scale'):
@@ -35,25 +45,26 @@ class Proposal(TorchLayer):
     def compute(self, scores, deltas, info):
         count, height, width = len(self.anchors), *scores.shape[2:]
         if scores.shape[1] != 2 * count or deltas.shape != (len(scores), 4 * count, height, width):
-            raise ValueError(f'{count} anchors want scores (N, {2 * count}, H, W) and deltas '
-                             f'(N, {4 * count}, H, W)')
+            raise ValueError(
+                f'{count} anchors want scores (N, {2 * count}, H, W) and deltas (N, {4 * count}, H, W)'
+            )
         info = info.reshape(len(info) if info.dim() > 1 else 1, -1).expand(len(scores), -1)
         grid = anchor_grid(self.anchors.to(scores), height, width, self.field('feat_stride'))
         found = [self.propose(s, d, i, grid) for s, d, i in zip(scores[:, count:], deltas, info)]
         regions, kept_scores = zip(*found)
         image = torch.cat([r.new_full((len(r), 1), n) for n, r in enumerate(regions)])
-        return (torch.cat([image, torch.cat(regions)], 1), torch.cat(kept_scores))[:self.num_tops]
+        return (torch.cat([image, torch.cat(regions)], 1), torch.cat(kept_scores))[: self.num_tops]
 
     def propose(self, scores, deltas, info, grid):
         """Regions (R, 4) and scores (R,) from scores (A, H, W), deltas (4 A, H, W), grid (H W A, 4)."""
         scores = scores.permute(1, 2, 0).reshape(-1)
         deltas = deltas.reshape(-1, 4, *deltas.shape[1:]).permute(2, 3, 0, 1).reshape(-1, 4)
-        boxes = decode(deltas, grid + grid.new_tensor([0, 0, 1, 1]), 1, 'CENTER_SIZE')      # x2 + 1: its edge
+        boxes = decode(deltas, grid + grid.new_tensor([0, 0, 1, 1]), 1, 'CENTER_SIZE')  # x2 + 1: its edge
         size = info[:2].flip(0).repeat(2)
         boxes = torch.minimum(boxes, size - 1).clamp(min=0)
         least = self.field('min_size') * (info[2:4].flip(0) if len(info) > 3 else info[2])
         scores = scores * (boxes[:, 2:] - boxes[:, :2] + 1 >= least).all(1)
-        order = scores.argsort(descending=True, stable=True)[:self.field('pre_nms_topn')]
+        order = scores.argsort(descending=True, stable=True)[: self.field('pre_nms_topn')]
         boxes, scores = boxes[order], scores[order]
         kept = nms(boxes, self.field('nms_thresh'), 1, limit=self.field('post_nms_topn'))
         return boxes[kept], scores[kept]
@@ -64,7 +75,7 @@ def anchors(base_size, ratios, scales):
     with whole sides, times each scale."""
     centre, rows = (base_size - 1) / 2, []
     for ratio in ratios:
-        width = int((base_size ** 2 / ratio) ** 0.5 + 0.5)
+        width = int((base_size**2 / ratio) ** 0.5 + 0.5)
         height = int(width * ratio + 0.5)
         for scale in scales:
             half_w, half_h = (width * scale - 1) / 2, (height * scale - 1) / 2

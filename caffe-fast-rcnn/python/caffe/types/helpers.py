@@ -17,8 +17,10 @@ def per_axis(name, values, pair, n, default=None):
     if any(pair):
         if values or n != 2:
             stem = name.removesuffix('_size')
-            raise ValueError(f'{stem}_h and {stem}_w are for 2 spatial axes and exclude {name}; '
-                             f'there are {n} axes, {name} is {values or "not given"}')
+            raise ValueError(
+                f'{stem}_h and {stem}_w are for 2 spatial axes and exclude {name}; '
+                f'there are {n} axes, {name} is {values or "not given"}'
+            )
         values = pair
     values = tuple(values) or (default,)
     if len(values) not in (1, n):
@@ -37,8 +39,10 @@ def as_index(values, count, what, ignore=None):
         if ignore is not None:
             wrong &= index != ignore
         if wrong.any():
-            raise ValueError(f'{what} {values[wrong][0].item():g} is not in 0..{count - 1}' +
-                             ('' if ignore is None else f' and not the ignored {ignore}'))
+            raise ValueError(
+                f'{what} {values[wrong][0].item():g} is not in 0..{count - 1}'
+                + ('' if ignore is None else f' and not the ignored {ignore}')
+            )
     return index
 
 

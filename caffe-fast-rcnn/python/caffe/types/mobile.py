@@ -1,4 +1,5 @@
 """Layers of compact nets: depthwise convolutions, ShuffleNet's ShuffleChannel, SENet's Axpy, activations."""
+
 import torch.nn.functional as F
 
 from ..layer import layer
@@ -31,8 +32,10 @@ def shuffle_channel(x, *, group):
 def axpy(scale, x, y):
     """scale x + y with scale (N, C) or (N, C, 1, ...), x and y (N, C, ...). Hu et al., SENet, 2017."""
     if x.shape != y.shape or scale.shape[:2] != x.shape[:2] or scale.numel() != scale.shape[:2].numel():
-        raise ValueError(f'Axpy wants a scale (N, C) and two bottoms (N, C, ...) of one shape; got '
-                         f'{tuple(scale.shape)}, {tuple(x.shape)} and {tuple(y.shape)}')
+        raise ValueError(
+            f'Axpy wants a scale (N, C) and two bottoms (N, C, ...) of one shape; got '
+            f'{tuple(scale.shape)}, {tuple(x.shape)} and {tuple(y.shape)}'
+        )
     return scale.reshape(scale.shape[:2] + (1,) * (x.dim() - 2)) * x + y
 
 

@@ -8,6 +8,7 @@ relative to the image: 0..1.
 Which prior goes with which object is decided in numpy, outside autograd; the loss of the chosen is one
 expression in torch.
 """
+
 import typing
 
 import numpy as np
@@ -20,16 +21,17 @@ from .helpers import as_index, floor_value
 from .loss import LOG_FLT_MIN, NormalizedLoss
 from .ssd import split_predictions, split_priors
 
-NOBODY, IGNORED = -1, -2        # for an object's index: a prior without one; one that is no negative either
+NOBODY, IGNORED = -1, -2  # for an object's index: a prior without one; one that is no negative either
 
 
 class Batch(typing.NamedTuple):
     """What a net and its data say of a batch."""
-    codes: torch.Tensor         # (N, P, L, 4)
-    scores: torch.Tensor        # (N, P, K)
-    priors: torch.Tensor        # (P, 4)
-    variances: torch.Tensor     # (P, 4)
-    truth: torch.Tensor         # (T, 8)
+
+    codes: torch.Tensor  # (N, P, L, 4)
+    scores: torch.Tensor  # (N, P, K)
+    priors: torch.Tensor  # (P, 4)
+    variances: torch.Tensor  # (P, 4)
+    truth: torch.Tensor  # (T, 8)
 
 
 @layer('MultiBoxLoss', 'multibox_loss_param', 'loss_param', loss=True, nondiff=(2, 3))
@@ -47,11 +49,34 @@ class MultiBoxLoss(NormalizedLoss):
     A loss whose propagate_down is false does not count. An image without objects has no negatives, but with
     NONE. The gradient is that of this sum, also with encode_variance_in_target.
     """
-    fields = ('loc_loss_type', 'conf_loss_type', 'loc_weight', 'num_classes', 'share_location', 'match_type',
-              'overlap_threshold', 'use_prior_for_matching', 'background_label_id', 'use_difficult_gt',
-              'do_neg_mining', 'neg_pos_ratio', 'neg_overlap', 'code_type', 'encode_variance_in_target',
-              'map_object_to_agnostic', 'ignore_cross_boundary_bbox', 'bp_inside', 'mining_type', 'nms_param',
-              'sample_size', 'use_prior_for_nms', 'normalization', 'normalize', 'pre_fixed_normalizer')
+
+    fields = (
+        'loc_loss_type',
+        'conf_loss_type',
+        'loc_weight',
+        'num_classes',
+        'share_location',
+        'match_type',
+        'overlap_threshold',
+        'use_prior_for_matching',
+        'background_label_id',
+        'use_difficult_gt',
+        'do_neg_mining',
+        'neg_pos_ratio',
+        'neg_overlap',
+        'code_type',
+        'encode_variance_in_target',
+        'map_object_to_agnostic',
+        'ignore_cross_boundary_bbox',
+        'bp_inside',
+        'mining_type',
+        'nms_param',
+        'sample_size',
+        'use_prior_for_nms',
+        'normalization',
+        'normalize',
+        'pre_fixed_normalizer',
+    )
 
     def setup(self, bottom, top):
         param, mining = self.param, self.field('mining_type')
@@ -69,8 +94,9 @@ class MultiBoxLoss(NormalizedLoss):
 
     def compute(self, loc, conf, prior, truth):
         priors, variances = split_priors(prior)
-        codes, scores = split_predictions(loc, conf, len(priors), self.param.num_classes,
-                                          self.param.share_location)
+        codes, scores = split_predictions(
+            loc, conf, len(priors), self.param.num_classes, self.param.share_location
+        )
         if truth.shape[-1] != 8:
             raise ValueError(f'objects must be rows of 8 numbers; got the shape {tuple(truth.shape)}')
         if loc.is_meta:
@@ -92,7 +118,7 @@ class MultiBoxLoss(NormalizedLoss):
         if not self.param.use_difficult_gt:
             truth = truth[truth[:, 7] == 0]
         as_index(truth[:, 0], images, 'image number of an object')
-        if (as_index(truth[:, 1], 2 ** 31, 'class of an object') == self.param.background_label_id).any():
+        if (as_index(truth[:, 1], 2**31, 'class of an object') == self.param.background_label_id).any():
             raise ValueError(f'an object has the class of the background, {self.param.background_label_id}')
         return truth
 
@@ -168,7 +194,7 @@ class MultiBoxLoss(NormalizedLoss):
         how = self.param.nms_param
         if self.param.HasField('nms_param') and how.nms_threshold > 0:
             if how.HasField('top_k') and how.top_k >= 0:
-                order = order[:how.top_k]
+                order = order[: how.top_k]
             boxes = batch.priors if self.param.use_prior_for_nms else self.decode(batch, batch.codes[n, :, 0])
             order = order[nms(boxes[order], how.nms_threshold, eta=how.eta, limit=limit)]
         return order[:limit]

@@ -5,6 +5,7 @@ constant input (N, S...); then with expose_hidden the states (1, N, H) to begin 
 with expose_hidden the states at the end, (1, N, H). Without expose_hidden the state at the end of one forward
 pass begins the next.
 """
+
 import math
 
 import torch
@@ -15,8 +16,8 @@ from ..layer import TorchLayer, layer
 
 class _Recurrent(TorchLayer):
     fields = ('num_output', 'weight_filler', 'bias_filler', 'expose_hidden')
-    states = 1          # how many arrays are carried from step to step
-    gates = 1           # rows of the weights per output
+    states = 1  # how many arrays are carried from step to step
+    gates = 1  # rows of the weights per output
     has_output = False  # an own matrix from state to output
 
     def setup(self, bottom, top):
@@ -25,12 +26,15 @@ class _Recurrent(TorchLayer):
         if not size:
             raise ValueError('num_output must be given and positive')
         if len(bottom[0].shape) < 2 or tuple(bottom[1].shape) != bottom[0].shape[:2]:
-            raise ValueError('x wants (T, N, ...) and cont (T, N); '
-                             f'got {bottom[0].shape} and {bottom[1].shape}')
+            raise ValueError(
+                f'x wants (T, N, ...) and cont (T, N); got {bottom[0].shape} and {bottom[1].shape}'
+            )
         self.has_static = len(bottom) == 3 + self.exposed
         if not self.has_static and len(bottom) != 2 + self.exposed or len(top) != 1 + self.exposed:
-            raise ValueError(f'{2 + self.exposed} bottoms (one more with a constant input) and '
-                             f'{1 + self.exposed} tops wanted; got {len(bottom)} and {len(top)}')
+            raise ValueError(
+                f'{2 + self.exposed} bottoms (one more with a constant input) and '
+                f'{1 + self.exposed} tops wanted; got {len(bottom)} and {len(top)}'
+            )
         weights, bias, rows = self.field('weight_filler'), self.field('bias_filler'), self.gates * size
         self.add_blob((rows, math.prod(bottom[0].shape[2:])), weights)
         self.add_blob((rows,), bias)
@@ -48,14 +52,14 @@ class _Recurrent(TorchLayer):
         if self.has_static:
             inputs = inputs + F.linear(rest[0].flatten(1), next(weights))
         recurrent, output = next(weights), tuple(weights)
-        state = self.first_state(x, rest[len(rest) - self.exposed:])
+        state = self.first_state(x, rest[len(rest) - self.exposed :])
         outputs = []
         for step, keep in zip(inputs, cont[..., None]):
             state = self.step(state, step + F.linear(keep * state[0], recurrent), keep)
             outputs.append(torch.tanh(F.linear(state[0], *output)) if output else state[0])
         if not x.is_meta:
             self.carried = [s.detach() for s in state]
-        return (torch.stack(outputs), *(s[None] for s in state[:self.exposed]))
+        return (torch.stack(outputs), *(s[None] for s in state[: self.exposed]))
 
     def first_state(self, x, given):
         shape = (x.shape[1], self.field('num_output'))
@@ -70,6 +74,7 @@ class _Recurrent(TorchLayer):
 class RNN(_Recurrent):
     """h = tanh(W_hh (cont h) + W_xh x + b_h); output tanh(W_ho h + b_o). Blobs W_xh, b_h, (W_xh of the
     constant input,) W_hh, W_ho, b_o."""
+
     has_output = True
 
     def step(self, state, total, keep):
@@ -80,6 +85,7 @@ class RNN(_Recurrent):
 class LSTM(_Recurrent):
     """Output h of lstm_unit, gates W_hc (cont h) + W_xc x + b_c. Blobs W_xc, b_c, (W_xc of the constant
     input,) W_hc; states h, c. Donahue et al., 2015."""
+
     states = 2
     gates = 4
 
@@ -99,6 +105,7 @@ def lstm_unit(cell, gates, keep):
 def lstm_unit_layer(cell, gates, cont):
     """One step of LSTM: c_prev (1, N, H), gates (1, N, 4 H), cont (1, N) -> c, h, both (1, N, H)."""
     if gates.shape[-1] != 4 * cell.shape[-1]:
-        raise ValueError(f'gates must be four times as wide as the cell, {cell.shape[-1]}; '
-                         f'got {gates.shape[-1]}')
+        raise ValueError(
+            f'gates must be four times as wide as the cell, {cell.shape[-1]}; got {gates.shape[-1]}'
+        )
     return lstm_unit(cell, gates, cont.reshape(cell.shape[:-1] + (1,)))

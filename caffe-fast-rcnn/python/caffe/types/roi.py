@@ -4,6 +4,7 @@ PSROIPooling (means of a channel for each bin).
 Shapes: N images, C channels, (H, W) feature map, R regions, (p, q) grid. For ROIPooling bin_edges holds all
 the rounding; the compiled CPU version and the plain torch version start from its bins and agree exactly.
 """
+
 import torch
 import torch.nn.functional as F
 
@@ -12,7 +13,7 @@ from .helpers import as_index
 
 try:
     from . import roi_pooling_cpu
-except ImportError:         # not built: the torch version serves
+except ImportError:  # not built: the torch version serves
     roi_pooling_cpu = None
 
 
@@ -75,8 +76,8 @@ class _Torch(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, image, rows, columns):
         height, width = x.shape[2:]
-        cells = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])               # (N H W, C)
-        top, left = rows[:, :, None, 0], columns[:, None, :, 0]             # (R, p, 1), (R, 1, q)
+        cells = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (N H W, C)
+        top, left = rows[:, :, None, 0], columns[:, None, :, 0]  # (R, p, 1), (R, 1, q)
         tall, wide = rows[:, :, None, 1] - top, columns[:, None, :, 1] - left
         shape = *torch.broadcast_shapes(top.shape, left.shape), x.shape[1]  # (R, p, q, C)
         best = x.new_full(shape, torch.finfo(x.dtype).min)
@@ -97,7 +98,7 @@ class _Torch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        where, = ctx.saved_tensors
+        (where,) = ctx.saved_tensors
         n, channels, height, width = ctx.shape
         where = where.reshape(-1, channels)
         grad = grad.permute(0, 2, 3, 1).reshape(-1, channels)
@@ -145,10 +146,14 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
     row, row_weight = row[:, :, None, :, None], row_weight[:, :, None, :, None]
     column, column_weight = column[:, None, :, None], column_weight[:, None, :, None]
     image = image[:, None, None, None, None]
-    cell = (image * x.shape[2] + row) * x.shape[3] + column             # (R, p, q, taps, taps)
-    cells = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])               # (N H W, C)
-    means = F.embedding_bag(cell.flatten(3).flatten(0, 2), cells, mode='sum',
-                            per_sample_weights=(row_weight * column_weight).flatten(3).flatten(0, 2))
+    cell = (image * x.shape[2] + row) * x.shape[3] + column  # (R, p, q, taps, taps)
+    cells = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (N H W, C)
+    means = F.embedding_bag(
+        cell.flatten(3).flatten(0, 2),
+        cells,
+        mode='sum',
+        per_sample_weights=(row_weight * column_weight).flatten(3).flatten(0, 2),
+    )
     return means.reshape(-1, pooled_h, pooled_w, x.shape[1]).permute(0, 3, 1, 2)
 
 
@@ -179,9 +184,11 @@ def psroi_pooling(x, rois, *, spatial_scale, output_dim, group_size):
     g = group_size
     check_regions(rois, g, g)
     if not output_dim or x.shape[1] != output_dim * g * g or spatial_scale is None:
-        raise ValueError(f'spatial_scale must be given, and a bottom of output_dim group_size^2 channels; '
-                         f'got {spatial_scale} and {x.shape[1]} channels for output_dim {output_dim}, '
-                         f'group_size {g}')
+        raise ValueError(
+            f'spatial_scale must be given, and a bottom of output_dim group_size^2 channels; '
+            f'got {spatial_scale} and {x.shape[1]} channels for output_dim {output_dim}, '
+            f'group_size {g}'
+        )
     if x.is_meta:
         return x.new_empty(len(rois), output_dim, g, g)
     image, rois = regions(x, rois)

@@ -1,4 +1,5 @@
 """Layers that combine bottoms element by element, or reduce axes: Eltwise, Reduction, ArgMax."""
+
 import torch
 
 from ..layer import layer
@@ -12,8 +13,9 @@ def eltwise(*xs, operation, coeff):
     if any(x.shape != xs[0].shape for x in xs):
         raise ValueError(f'the bottoms of {operation} must have one shape')
     if coeff and (operation != 'SUM' or len(coeff) != len(xs)):
-        raise ValueError(f'coeff is for SUM, one for each of {len(xs)} bottoms; '
-                         f'got {len(coeff)} for {operation}')
+        raise ValueError(
+            f'coeff is for SUM, one for each of {len(xs)} bottoms; got {len(coeff)} for {operation}'
+        )
     first, *rest = xs
     if operation == 'SUM':
         coeff = coeff or (1,) * len(xs)
@@ -35,9 +37,13 @@ def reduction(x, *, operation, axis, coeff):
     """coeff times the SUM, ASUM (of absolute values), SUMSQ (of squares) or MEAN over all axes from `axis`
     on."""
     flat = x.reshape(1, -1) if x.dim() == 0 else x.flatten(canonical_axis(axis, x.dim()))
-    lead = x.shape[:canonical_axis(axis, x.dim())] if x.dim() else ()
-    reduced = {'SUM': lambda t: t.sum(-1), 'ASUM': lambda t: t.abs().sum(-1),
-               'SUMSQ': lambda t: t.square().sum(-1), 'MEAN': lambda t: t.mean(-1)}[operation](flat)
+    lead = x.shape[: canonical_axis(axis, x.dim())] if x.dim() else ()
+    reduced = {
+        'SUM': lambda t: t.sum(-1),
+        'ASUM': lambda t: t.abs().sum(-1),
+        'SUMSQ': lambda t: t.square().sum(-1),
+        'MEAN': lambda t: t.mean(-1),
+    }[operation](flat)
     return reduced.reshape(lead) * coeff
 
 
@@ -57,5 +63,5 @@ def arg_max(x, *, out_max_val, top_k, axis):
     values, index = (t.narrow(along, 0, top_k) for t in (values, size - 1 - index))
     if axis is not None:
         return values.detach() if out_max_val else index.to(x.dtype)
-    top = torch.stack([index.to(x.dtype), values.detach()][:2 if out_max_val else 1], 1)
+    top = torch.stack([index.to(x.dtype), values.detach()][: 2 if out_max_val else 1], 1)
     return top.reshape(top.shape + (1,) * (x.dim() - 3))

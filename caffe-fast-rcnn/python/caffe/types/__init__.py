@@ -26,5 +26,25 @@ A new type is one function under @layer('Type') in its family's module: position
 keyword-only ones are fields of the type's parameter message. A type with blobs is a class with setup() and
 compute(). tests/caffe/layer_cases.py needs one line for it.
 """
-from . import (activation, conv, data, loss, mobile, multibox, norm, ohem, pooling, proposal, python,
-               recurrent, reduction, roi, segmentation, shape, sources, ssd, windows)
+
+from . import (
+    activation,
+    conv,
+    data,
+    loss,
+    mobile,
+    multibox,
+    norm,
+    ohem,
+    pooling,
+    proposal,
+    python,
+    recurrent,
+    reduction,
+    roi,
+    segmentation,
+    shape,
+    sources,
+    ssd,
+    windows,
+)

@@ -3,10 +3,11 @@
 Boxes are rows x1 y1 x2 y2. offset 0: coordinates of edges, width x2 - x1; 1: whole pixels, ends included,
 width x2 - x1 + 1.
 """
+
 import numpy as np
 import torch
 
-BLOCK = 1024        # boxes decided at a time: bounds the memory of their overlaps
+BLOCK = 1024  # boxes decided at a time: bounds the memory of their overlaps
 
 
 def overlaps(a, b, offset=0):
@@ -29,7 +30,7 @@ def nms(boxes, threshold, offset=0, eta=1.0, limit=None):
     a kept one is above threshold; eta < 1 multiplies a threshold above 0.5 after each box kept."""
     kept = []
     for start in range(0, len(boxes), BLOCK):
-        block = boxes[start:start + BLOCK]
+        block = boxes[start : start + BLOCK]
         most = overlaps(block, boxes[kept], offset).amax(1).cpu().numpy() if kept else np.zeros(len(block))
         among = overlaps(block, block, offset).cpu().numpy()
         for i in range(len(block)):

@@ -3,6 +3,7 @@
 Shape letters: K channels (BGR), (H, W) the image, (h, w) the crop. Orientation tags of image files are not
 applied.
 """
+
 import numpy as np
 import cv2
 import torch
@@ -12,9 +13,11 @@ from .. import io
 from ..proto import caffe_pb2
 
 # How an image is decoded: in colour, gray, or as it is.
-_FLAGS = {True: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
-          False: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
-          None: cv2.IMREAD_UNCHANGED}
+_FLAGS = {
+    True: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+    False: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
+    None: cv2.IMREAD_UNCHANGED,
+}
 
 
 def read_file(path):
@@ -55,8 +58,10 @@ def read_datum(value, name, color=None):
     if not image.size:
         raise ValueError(f'{name} is an empty Datum: {image.shape} (channels, height, width)')
     if color is not None and len(image) != (3 if color else 1):
-        raise ValueError(f'{name} is not encoded and has {len(image)} channels, which force_color and '
-                         'force_gray do not change')
+        raise ValueError(
+            f'{name} is not encoded and has {len(image)} channels, which force_color and '
+            'force_gray do not change'
+        )
     return image, datum.label
 
 
@@ -87,8 +92,17 @@ class Transformer:
     channel. For each image `generator` is drawn from in the order mirror, y, x.
     """
 
-    fields = ('scale', 'mirror', 'crop_size', 'mean_file', 'mean_value', 'force_color', 'force_gray',
-              'crop_h', 'crop_w')
+    fields = (
+        'scale',
+        'mirror',
+        'crop_size',
+        'mean_file',
+        'mean_value',
+        'force_color',
+        'force_gray',
+        'crop_h',
+        'crop_w',
+    )
 
     def __init__(self, param, phase, generator):
         unknown = [f.name for f, _ in param.ListFields() if f.name not in self.fields]
@@ -113,15 +127,18 @@ class Transformer:
     def check_color(self, color):
         """ValueError when images are wanted otherwise than the layer reads them."""
         if self.color not in (None, color):
-            raise ValueError(f'transform_param: force_{"gray" if color else "color"}, but the layer reads '
-                             f'{"colour" if color else "gray"} images')
+            raise ValueError(
+                f'transform_param: force_{"gray" if color else "color"}, but the layer reads '
+                f'{"colour" if color else "gray"} images'
+            )
 
     def mean_for(self, image_shape, window):
         """The mean to subtract from that window of an image of shape (K, H, W)."""
         if self.mean_file:
             if self.mean.shape != image_shape:
-                raise ValueError(f'mean file {self.mean_file} has the shape {self.mean.shape}, '
-                                 f'the image {image_shape}')
+                raise ValueError(
+                    f'mean file {self.mean_file} has the shape {self.mean.shape}, the image {image_shape}'
+                )
             return self.mean[(slice(None), *window)]
         if len(self.mean) not in (1, image_shape[0]):
             raise ValueError(f'{len(self.mean)} mean_value for {image_shape[0]} channels')

@@ -3,6 +3,7 @@
 Liu et al., SSD: Single Shot MultiBox Detector, 2016. Shapes: N images, K classes, P priors, L = 1 box per
 prior with share_location, else K. Boxes are rows x1 y1 x2 y2 relative to the image: 0..1.
 """
+
 import torch
 
 from ..layer import TorchLayer, layer
@@ -23,11 +24,15 @@ class Normalize(TorchLayer):
     """x over its Euclidean length sqrt(sum x^2 + eps), of the sample (across_spatial) or of the channels at
     each place, times a learned scale per channel, (C,), or one for all (channel_shared), (). Liu et al.,
     ParseNet, 2015."""
+
     fields = ('across_spatial', 'scale_filler', 'channel_shared', 'eps')
 
     def setup(self, bottom, top):
-        filler = self.param.scale_filler if self.param.HasField('scale_filler') else \
-            caffe_pb2.FillerParameter(type='constant', value=1)
+        filler = (
+            self.param.scale_filler
+            if self.param.HasField('scale_filler')
+            else caffe_pb2.FillerParameter(type='constant', value=1)
+        )
         self.add_blob(() if self.field('channel_shared') else bottom[0].shape[1:2], filler)
 
     def compute(self, x):
@@ -45,15 +50,31 @@ class PriorBox(TorchLayer):
     other than 1, and with flip for 1 / r, the box min_size sqrt(r) x min_size / sqrt(r). Centres lie at
     (i + offset) step. Fractional sizes stay as they are (SSD's own code cuts them to whole pixels).
     """
-    fields = ('min_size', 'max_size', 'aspect_ratio', 'flip', 'clip', 'variance', 'img_size', 'img_h',
-              'img_w', 'step', 'step_h', 'step_w', 'offset')
+
+    fields = (
+        'min_size',
+        'max_size',
+        'aspect_ratio',
+        'flip',
+        'clip',
+        'variance',
+        'img_size',
+        'img_h',
+        'img_w',
+        'step',
+        'step_h',
+        'step_w',
+        'offset',
+    )
 
     def setup(self, bottom, top):
         least, most, variance = self.field('min_size'), self.field('max_size'), self.field('variance')
         larger = not most or len(most) == len(least) and all(a < b for a, b in zip(least, most))
         if not least or min(least) <= 0 or not larger:
-            raise ValueError(f'min_size must be given and positive, max_size larger, one for each or none; '
-                             f'got {least} and {most}')
+            raise ValueError(
+                f'min_size must be given and positive, max_size larger, one for each or none; '
+                f'got {least} and {most}'
+            )
         if len(variance) not in (0, 1, 4) or any(v <= 0 for v in variance):
             raise ValueError(f'variance must be given once or four times, each positive; got {variance}')
         self.variance = (variance or (0.1,)) * (1 if len(variance) == 4 else 4)
@@ -67,8 +88,9 @@ class PriorBox(TorchLayer):
         if values == [None, None]:
             return None
         if one is not None and pair != [None, None] or not all(v and v > 0 for v in values):
-            raise ValueError(f'{both}, or {vertical} and {horizontal}, must be positive; '
-                             f'got {one} and {pair}')
+            raise ValueError(
+                f'{both}, or {vertical} and {horizontal}, must be positive; got {one} and {pair}'
+            )
         return values
 
     def prior_shapes(self, least, most):
@@ -83,16 +105,18 @@ class PriorBox(TorchLayer):
             shapes.append((size, size))
             if most:
                 shapes.append(((size * most[i]) ** 0.5,) * 2)
-            shapes += [(size * r ** 0.5, size / r ** 0.5) for r in ratios]
+            shapes += [(size * r**0.5, size / r**0.5) for r in ratios]
         return shapes
 
     def compute(self, x, image):
         height, width = self.image or image.shape[2:]
         step_y, step_x = self.step or (height / x.shape[2], width / x.shape[3])
         options = {'dtype': torch.float64, 'device': x.device}
-        rows, columns = ((torch.arange(n, **options) + self.field('offset')) * step
-                         for n, step in zip(x.shape[2:], (step_y, step_x)))
-        centre = torch.stack(torch.meshgrid(columns, rows, indexing='xy'), 2)[:, :, None]       # (H, W, 1, 2)
+        rows, columns = (
+            (torch.arange(n, **options) + self.field('offset')) * step
+            for n, step in zip(x.shape[2:], (step_y, step_x))
+        )
+        centre = torch.stack(torch.meshgrid(columns, rows, indexing='xy'), 2)[:, :, None]  # (H, W, 1, 2)
         half = torch.tensor(self.shapes, **options) / 2
         boxes = torch.cat([centre - half, centre + half], 3) / torch.tensor([width, height] * 2, **options)
         boxes = boxes.clamp(0, 1) if self.field('clip') else boxes
@@ -113,9 +137,11 @@ def split_predictions(loc, conf, count, classes, shared):
         raise ValueError('num_classes must be given and positive')
     images, per_prior = len(loc), 1 if shared else classes
     if loc.numel() != images * count * per_prior * 4 or conf.numel() != images * count * classes:
-        raise ValueError(f'{count} priors and {classes} classes want {images} x {count * per_prior * 4} '
-                         f'locations and {images} x {count * classes} scores; got the shapes '
-                         f'{tuple(loc.shape)} and {tuple(conf.shape)}')
+        raise ValueError(
+            f'{count} priors and {classes} classes want {images} x {count * per_prior * 4} '
+            f'locations and {images} x {count * classes} scores; got the shapes '
+            f'{tuple(loc.shape)} and {tuple(conf.shape)}'
+        )
     return loc.reshape(images, count, per_prior, 4), conf.reshape(images, count, classes)
 
 
@@ -127,13 +153,26 @@ class DetectionOutput(TorchLayer):
     For each class but background_label_id: scores above confidence_threshold, the nms_param.top_k best,
     non-maximum suppression; then the keep_top_k best of all classes. -1 or nothing: all.
     """
-    fields = ('num_classes', 'share_location', 'background_label_id', 'nms_param', 'code_type', 'keep_top_k',
-              'variance_encoded_in_target', 'confidence_threshold', 'save_output_param', 'visualize')
+
+    fields = (
+        'num_classes',
+        'share_location',
+        'background_label_id',
+        'nms_param',
+        'code_type',
+        'keep_top_k',
+        'variance_encoded_in_target',
+        'confidence_threshold',
+        'save_output_param',
+        'visualize',
+    )
 
     def setup(self, bottom, top):
         if self.param.save_output_param.output_directory or self.param.visualize:
-            raise ValueError('save_output_param.output_directory and visualize: this layer writes and shows '
-                             'nothing; take the detections from its top')
+            raise ValueError(
+                'save_output_param.output_directory and visualize: this layer writes and shows '
+                'nothing; take the detections from its top'
+            )
         eta = self.param.nms_param.eta
         if not 0 < eta <= 1:
             raise ValueError(f'nms_param.eta must be above 0 and at most 1; got {eta}')
@@ -143,8 +182,9 @@ class DetectionOutput(TorchLayer):
 
     def compute(self, loc, conf, prior):
         priors, variances = split_priors(prior)
-        codes, scores = split_predictions(loc, conf, len(priors), self.param.num_classes,
-                                          self.param.share_location)
+        codes, scores = split_predictions(
+            loc, conf, len(priors), self.param.num_classes, self.param.share_location
+        )
         variances = 1 if self.field('variance_encoded_in_target') else variances[:, None]
         boxes = decode(codes, priors[:, None], variances, self.field('code_type'))
         rows = [self.detect(n, b, s) for n, (b, s) in enumerate(zip(boxes.cpu(), scores.cpu()))]
@@ -174,5 +214,5 @@ class DetectionOutput(TorchLayer):
         how, least = self.param.nms_param, self.field('confidence_threshold')
         above = torch.arange(len(scores)) if least is None else (scores > least).nonzero()[:, 0]
         order = scores[above].argsort(descending=True, stable=True)
-        above = above[order[:how.top_k] if how.HasField('top_k') and how.top_k >= 0 else order]
+        above = above[order[: how.top_k] if how.HasField('top_k') and how.top_k >= 0 else order]
         return above[nms(boxes[above], how.nms_threshold, eta=how.eta)]

@@ -5,6 +5,7 @@ draws from a generator of its own, seeded from the engine's in setup; so a batch
 made.
 Shape letters: N batch_size, K channels, (h, w) the crop or the image.
 """
+
 import contextlib
 import itertools
 import os
@@ -33,7 +34,7 @@ class Prefetch:
 
     def __init__(self, iterator, depth):
         self.iterator, self.depth, self.process = iterator, depth, os.getpid()
-        self.held = None                # the item in front, or the error in its place
+        self.held = None  # the item in front, or the error in its place
         if depth:
             self.ready, stop = queue.Queue(depth), threading.Event()
             thread = threading.Thread(target=_make_ahead, args=(iterator, self.ready, stop), daemon=True)
@@ -43,8 +44,10 @@ class Prefetch:
     def first(self):
         """The next item, which stays the next one."""
         if self.depth and os.getpid() != self.process:
-            raise RuntimeError('a net that prefetches does not run in a forked process; make the net there, '
-                               'or say data_param { prefetch: 0 }')
+            raise RuntimeError(
+                'a net that prefetches does not run in a forked process; make the net there, '
+                'or say data_param { prefetch: 0 }'
+            )
         if self.held is None:
             self.held = self.ready.get() if self.depth else _item_or_error(self.iterator)
         if isinstance(self.held, Exception):
@@ -60,7 +63,7 @@ class Prefetch:
 def _item_or_error(iterator):
     try:
         return next(iterator)
-    except Exception as error:      # whatever it is, Prefetch.first raises it
+    except Exception as error:  # whatever it is, Prefetch.first raises it
         return error
 
 
@@ -75,8 +78,8 @@ def _end(thread, ready, stop):
     stop.set()
     with contextlib.suppress(queue.Empty):
         while True:
-            ready.get_nowait()      # lets the thread out of put
-    if thread is not threading.current_thread():        # where the collector happened to run
+            ready.get_nowait()  # lets the thread out of put
+    if thread is not threading.current_thread():  # where the collector happened to run
         thread.join()
 
 
@@ -87,8 +90,10 @@ def batches(samples, size):
         first, _, first_name = rows[0]
         for image, _, name in rows:
             if image.shape != first.shape:
-                raise ValueError(f'{name} makes {image.shape} (channels, height, width), but {first_name} in '
-                                 f'the same batch {first.shape}; crop_size, a new size, or force_color help')
+                raise ValueError(
+                    f'{name} makes {image.shape} (channels, height, width), but {first_name} in '
+                    f'the same batch {first.shape}; crop_size, a new size, or force_color help'
+                )
         images, labels, _ = zip(*rows)
         yield np.stack(images), np.array(labels, np.float32)
 
@@ -100,7 +105,7 @@ class BatchLayer(Layer):
     hold the layer. data_param's prefetch says how many batches are made ahead, whatever the type.
     """
 
-    message = None      # the LayerParameter's field with the type's parameters
+    message = None  # the LayerParameter's field with the type's parameters
 
     def setup(self, bottom, top):
         with self.named_errors():
@@ -112,7 +117,7 @@ class BatchLayer(Layer):
                 raise ValueError(f'{moved[0]} has its place in transform_param, not in {self.message}')
             if not param.batch_size:
                 raise ValueError('batch_size must be given and positive')
-            generator = torch.Generator().manual_seed(int(torch.randint(2 ** 62, ())))
+            generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
             transformer = Transformer(self.layer_param.transform_param, self.phase, generator)
             samples = self.samples(param, transformer)
             depth = self.layer_param.data_param.prefetch
@@ -142,6 +147,7 @@ class Data(BatchLayer):
     below it is skipped at first. Each batch has the shape of its own first record. backend is LEVELDB unless
     given.
     """
+
     message = 'data_param'
     fields = ('source', 'batch_size', 'rand_skip', 'backend', 'force_encoded_color', 'prefetch')
 
@@ -171,9 +177,18 @@ class ImageData(BatchLayer):
     new order each round. rand_skip: a number of lines below it is skipped in the first round. Several solvers
     all read all lines.
     """
+
     message = 'image_data_param'
-    fields = ('source', 'batch_size', 'rand_skip', 'shuffle', 'new_height', 'new_width', 'is_color',
-              'root_folder')
+    fields = (
+        'source',
+        'batch_size',
+        'rand_skip',
+        'shuffle',
+        'new_height',
+        'new_width',
+        'is_color',
+        'root_folder',
+    )
 
     def samples(self, param, transformer):
         transformer.check_color(param.is_color)
@@ -185,8 +200,9 @@ class ImageData(BatchLayer):
             raise ValueError(f'rand_skip {param.rand_skip}, but {param.source} has only {len(lines)} lines')
         alone = self.phase == caffe_pb2.TEST or common.solver_count() == 1
         if not (alone or param.shuffle or param.rand_skip):
-            common.logger.warning('layer %r: without shuffle or rand_skip all solvers see the same images',
-                                  self.name)
+            common.logger.warning(
+                'layer %r: without shuffle or rand_skip all solvers see the same images', self.name
+            )
         skip = transformer.draw(param.rand_skip) if param.rand_skip else 0
         files = [(param.root_folder + path, label) for path, label in lines]
         return file_samples(files, param.is_color, size, transformer, param.shuffle, skip)
@@ -203,8 +219,9 @@ def read_list(source):
                 path, label = line.rsplit(None, 1)
                 pairs.append((path, int(label)))
             except ValueError:
-                raise ValueError(f'{source}, line {number}: wanted a path and an integer label, '
-                                 f'got {line.strip()!r}') from None
+                raise ValueError(
+                    f'{source}, line {number}: wanted a path and an integer label, got {line.strip()!r}'
+                ) from None
     if not pairs:
         raise ValueError(f'{source} is empty; wanted are lines with a path and a label')
     return pairs
@@ -230,14 +247,16 @@ class MemoryData(Layer):
     Rows come in order, round and round. The arrays are not copied: what is written into them later shows in
     later batches. They are not transformed.
     """
+
     fields = ('batch_size', 'channels', 'height', 'width')
 
     def setup(self, bottom, top):
         param = self.layer_param.memory_data_param
         self.shape = tuple(getattr(param, name) for name in self.fields)
         if not all(self.shape):
-            raise ValueError(f'layer {self.name!r}: {", ".join(self.fields)} must be given and positive, '
-                             f'got {self.shape}')
+            raise ValueError(
+                f'layer {self.name!r}: {", ".join(self.fields)} must be given and positive, got {self.shape}'
+            )
         if len(top) != 2:
             raise ValueError(f'layer {self.name!r}: MemoryData has two tops, data and label; got {len(top)}')
         if self.layer_param.HasField('transform_param'):
@@ -251,14 +270,17 @@ class MemoryData(Layer):
         for what, array, shape in (('data', data, self.shape[1:]), ('labels', labels, (1, 1, 1))):
             contiguous = array.flags.c_contiguous
             if array.dtype != np.float32 or array.shape[1:] != shape or not contiguous:
-                raise RuntimeError(f'layer {self.name!r}: {what} must be a C-contiguous float32 array of '
-                                   f'shape (n, {", ".join(map(str, shape))}); got {array.dtype} {array.shape}'
-                                   f'{"" if contiguous else ", not contiguous"}')
+                raise RuntimeError(
+                    f'layer {self.name!r}: {what} must be a C-contiguous float32 array of '
+                    f'shape (n, {", ".join(map(str, shape))}); got {array.dtype} {array.shape}'
+                    f'{"" if contiguous else ", not contiguous"}'
+                )
         if len(data) != len(labels):
             raise RuntimeError(f'layer {self.name!r}: {len(data)} rows of data but {len(labels)} labels')
         if not len(data) or len(data) % self.shape[0]:
-            raise RuntimeError(f'layer {self.name!r}: wanted a multiple of batch_size {self.shape[0]} rows, '
-                               f'got {len(data)}')
+            raise RuntimeError(
+                f'layer {self.name!r}: wanted a multiple of batch_size {self.shape[0]} rows, got {len(data)}'
+            )
         self.arrays, self.position = (data, labels.reshape(-1)), 0
 
     def forward(self, bottom, top):
@@ -266,7 +288,7 @@ class MemoryData(Layer):
             raise RuntimeError(f'layer {self.name!r}: no data; call net.set_input_arrays(data, labels)')
         end = self.position + self.shape[0]
         for blob, array in zip(top, self.arrays):
-            blob.fill(torch.from_numpy(array[self.position:end].copy()))
+            blob.fill(torch.from_numpy(array[self.position : end].copy()))
         self.position = end % len(self.arrays[0])
 
 
@@ -277,6 +299,7 @@ class HDF5Output(Layer):
     Each pass adds its rows. The file has its name once it is whole: at close(), when the net goes, or at the
     end of the program.
     """
+
     fields = ('file_name',)
     file = None
 
@@ -287,8 +310,10 @@ class HDF5Output(Layer):
             raise ValueError(f'layer {self.name!r}: file_name must be given')
 
     def forward(self, bottom, top):
-        rows = {name: blob.tensor.cpu().numpy().reshape(blob.num, blob.channels, blob.height, blob.width)
-                for name, blob in zip(('data', 'label'), bottom)}
+        rows = {
+            name: blob.tensor.cpu().numpy().reshape(blob.num, blob.channels, blob.height, blob.width)
+            for name, blob in zip(('data', 'label'), bottom)
+        }
         counts = [len(array) for array in rows.values()]
         if counts[0] != counts[1]:
             raise ValueError(f'layer {self.name!r}: {counts[0]} rows of data but {counts[1]} of label')
@@ -297,8 +322,10 @@ class HDF5Output(Layer):
         for name, array in rows.items():
             dataset = self.file[name]
             if dataset.shape[1:] != array.shape[1:]:
-                raise ValueError(f'layer {self.name!r}: rows of {name} were {dataset.shape[1:]} so far, '
-                                 f'now they are {array.shape[1:]}')
+                raise ValueError(
+                    f'layer {self.name!r}: rows of {name} were {dataset.shape[1:]} so far, '
+                    f'now they are {array.shape[1:]}'
+                )
             count = len(dataset)
             dataset.resize(count + len(array), 0)
             dataset[count:] = array

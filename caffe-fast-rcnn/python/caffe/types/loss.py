@@ -5,6 +5,7 @@ Labels stand for whole numbers; class scores lie along one axis, the axes before
 it `inner`, and there is one label for each of outer x inner places. The gradient is scaled by the top's diff,
 which holds the loss weight.
 """
+
 import math
 
 import numpy as np
@@ -40,8 +41,16 @@ class NormalizedLoss(TorchLayer):
         mode = self.normalization()
         if mode == 'VALID' and valid is not None:
             return valid.sum().clamp(min=1)
-        return max(1, {'FULL': outer * inner, 'VALID': outer * inner, 'BATCH_SIZE': outer, 'NONE': 1,
-                       'PRE_FIXED': self.field('pre_fixed_normalizer')}[mode])
+        return max(
+            1,
+            {
+                'FULL': outer * inner,
+                'VALID': outer * inner,
+                'BATCH_SIZE': outer,
+                'NONE': 1,
+                'PRE_FIXED': self.field('pre_fixed_normalizer'),
+            }[mode],
+        )
 
     def valid(self, label):
         """Whether each label counts: True but for ignore_label; None when there is no ignore_label."""
@@ -52,10 +61,12 @@ class NormalizedLoss(TorchLayer):
 def places(x, label, axis):
     """(axis, outer, inner) of scores x; ValueError when there is not one label for each place."""
     axis = canonical_axis(axis, x.dim())
-    outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1:])
+    outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
     if label.numel() != outer * inner:
-        raise ValueError(f'scores of shape {tuple(x.shape)} along axis {axis} want {outer * inner} labels; '
-                         f'got {label.numel()}')
+        raise ValueError(
+            f'scores of shape {tuple(x.shape)} along axis {axis} want {outer * inner} labels; '
+            f'got {label.numel()}'
+        )
     return axis, outer, inner
 
 
@@ -70,8 +81,16 @@ class SoftmaxWithLoss(NormalizedLoss):
     """- log softmax(x)[label], summed over the places whose label is not ignore_label, over the normalizer.
     No term exceeds -log of the smallest float. A second top receives the softmax. With weight_by_label_freqs
     (SegNet) each term is multiplied by class_weighting[label]."""
-    fields = ('axis', 'ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer',
-              'weight_by_label_freqs', 'class_weighting')
+
+    fields = (
+        'axis',
+        'ignore_label',
+        'normalization',
+        'normalize',
+        'pre_fixed_normalizer',
+        'weight_by_label_freqs',
+        'class_weighting',
+    )
 
     def compute(self, x, label):
         loss, scores, _ = self.evaluate(x, label)
@@ -80,7 +99,7 @@ class SoftmaxWithLoss(NormalizedLoss):
     def evaluate(self, x, label):
         """(loss, log softmax, the term of each place)."""
         axis, outer, inner = places(x, label, self.field('axis'))
-        label = label.reshape(x.shape[:axis] + (1,) + x.shape[axis + 1:])
+        label = label.reshape(x.shape[:axis] + (1,) + x.shape[axis + 1 :])
         valid = self.valid(label)
         scores = F.log_softmax(x, axis)
         index = class_index(label, valid, x.shape[axis], self.field('ignore_label'))
@@ -103,6 +122,7 @@ class FocalLoss(SoftmaxWithLoss):
     """SoftmaxWithLoss whose terms fade as the label's probability p grows; every class has the weight alpha.
     type ORIGIN: -alpha (1 - p)^gamma log p. LINEAR: -alpha log(sigmoid(gamma z + beta)) / gamma, z = log(p /
     (1 - p)). Lin et al., 2017, section 3 and appendix A."""
+
     fields = SoftmaxWithLoss.fields + ('type', 'alpha', 'gamma', 'beta')
 
     def term(self, log_p):
@@ -110,13 +130,14 @@ class FocalLoss(SoftmaxWithLoss):
         rest = (1 - log_p.exp()).clamp(min=torch.finfo(log_p.dtype).eps)
         if self.field('type') == 'LINEAR':
             return -alpha / gamma * F.logsigmoid(gamma * (log_p - rest.log()) + self.field('beta'))
-        return alpha * rest ** gamma * super().term(log_p)
+        return alpha * rest**gamma * super().term(log_p)
 
 
 @layer('InfogainLoss', 'infogain_loss_param', 'loss_param', loss=True, nondiff=(1, 2))
 class InfogainLoss(NormalizedLoss):
     """- sum over classes k of H[label, k] log softmax(x)[k], over the normalizer; H (K x K values) is the
     third bottom or read from `source`, a binary BlobProto. A second top receives the softmax."""
+
     fields = ('source', 'axis', 'ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer')
 
     def setup(self, bottom, top):
@@ -152,6 +173,7 @@ class InfogainLoss(NormalizedLoss):
 class SigmoidCrossEntropyLoss(NormalizedLoss):
     """- t log s - (1 - t) log(1 - s) with s = sigmoid(x), summed where t is not ignore_label, over the
     normalizer (default BATCH_SIZE)."""
+
     fields = ('ignore_label', 'normalization', 'normalize', 'pre_fixed_normalizer')
     default_normalization = 'BATCH_SIZE'
 
@@ -168,8 +190,10 @@ class SigmoidCrossEntropyLoss(NormalizedLoss):
 
 def same_count(x, target):
     if x.numel() != target.numel():
-        raise ValueError('prediction and target must have as many elements; '
-                         f'got the shapes {tuple(x.shape)} and {tuple(target.shape)}')
+        raise ValueError(
+            'prediction and target must have as many elements; '
+            f'got the shapes {tuple(x.shape)} and {tuple(target.shape)}'
+        )
 
 
 @layer('EuclideanLoss', loss=True)
@@ -187,10 +211,11 @@ def smooth_l1_loss(x, target, inside=None, outside=None, *, sigma):
         raise ValueError('SmoothL1Loss wants 2 or 4 bottoms; got inside weights without outside weights')
     for other in (target, inside, outside):
         if other is not None and other.shape != x.shape:
-            raise ValueError(f'all bottoms must have the shape of the first, {tuple(x.shape)}; '
-                             f'got {tuple(other.shape)}')
+            raise ValueError(
+                f'all bottoms must have the shape of the first, {tuple(x.shape)}; got {tuple(other.shape)}'
+            )
     d = x - target if inside is None else inside.detach() * (x - target)
-    terms = F.smooth_l1_loss(d, torch.zeros_like(d), reduction='none', beta=1 / sigma ** 2)
+    terms = F.smooth_l1_loss(d, torch.zeros_like(d), reduction='none', beta=1 / sigma**2)
     return (terms if outside is None else outside.detach() * terms).sum() / len(x)
 
 

@@ -1,4 +1,5 @@
 """Layers without bottoms: where arrays enter a net. Input, Parameter, DummyData, HDF5Data."""
+
 import itertools
 import os
 
@@ -23,6 +24,7 @@ def one_per_top(name, given, top, at_least=1):
 class Input(Layer):
     """Tops that the program fills; `shape` for each, or one for all. They keep the shape that the program
     gives them later."""
+
     fields = ('shape',)
 
     def setup(self, bottom, top):
@@ -38,6 +40,7 @@ class Input(Layer):
 @layer('Parameter')
 class Parameter(Layer):
     """A learned blob of the given shape as top: the two are one memory, values and diff."""
+
     fields = ('shape',)
 
     def setup(self, bottom, top):
@@ -55,6 +58,7 @@ class Parameter(Layer):
 class DummyData(Layer):
     """Tops of the given shapes filled by data_filler (constant 0 when none is given): once if constant,
     otherwise anew in every pass."""
+
     fields = ('data_filler', 'shape', 'num', 'channels', 'height', 'width')
 
     def setup(self, bottom, top):
@@ -69,7 +73,7 @@ class DummyData(Layer):
         for blob, shape, how in zip(top, shapes, fillers):
             if how.type == 'constant':
                 blob.fill(filler.fill(shape, how))
-            else:                                   # no draw before the first pass, as in Caffe
+            else:  # no draw before the first pass, as in Caffe
                 blob.reshape(*shape)
                 self.fresh.append((blob, how))
 
@@ -86,13 +90,15 @@ class HDF5Data(Layer):
     after the last; batches run across files. shuffle: the files in a new order each round, and the rows
     within each. In training with several solvers each takes every solver_count-th row.
     """
+
     fields = ('source', 'batch_size', 'shuffle')
 
     def setup(self, bottom, top):
         param = self.layer_param.hdf5_data_param
         if self.layer_param.HasField('transform_param'):
-            raise ValueError(f'layer {self.name!r}: HDF5Data has no transform_param; store the rows as they '
-                             'shall be used')
+            raise ValueError(
+                f'layer {self.name!r}: HDF5Data has no transform_param; store the rows as they shall be used'
+            )
         if not param.batch_size:
             raise ValueError(f'layer {self.name!r}: batch_size must be given and positive')
         self.source, self.shuffle, self.names = param.source, param.shuffle, list(self.layer_param.top)
@@ -124,22 +130,28 @@ class HDF5Data(Layer):
         if self.loaded[0] == path:
             return self.loaded[1]
         if not os.path.isfile(path):
-            raise FileNotFoundError(f'layer {self.name!r}: no HDF5 file {path!r}, which {self.source!r} '
-                                    'names')
+            raise FileNotFoundError(
+                f'layer {self.name!r}: no HDF5 file {path!r}, which {self.source!r} names'
+            )
         with h5py.File(path, 'r') as f:
             missing = [name for name in self.names if name not in f]
             if missing:
-                raise KeyError(f'layer {self.name!r}: {path} has no dataset {missing[0]!r}; '
-                               f'it has {", ".join(f)}')
+                raise KeyError(
+                    f'layer {self.name!r}: {path} has no dataset {missing[0]!r}; it has {", ".join(f)}'
+                )
             arrays = [np.asarray(f[name], np.float32) for name in self.names]
         counts = {name: a.shape[0] if a.ndim else 0 for name, a in zip(self.names, arrays)}
         if len(set(counts.values())) > 1 or 0 in counts.values():
-            raise ValueError(f'layer {self.name!r}: the datasets of {path} must have as many rows, and at '
-                             f'least one; got {counts}')
+            raise ValueError(
+                f'layer {self.name!r}: the datasets of {path} must have as many rows, and at '
+                f'least one; got {counts}'
+            )
         if self.loaded[1] and any(a.shape[1:] != b.shape[1:] for a, b in zip(arrays, self.loaded[1])):
-            raise ValueError(f'layer {self.name!r}: rows of {path} have the shapes '
-                             f'{[a.shape[1:] for a in arrays]}, '
-                             f'those of {self.loaded[0]} {[b.shape[1:] for b in self.loaded[1]]}')
+            raise ValueError(
+                f'layer {self.name!r}: rows of {path} have the shapes '
+                f'{[a.shape[1:] for a in arrays]}, '
+                f'those of {self.loaded[0]} {[b.shape[1:] for b in self.loaded[1]]}'
+            )
         self.loaded = path, arrays
         return arrays
 

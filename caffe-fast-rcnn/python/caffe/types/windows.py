@@ -3,6 +3,7 @@ is trained on.
 
 c is crop_size: every window is scaled to c x c pixels. Boxes are x1 y1 x2 y2, pixels from 0, ends included.
 """
+
 import functools
 import itertools
 import math
@@ -25,9 +26,19 @@ class WindowData(BatchLayer):
     window after scaling. crop_mode square: the square around the window in its place. What lies outside the
     image is 0, that is the mean. A mean file's middle c x c pixels count. cache_images: files are read once.
     """
+
     message = 'window_data_param'
-    fields = ('source', 'batch_size', 'fg_threshold', 'bg_threshold', 'fg_fraction', 'context_pad',
-              'crop_mode', 'cache_images', 'root_folder')
+    fields = (
+        'source',
+        'batch_size',
+        'fg_threshold',
+        'bg_threshold',
+        'fg_fraction',
+        'context_pad',
+        'crop_mode',
+        'cache_images',
+        'root_folder',
+    )
 
     def samples(self, param, transformer):
         transformer.check_color(True)
@@ -58,10 +69,12 @@ def middle(transformer, crop):
     if not transformer.mean_file:
         return transformer.mean_for((3, crop, crop), None)
     if len(mean) != 3 or min(mean.shape[1:]) < crop:
-        raise ValueError(f'mean file {transformer.mean_file} has the shape {mean.shape}; wanted are 3 '
-                         f'channels of {crop} x {crop} or more')
+        raise ValueError(
+            f'mean file {transformer.mean_file} has the shape {mean.shape}; wanted are 3 '
+            f'channels of {crop} x {crop} or more'
+        )
     y, x = ((n - crop) // 2 for n in mean.shape[1:])
-    return mean[:, y:y + crop, x:x + crop]
+    return mean[:, y : y + crop, x : x + crop]
 
 
 def read_windows(source, fg_threshold, bg_threshold):
@@ -71,8 +84,10 @@ def read_windows(source, fg_threshold, bg_threshold):
         tokens = (token for line in f for token in line.split())
         while header := list(itertools.islice(tokens, 7)):
             if len(header) != 7 or header[0] != '#' or not header[6].isdecimal():
-                raise ValueError(f'{source}, image {len(paths)}: wanted # index path channels height width '
-                                 f'windows, got {" ".join(header)!r}')
+                raise ValueError(
+                    f'{source}, image {len(paths)}: wanted # index path channels height width '
+                    f'windows, got {" ".join(header)!r}'
+                )
             where, count = f'{source}, image {len(paths)} {header[2]}', int(header[6])
             values = list(itertools.islice(tokens, 6 * count))
             if len(values) != 6 * count:

@@ -4,6 +4,7 @@ SoftmaxWithLossOHEM and SmoothL1LossOHEM give per-region losses, an Eltwise adds
 the labels and weights of the largest, and those feed the losses that train.
 Shapes: R regions, C numbers per region. Blobs of regions may have spatial axes; then each place is one.
 """
+
 import math
 
 import torch
@@ -22,9 +23,11 @@ def box_annotator_ohem(rois, loss, labels, weights, *, roi_per_img, ignore_label
         raise ValueError('roi_per_img must be given and positive')
     count = loss.numel()
     if rois.numel() != 5 * count or labels.numel() != count or weights.numel() % max(count, 1):
-        raise ValueError(f'{count} losses want as many rois (of 5 numbers) and labels, and a multiple of '
-                         f'weights; got the shapes {tuple(rois.shape)}, {tuple(labels.shape)}, '
-                         f'{tuple(weights.shape)}')
+        raise ValueError(
+            f'{count} losses want as many rois (of 5 numbers) and labels, and a multiple of '
+            f'weights; got the shapes {tuple(rois.shape)}, {tuple(labels.shape)}, '
+            f'{tuple(weights.shape)}'
+        )
     if loss.is_meta:
         return labels.clone(), weights.clone()
     image = rois.reshape(len(rois), 5, -1)[:, 0].reshape(-1).long()
@@ -33,8 +36,10 @@ def box_annotator_ohem(rois, loss, labels, weights, *, roi_per_img, ignore_label
     for n in image.unique():
         chosen[order[image[order] == n][:roi_per_img]] = True
     each = chosen.reshape(len(rois), 1, -1)
-    return (torch.where(chosen.reshape(labels.shape), labels, float(ignore_label)),
-            torch.where(each, weights.reshape(len(rois), -1, each.shape[2]), 0.0).reshape(weights.shape))
+    return (
+        torch.where(chosen.reshape(labels.shape), labels, float(ignore_label)),
+        torch.where(each, weights.reshape(len(rois), -1, each.shape[2]), 0.0).reshape(weights.shape),
+    )
 
 
 @layer('SoftmaxWithLossOHEM', 'softmax_param', 'loss_param', loss=True, nondiff=(1,))
@@ -44,7 +49,7 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
 
     def compute(self, x, label):
         loss, scores, terms = self.evaluate(x, label)
-        return (loss, scores.detach().exp(), terms.detach().reshape(label.shape))[:self.num_tops]
+        return (loss, scores.detach().exp(), terms.detach().reshape(label.shape))[: self.num_tops]
 
 
 @layer('SmoothL1LossOHEM', 'loss_param', loss=True, nondiff=(2,), strict=False)
@@ -56,14 +61,17 @@ class SmoothL1LossOHEM(NormalizedLoss):
     normalization counts R as outer and the places behind axis 1 as inner; there is no sigma but 1. The
     gradient holds w once, as that of the sum does (the original leaves it out: the same for 0 and 1).
     """
+
     fields = ('normalization', 'normalize', 'pre_fixed_normalizer')
 
     def compute(self, x, target, weight=None):
         for other in (target, weight):
             if other is not None and other.shape != x.shape:
-                raise ValueError(f'all bottoms must have the shape of the first, {tuple(x.shape)}; '
-                                 f'got {tuple(other.shape)}')
+                raise ValueError(
+                    f'all bottoms must have the shape of the first, {tuple(x.shape)}; '
+                    f'got {tuple(other.shape)}'
+                )
         d = x - target if weight is None else weight * (x - target)
         terms = F.smooth_l1_loss(d, torch.zeros_like(d), reduction='none')
         loss = terms.sum() / self.normalizer(x.shape[0], math.prod(x.shape[2:]), None)
-        return (loss, terms.detach().sum(1, keepdim=True))[:self.num_tops]
+        return (loss, terms.detach().sum(1, keepdim=True))[: self.num_tops]

@@ -1,5 +1,6 @@
 """Normalisation and the affine layers beside it: BatchNorm, LRN, MVN, Scale, Bias. Bottom and top have the
 same shape."""
+
 import torch
 import torch.nn.functional as F
 
@@ -17,6 +18,7 @@ class BatchNorm(TorchLayer):
     use_global_stats (default: at TEST) they are the sums over their weight. The blobs are no learned
     parameters: their lr_mult is 0, and a prototxt that says otherwise is an error.
     """
+
     fields = ('use_global_stats', 'moving_average_fraction', 'eps')
 
     def setup(self, bottom, top):
@@ -27,8 +29,10 @@ class BatchNorm(TorchLayer):
         for i in range(3):
             spec = specs[i] if i < len(specs) else specs.add()
             if spec.HasField('lr_mult') and spec.lr_mult != 0:
-                raise ValueError(f'the statistics of BatchNorm are not learned: param {i} must have '
-                                 f'lr_mult 0, not {spec.lr_mult}')
+                raise ValueError(
+                    f'the statistics of BatchNorm are not learned: param {i} must have '
+                    f'lr_mult 0, not {spec.lr_mult}'
+                )
             spec.lr_mult = 0
         given = self.field('use_global_stats')
         self.use_global_stats = self.phase == caffe_pb2.TEST if given is None else given
@@ -49,9 +53,10 @@ class BatchNorm(TorchLayer):
         if x.numel() == channels:
             return x - x, x.detach().reshape(-1), x.new_zeros(channels)
         mean, var = x.new_zeros(channels), x.new_zeros(channels)
-        momentum = 1.0          # the running statistics become the batch's
-        y = torch.batch_norm(x, None, None, mean, var, True, momentum, self.field('eps'),
-                             torch.backends.cudnn.enabled)
+        momentum = 1.0  # the running statistics become the batch's
+        y = torch.batch_norm(
+            x, None, None, mean, var, True, momentum, self.field('eps'), torch.backends.cudnn.enabled
+        )
         return y, mean, var
 
     def global_stats(self):
@@ -91,10 +96,12 @@ def mvn(x, *, normalize_variance, across_channels, eps):
 def along(param, x, axis):
     """`param`, shaped to be broadcast over x from `axis` on."""
     axis = canonical_axis(axis, x.dim()) if x.dim() else 0
-    wanted = x.shape[axis:axis + param.dim()]
+    wanted = x.shape[axis : axis + param.dim()]
     if param.shape != wanted:
-        raise ValueError(f'the factor or bias has the shape {tuple(param.shape)}, '
-                         f'the bottom from axis {axis} on {tuple(wanted)}')
+        raise ValueError(
+            f'the factor or bias has the shape {tuple(param.shape)}, '
+            f'the bottom from axis {axis} on {tuple(wanted)}'
+        )
     return param.reshape(param.shape + (1,) * (x.dim() - axis - param.dim()))
 
 
@@ -105,15 +112,17 @@ class _Affine(TorchLayer):
     def param_shape(self, shape):
         axis, num_axes = canonical_axis(self.field('axis'), len(shape)), self.field('num_axes')
         if num_axes < -1 or axis + num_axes > len(shape):
-            raise ValueError(f'num_axes {num_axes} from axis {axis} on does not fit the bottom of shape '
-                             f'{shape}')
-        return shape[axis:] if num_axes == -1 else shape[axis:axis + num_axes]
+            raise ValueError(
+                f'num_axes {num_axes} from axis {axis} on does not fit the bottom of shape {shape}'
+            )
+        return shape[axis:] if num_axes == -1 else shape[axis : axis + num_axes]
 
 
 @layer('Scale')
 class Scale(_Affine):
     """x times a learned blob (1 at first), or times the second bottom, broadcast from `axis` on; plus a
     learned bias with bias_term."""
+
     fields = ('axis', 'num_axes', 'filler', 'bias_term', 'bias_filler')
 
     def setup(self, bottom, top):
@@ -133,6 +142,7 @@ class Scale(_Affine):
 @layer('Bias')
 class Bias(_Affine):
     """x plus a learned blob (0 at first), or plus the second bottom, broadcast from `axis` on."""
+
     fields = ('axis', 'num_axes', 'filler')
 
     def setup(self, bottom, top):

@@ -1,5 +1,6 @@
 """Layers that map each element by itself, and Softmax. Bottom and top have the same shape; all run in place
 as well."""
+
 import math
 
 import torch
@@ -71,13 +72,14 @@ def log(x, *, base, scale, shift):
 def power(x, *, power, scale, shift):
     """(shift + scale x) ^ power."""
     y = x * scale + shift
-    return y if power == 1 else y ** power
+    return y if power == 1 else y**power
 
 
 @layer('PReLU')
 class PReLU(TorchLayer):
     """max(x, 0) + slope min(x, 0) with a learned slope per channel, or one for all (channel_shared); 0.25 at
     first. He et al., 2015."""
+
     fields = ('filler', 'channel_shared')
 
     def setup(self, bottom, top):

@@ -1,4 +1,5 @@
 """Layers that move elements without changing them."""
+
 import math
 
 import torch
@@ -27,13 +28,17 @@ def crop(x, like, *, axis, offset):
     axis = canonical_axis(axis, x.dim())
     count = x.dim() - axis
     if like.dim() != x.dim() or len(offset) not in (0, 1, count):
-        raise ValueError(f'crop wants a second bottom of {x.dim()} axes and no, one or {count} offsets; '
-                         f'got {like.dim()} axes, offsets {offset}')
+        raise ValueError(
+            f'crop wants a second bottom of {x.dim()} axes and no, one or {count} offsets; '
+            f'got {like.dim()} axes, offsets {offset}'
+        )
     offset = offset * count if len(offset) == 1 else offset or (0,) * count
     for i, start in enumerate(offset, axis):
         if start + like.shape[i] > x.shape[i]:
-            raise ValueError(f'crop of axis {i} from {start} to {start + like.shape[i]} leaves the bottom, '
-                             f'which has {x.shape[i]}')
+            raise ValueError(
+                f'crop of axis {i} from {start} to {start + like.shape[i]} leaves the bottom, '
+                f'which has {x.shape[i]}'
+            )
         x = x.narrow(i, start, like.shape[i])
     return x
 
@@ -45,10 +50,11 @@ class Filter(TorchLayer):
 
     def setup(self, bottom, top):
         self.nondiff = (len(bottom) - 1,)
-        self.seen = False           # before the first reshape the selector has no values yet
+        self.seen = False  # before the first reshape the selector has no values yet
         if len(top) != len(bottom) - 1:
-            raise ValueError(f'{len(bottom)} bottoms, the last the selector, want {len(bottom) - 1} tops; '
-                             f'got {len(top)}')
+            raise ValueError(
+                f'{len(bottom)} bottoms, the last the selector, want {len(bottom) - 1} tops; got {len(top)}'
+            )
 
     def reshape(self, bottom, top):
         for b, t in zip(bottom, top):
@@ -58,8 +64,9 @@ class Filter(TorchLayer):
     def compute(self, *xs):
         *xs, selector = xs
         if any(len(x) != selector.numel() for x in xs):
-            raise ValueError(f'the selector has {selector.numel()} elements, the bottoms '
-                             f'{[len(x) for x in xs]} samples')
+            raise ValueError(
+                f'the selector has {selector.numel()} elements, the bottoms {[len(x) for x in xs]} samples'
+            )
         chosen = selector.reshape(-1) != 0
         return tuple(x[chosen] for x in xs)
 
@@ -90,8 +97,10 @@ def reshape(x, *, shape, axis, num_axes):
             raise ValueError(f'{x.numel()} elements cannot be spread over {list(shape.dim)}')
         dims[dims.index(-1)] = x.numel() // known
     elif known != x.numel() or -1 in dims:
-        raise ValueError(f'{x.numel()} elements do not fit the shape {list(shape.dim)} in place of '
-                         f'{tuple(x.shape[start:end])}')
+        raise ValueError(
+            f'{x.numel()} elements do not fit the shape {list(shape.dim)} in place of '
+            f'{tuple(x.shape[start:end])}'
+        )
     return x.reshape(x.shape[:start] + tuple(dims) + x.shape[end:])
 
 
@@ -112,8 +121,9 @@ def slice(x, *, axis, slice_dim, slice_point, num_tops):
         return x.split(size // num_tops, axis)
     edges = (0, *slice_point, size)
     if len(slice_point) != num_tops - 1 or any(a >= b for a, b in zip(edges, edges[1:])):
-        raise ValueError(f'{num_tops} tops want {num_tops - 1} rising slice_points inside 0..{size}; '
-                         f'got {slice_point}')
+        raise ValueError(
+            f'{num_tops} tops want {num_tops - 1} rising slice_points inside 0..{size}; got {slice_point}'
+        )
     return x.split([b - a for a, b in zip(edges, edges[1:])], axis)
 
 

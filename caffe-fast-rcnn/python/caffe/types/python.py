@@ -1,4 +1,5 @@
 """Python: the type whose layers are objects of the user's classes."""
+
 import importlib
 
 from ..layer import Layer, layer
@@ -7,6 +8,7 @@ from ..layer import Layer, layer
 @layer('Python')
 class PythonLayer(Layer):
     """Stands in the registry; making one gives an object of the class that python_param names, found on sys.path."""
+
     fields = ('module', 'layer', 'param_str')
 
     def __new__(cls, layer_param):
@@ -15,8 +17,11 @@ class PythonLayer(Layer):
             module = importlib.import_module(param.module)
         except ModuleNotFoundError as error:
             if error.name and param.module.startswith(error.name):
-                raise ModuleNotFoundError(f'layer {name!r}: no module {param.module!r} on sys.path for its Python layer '
-                                          f'{param.layer!r}', name=error.name) from error
+                raise ModuleNotFoundError(
+                    f'layer {name!r}: no module {param.module!r} on sys.path for its Python layer '
+                    f'{param.layer!r}',
+                    name=error.name,
+                ) from error
             raise
         if not hasattr(module, param.layer):
             raise AttributeError(f'layer {name!r}: module {param.module!r} has no class {param.layer!r}')

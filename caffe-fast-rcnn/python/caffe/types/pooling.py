@@ -5,6 +5,7 @@ padding is dropped only if there is padding. Windows are clipped to the image; t
 padding but not what lies beyond it. Torch's own pooling does the same in the common cases; elsewhere the
 bottom is extended to whole windows first.
 """
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,22 @@ class Pooling(TorchLayer):
     window with no pixel, whose maximum is the lowest float). round_mode: FLOOR and ceil_mode: false round the
     number of windows down.
     """
-    fields = ('pool', 'pad', 'pad_h', 'pad_w', 'kernel_size', 'kernel_h', 'kernel_w', 'stride', 'stride_h',
-              'stride_w', 'global_pooling', 'round_mode', 'ceil_mode')
+
+    fields = (
+        'pool',
+        'pad',
+        'pad_h',
+        'pad_w',
+        'kernel_size',
+        'kernel_h',
+        'kernel_w',
+        'stride',
+        'stride_h',
+        'stride_w',
+        'global_pooling',
+        'round_mode',
+        'ceil_mode',
+    )
 
     def setup(self, bottom, top):
         self.round_up = self.field('round_mode') == 'CEIL' and self.field('ceil_mode')
@@ -51,8 +66,9 @@ class Pooling(TorchLayer):
             return per_side(self, 'kernel_size'), stride, pad
         kernel = [name for name in ('kernel_size', 'kernel_h', 'kernel_w') if self.param.HasField(name)]
         if kernel or stride != (1, 1) or pad != (0, 0):
-            raise ValueError('global_pooling excludes kernel_size, a stride other than 1 and a pad other '
-                             'than 0')
+            raise ValueError(
+                'global_pooling excludes kernel_size, a stride other than 1 and a pad other than 0'
+            )
         return tuple(size), stride, pad
 
 
@@ -81,8 +97,10 @@ def window_counts(size, kernel, stride, pad, round_up):
 def as_torch_does(size, counts, kernel, stride, pad):
     """Whether torch's pooling lays the same windows: pad at most half a kernel, and no window that starts
     outside."""
-    return all(2 * p <= k <= n + 2 * p and (c - 1) * s < n + p
-               for n, c, k, s, p in zip(size, counts, kernel, stride, pad))
+    return all(
+        2 * p <= k <= n + 2 * p and (c - 1) * s < n + p
+        for n, c, k, s, p in zip(size, counts, kernel, stride, pad)
+    )
 
 
 def extend(x, counts, kernel, stride, pad, value):
@@ -143,7 +161,7 @@ def spp(x, *, pyramid_height, pool, phase):
         raise ValueError('pyramid_height must be given and positive')
     levels = []
     for level in range(pyramid_height):
-        bins = 2 ** level
+        bins = 2**level
         kernel = [-(-n // bins) for n in x.shape[2:]]
         pad = [(k * bins - n + 1) // 2 for n, k in zip(x.shape[2:], kernel)]
         if pool == 'MAX':

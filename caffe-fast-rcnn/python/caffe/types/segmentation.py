@@ -1,5 +1,6 @@
 """Layers of segmentation nets: BN of PSPNet and SegNet, Interp of DeepLab and PSPNet, Upsample of SegNet,
 Unpooling of DeconvNet."""
+
 import torch
 import torch.nn.functional as F
 
@@ -21,8 +22,17 @@ class BN(TorchLayer):
     by the batch in both phases (eps 1e-9 unless given); INFERENCE is scale x + shift, for files with the
     statistics folded in.
     """
-    fields = ('slope_filler', 'bias_filler', 'momentum', 'eps', 'frozen', 'scale_filler', 'shift_filler',
-              'bn_mode')
+
+    fields = (
+        'slope_filler',
+        'bias_filler',
+        'momentum',
+        'eps',
+        'frozen',
+        'scale_filler',
+        'shift_filler',
+        'bn_mode',
+    )
 
     def setup(self, bottom, top):
         given = self.param.HasField
@@ -44,8 +54,9 @@ class BN(TorchLayer):
             specs.add()
         for i, spec in enumerate(specs):
             if i >= 2 and spec.HasField('lr_mult') and spec.lr_mult != 0:
-                raise ValueError(f'the statistics of BN are not learned: param {i} must have lr_mult 0, not '
-                                 f'{spec.lr_mult}')
+                raise ValueError(
+                    f'the statistics of BN are not learned: param {i} must have lr_mult 0, not {spec.lr_mult}'
+                )
             if i >= 2 or self.field('frozen'):
                 spec.lr_mult = 0
 
@@ -78,6 +89,7 @@ class Interp(TorchLayer):
     """(N, C, H, W) resized bilinearly, corners on corners: to height x width, or to
     H + (H - 1) (zoom_factor - 1), or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk, then zoomed.
     pad_beg and pad_end, not above 0, cut the rims first."""
+
     fields = ('height', 'width', 'zoom_factor', 'shrink_factor', 'pad_beg', 'pad_end')
 
     def compute(self, x):
@@ -108,12 +120,15 @@ def put_back(x, mask, height, width):
     """Zeros (N, C, height, width) with each x where mask, a position y width + x per value, says; of several
     for one place one stays."""
     if x.shape != mask.shape:
-        raise ValueError(f'the mask must have the shape of the first bottom, {tuple(x.shape)}; '
-                         f'got {tuple(mask.shape)}')
+        raise ValueError(
+            f'the mask must have the shape of the first bottom, {tuple(x.shape)}; got {tuple(mask.shape)}'
+        )
     index = mask.flatten(2).long()
     if not index.is_meta and index.numel() and not 0 <= index.min() <= index.max() < height * width:
-        raise ValueError(f'the mask has positions {index.min()} to {index.max()}; the top of {height} x '
-                         f'{width} has 0 to {height * width - 1}')
+        raise ValueError(
+            f'the mask has positions {index.min()} to {index.max()}; the top of {height} x '
+            f'{width} has 0 to {height * width - 1}'
+        )
     top = x.new_zeros(*x.shape[:2], height * width)
     return top.scatter(2, index, x.flatten(2)).reshape(*x.shape[:2], height, width)
 
@@ -123,6 +138,7 @@ class Upsample(TorchLayer):
     """With the mask of a Pooling layer as second bottom (SegNet): x goes back to where the maxima were, zeros
     elsewhere, in a map of upsample_h x upsample_w, or scale times as large less one row (pad_out_h) or column
     (pad_out_w). With one bottom (YOLO's forks): each value is repeated scale x scale times."""
+
     fields = ('scale', 'scale_h', 'scale_w', 'pad_out_h', 'pad_out_w', 'upsample_h', 'upsample_w')
 
     def compute(self, x, mask=None):
@@ -133,8 +149,10 @@ class Upsample(TorchLayer):
         size = self.field('upsample_h'), self.field('upsample_w')
         if mask is None:
             if any(cut) or any(size):
-                raise ValueError('pad_out_h, pad_out_w, upsample_h and upsample_w want the mask of a Pooling '
-                                 'layer as second bottom')
+                raise ValueError(
+                    'pad_out_h, pad_out_w, upsample_h and upsample_w want the mask of a Pooling '
+                    'layer as second bottom'
+                )
             return x.repeat_interleave(scale_h, 2).repeat_interleave(scale_w, 3)
         if not all(size):
             size = x.shape[2] * scale_h - cut[0], x.shape[3] * scale_w - cut[1]
@@ -146,15 +164,31 @@ class Unpooling(TorchLayer):
     """Pooling undone, into a map of unpool_h x unpool_w (unpool_size for both) or else stride (n - 1) +
     kernel - 2 pad. MAX: values go where the mask, the second bottom, says. AVE: each is spread evenly over
     its window, TILE: copied all over it; windows that overlap add up. Noh et al., 2015."""
-    fields = ('unpool', 'kernel_size', 'kernel_h', 'kernel_w', 'stride', 'stride_h', 'stride_w', 'pad',
-              'pad_h', 'pad_w', 'unpool_size', 'unpool_h', 'unpool_w')
+
+    fields = (
+        'unpool',
+        'kernel_size',
+        'kernel_h',
+        'kernel_w',
+        'stride',
+        'stride_h',
+        'stride_w',
+        'pad',
+        'pad_h',
+        'pad_w',
+        'unpool_size',
+        'unpool_h',
+        'unpool_w',
+    )
 
     def compute(self, x, mask=None):
         kernel = per_side(self, 'kernel_size')
         stride, pad = per_side(self, 'stride', 1), per_side(self, 'pad', 0)
         full = [(n - 1) * s + k for n, k, s in zip(x.shape[2:], kernel, stride)]
-        size = [self.field(f'unpool_{axis}') or self.field('unpool_size') or f - 2 * p
-                for axis, f, p in zip('hw', full, pad)]
+        size = [
+            self.field(f'unpool_{axis}') or self.field('unpool_size') or f - 2 * p
+            for axis, f, p in zip('hw', full, pad)
+        ]
         if self.field('unpool') == 'MAX':
             if mask is None:
                 raise ValueError('unpool: MAX wants the mask of a Pooling layer as second bottom')
