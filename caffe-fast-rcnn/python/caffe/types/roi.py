@@ -5,6 +5,8 @@ Shapes: N images, C channels, (H, W) feature map, R regions, (p, q) grid. For RO
 the rounding; the compiled CPU version and the plain torch version start from its bins and agree exactly.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -69,42 +71,93 @@ def round_half_away(x):
     return whole + torch.where((x - whole).abs() >= 0.5, x.sign(), 0.0)
 
 
+CHANNELS = 64  # that the torch version takes at a time, to bound its memory
+
+
 class _Torch(torch.autograd.Function):
-    """On any device: all bins look at their first cell at once, then at their second, and so on; a strictly
-    larger one wins."""
+    """On any device, without a loop over regions or cells: the maxima of windows of 2^a x 2^b cells are found
+    once for the whole map, and four windows cover a bin (a sparse table: Bender and Farach-Colton, The LCA
+    problem revisited, 2000, section 3, along both axes)."""
 
     @staticmethod
     def forward(ctx, x, image, rows, columns):
-        height, width = x.shape[2:]
-        cells = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (N H W, C)
-        top, left = rows[:, :, None, 0], columns[:, None, :, 0]  # (R, p, 1), (R, 1, q)
-        tall, wide = rows[:, :, None, 1] - top, columns[:, None, :, 1] - left
-        shape = *torch.broadcast_shapes(top.shape, left.shape), x.shape[1]  # (R, p, q, C)
-        best = x.new_full(shape, torch.finfo(x.dtype).min)
-        where = torch.full(shape, -1, dtype=torch.int64, device=x.device)
-        corner = (image[:, None, None] * height + top) * width + left
-        for i in range(int(tall.max()) if tall.numel() else 0):
-            for j in range(int(wide.max())):
-                inside = (i < tall) & (j < wide)
-                cell = torch.where(inside, corner + i * width + j, 0)
-                value = cells[cell]
-                better = (value > best) & inside[..., None]
-                best = torch.where(better, value, best)
-                where = torch.where(better, cell[..., None], where)
-        best = torch.where(((tall > 0) & (wide > 0))[..., None], best, 0.0)
-        ctx.save_for_backward(where)
+        (n, channels, height, width), (p, q) = x.shape, (rows.shape[1], columns.shape[1])
+        down, tops = span(rows, height)
+        across, lefts = span(columns, width)
+        empty = (rows[..., 0] == rows[..., 1])[:, :, None] | (columns[..., 0] == columns[..., 1])[:, None]
+        value = x.new_zeros(len(image), p, q, channels)
+        cell = torch.full(value.shape, -1, dtype=torch.int32, device=x.device)
+        counts = torch.stack([down.max(), across.max()]).add(1).tolist() if value.numel() else (0, 0)
+        table = (down[:, :, None] * counts[1] + across[:, None]) * n + image[:, None, None]  # (R, p, q)
+        corners = [(table * height + y[:, :, None]) * width + left[:, None] for y in tops for left in lefts]
+        for c in range(0, channels if value.numel() else 0, CHANNELS):
+            cells = sparse_table(ranked(x[:, c : c + CHANNELS].permute(0, 2, 3, 1)), *counts).flatten(0, -2)
+            rank = functools.reduce(torch.maximum, (cells[corner] for corner in corners))
+            value[..., c : c + CHANNELS], cell[..., c : c + CHANNELS] = unranked(rank)
+        ctx.save_for_backward(image, cell.masked_fill_(empty[..., None], -1))
         ctx.shape = x.shape
-        return best.permute(0, 3, 1, 2).contiguous()
+        return value.masked_fill_(empty[..., None], 0.0).permute(0, 3, 1, 2).contiguous()
 
     @staticmethod
     def backward(ctx, grad):
-        (where,) = ctx.saved_tensors
+        image, cell = ctx.saved_tensors
         n, channels, height, width = ctx.shape
-        where = where.reshape(-1, channels)
-        grad = grad.permute(0, 2, 3, 1).reshape(-1, channels)
-        cells = grad.new_zeros(n * height * width, channels)
-        cells.scatter_add_(0, where.clamp(min=0), torch.where(where >= 0, grad, 0.0))
-        return cells.reshape(n, height, width, channels).permute(0, 3, 1, 2), None, None, None
+        place = image[:, None, None, None] * (height * width) + cell.clamp(min=0)
+        grad = torch.where(cell < 0, 0.0, grad.permute(0, 2, 3, 1))
+        bottom = grad.new_zeros(n * height * width, channels)
+        bottom.scatter_add_(0, place.reshape(-1, channels), grad.reshape(-1, channels))
+        return bottom.reshape(n, height, width, channels).permute(0, 3, 1, 2), None, None, None
+
+
+def span(edges, size):
+    """Along one axis, the level a (R, bins) of each bin, 2^a at most its length, and the first cells of the two
+    windows of 2^a cells that cover it. edges as bin_edges gives them; an empty bin becomes some cell."""
+    first, last = edges.long().unbind(2)
+    level = torch.frexp((last - first).clamp(min=1).float()).exponent.long() - 1
+    return level, (first.clamp(max=size - 1), (last - 2**level).clamp(min=0))
+
+
+def sparse_table(cells, down, across):
+    """(N, H, W, C) -> (down, across, N, H, W, C): [a, b] holds the maxima over 2^a x 2^b cells from each cell on,
+    cut at the border."""
+    rows = [cells]
+    for a in range(1, down):
+        rows.append(_pairs(rows[-1], 2 ** (a - 1), 1))
+    table = [rows]
+    for b in range(1, across):
+        table.append([_pairs(level, 2 ** (b - 1), 2) for level in table[-1]])
+    return torch.stack([torch.stack(levels) for levels in zip(*table)])
+
+
+def _pairs(cells, shift, axis):
+    """The maximum of each cell and the one `shift` further on."""
+    count = max(cells.shape[axis] - shift, 0)
+    result = cells.clone()
+    result.narrow(axis, 0, count).copy_(
+        torch.maximum(cells.narrow(axis, 0, count), cells.narrow(axis, cells.shape[axis] - count, count))
+    )
+    return result
+
+
+def ranked(x):
+    """(N, H, W, C) float32 -> int64 whose order is that of the values and, where they are equal, the reverse
+    order of the cells. What is not above the least finite value ranks lowest."""
+    lowest = torch.finfo(torch.float32).min
+    bits = (
+        torch.where(x > lowest, x.float() + 0.0, lowest).contiguous().view(torch.int32).long()
+    )  # + 0.0: no -0
+    bits = torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+    cell = torch.arange(x[0, ..., 0].numel(), device=x.device).reshape(*x.shape[1:3], 1)
+    return bits * 2**32 + (2**31 - 1 - cell)
+
+
+def unranked(rank):
+    """The values of ranked, and their cells y W + x; -1 for the lowest value."""
+    bits = rank >> 32
+    bits = torch.where(bits < 0, -bits - 2**31, bits).int()  # the sign is the highest bit again
+    value = bits.view(torch.float32)
+    cell = 2**31 - 1 - (rank & 0xFFFFFFFF)
+    return value, torch.where(value > torch.finfo(torch.float32).min, cell, -1).int()
 
 
 class _Compiled(torch.autograd.Function):
