@@ -70,13 +70,33 @@ def parse_gpu(text):
     return ids
 
 
+# What a wrong file, setting or device raises: the message says it all
+TOLD = (OSError, ValueError, KeyError, RuntimeError, FloatingPointError)
+
+
+def run(main):
+    """Ends the program with what main() returns; an error that a user can mend is one line and exit status 1.
+
+    TRACEBACK=1 in the environment shows where it came from. Ctrl-C ends with status 130.
+    """
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
+    except TOLD as error:
+        if os.environ.get('TRACEBACK'):
+            raise
+        sys.exit(f'{os.path.basename(sys.argv[0])}: {message(error)}')
+
+
 def start_log():
     """Messages go to the terminal, each with its time."""
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
 
 
 def load_cfg(args):
-    """Settles cfg from --cfg, the dataset of --imdb, and --set; then the device. Wrong ones end the tool."""
+    """Settles cfg from --cfg, the dataset of --imdb, and --set; then the device. A wrong value: ValueError."""
     from datasets.factory import describe
     from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
 
@@ -89,15 +109,16 @@ def load_cfg(args):
             cfg.MODELS_DIR = os.path.join(cfg.ROOT_DIR, 'models', dataset)
             merge(describe(dataset))
         cfg_from_list(args.set_cfgs or [])
-        use_device(args.gpu)
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as e:
-        sys.exit(message(e))
+    except TypeError as e:
+        raise ValueError(message(e)) from None
+    use_device(args.gpu)
     return cfg
 
 
 def message(error):
-    """What an exception says (str of a KeyError puts it in quotes)."""
-    return str(error.args[0] if isinstance(error, KeyError) else error)
+    """What an exception says, in one line; with its type where it says no more than a word."""
+    text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    return text if ' ' in text else f'{type(error).__name__}: {text}'.rstrip(': ')
 
 
 def dataset_of(imdb):
@@ -167,23 +188,17 @@ def require(path, flag):
 
 
 def get_imdb(name):
-    """The imdb of that name; one that is not there, or whose files are not, ends the tool."""
+    """The imdb of that name."""
     from datasets import factory
 
-    try:
-        return factory.get_imdb(name)
-    except (KeyError, OSError, ValueError) as e:
-        sys.exit(message(e))
+    return factory.get_imdb(name)
 
 
 def load_net(args):
     """The net of --def and --net for testing, named after its weights' file."""
     import caffe
 
-    try:
-        net = caffe.Net(require(args.prototxt, '--def'), require(args.weights, '--net'), caffe.TEST)
-    except ValueError as e:
-        sys.exit(message(e))
+    net = caffe.Net(require(args.prototxt, '--def'), require(args.weights, '--net'), caffe.TEST)
     net.name = os.path.splitext(os.path.basename(args.weights))[0]
     return net
 

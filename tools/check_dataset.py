@@ -10,9 +10,8 @@ Exit status 1 if a problem would stop training (unreadable file, unknown class),
 import argparse
 import difflib
 import logging
-import sys
 
-import _init_paths  # noqa: F401  (puts lib on the path)
+import _command
 from datasets.check import Survey
 from datasets.factory import imdbs_of
 
@@ -64,4 +63,4 @@ def report(imdbs, survey):
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    _command.run(main)

@@ -29,10 +29,7 @@ def main():
     cfg.TEST.HAS_RPN = True
     data = _command.get_imdb(args.imdb)
     net = _command.load_net(args)
-    try:
-        check_classes(net, data)
-    except ValueError as e:
-        sys.exit(_command.message(e))
+    check_classes(net, data)
     os.makedirs(args.out, exist_ok=True)
     paths = pictures(args.images) or [data.image_path_at(i) for i in range(min(args.most, data.num_images))]
     for path, target in zip(paths, targets(paths, args.out)):
@@ -128,4 +125,4 @@ def write(path, image):
 
 
 if __name__ == '__main__':
-    main()
+    _command.run(main)

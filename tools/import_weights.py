@@ -14,6 +14,7 @@ import os
 import pickle
 import sys
 
+import _command
 import numpy as np
 import torch
 from generate import BACKBONES
@@ -158,4 +159,4 @@ def _vgg16(state, pixel_means):
 
 
 if __name__ == '__main__':
-    main()
+    _command.run(main)

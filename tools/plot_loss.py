@@ -5,6 +5,7 @@ import argparse
 import json
 import os
 
+import _command
 import matplotlib
 import numpy as np
 
@@ -62,4 +63,4 @@ def running_mean(values, window):
 
 
 if __name__ == '__main__':
-    main()
+    _command.run(main)

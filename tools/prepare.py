@@ -7,7 +7,6 @@ Registers the dataset, writes the nets that are missing, finds the initial weigh
 import argparse
 import os
 import shlex
-import sys
 
 import _command
 from _init_paths import ROOT
@@ -29,11 +28,7 @@ def main():
     parser.add_argument('method', choices=METHODS)
     args = parser.parse_args()
     _command.start_log()
-    try:
-        values = prepare(args.net, args.dataset, args.method)
-    except (KeyError, OSError, ValueError) as e:
-        sys.exit(_command.message(e))
-    for name, value in values.items():
+    for name, value in prepare(args.net, args.dataset, args.method).items():
         print(f'{name}={shlex.quote(str(value))}')
 
 
@@ -108,4 +103,4 @@ def initial_weights(net):
 
 
 if __name__ == '__main__':
-    main()
+    _command.run(main)

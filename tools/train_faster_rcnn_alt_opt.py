@@ -101,10 +101,7 @@ def main():
     manifest = _stages.Manifest(os.path.join(output_dir, f'{args.net_name}_alt_opt.json'), IGNORE)
     results = {None: None, INITIAL: args.weights and _command.require(args.weights, '--weights')}
     iterations = iter(args.max_iters * (4 // len(args.max_iters)))
-    try:
-        images = images_digest(data)
-    except (OSError, ValueError) as e:
-        sys.exit(_command.message(e))
+    images = images_digest(data)
     try:
         for stage in STAGES[: 3 * args.stages]:
             job = make_job(stage, args, results, iterations, data.classes, images, output_dir)
@@ -246,4 +243,4 @@ def report(args, results, output_dir):
 
 
 if __name__ == '__main__':
-    main()
+    _command.run(main)

@@ -53,4 +53,4 @@ def parse_args(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    _command.run(main)

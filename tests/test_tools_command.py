@@ -1,0 +1,78 @@
+"""tools/_command.py: how a tool ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import _command
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = sorted(path.name for path in (ROOT / 'tools').glob('*.py') if not path.name.startswith('_'))
+
+
+def fail(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    'error, said',
+    [
+        (FileNotFoundError(2, 'No such file or directory', 'a.yml'), "No such file or directory: 'a.yml'"),
+        (ValueError('a.pt: wanted 3,\n got 4'), 'a.pt: wanted 3, got 4'),
+        (KeyError('unknown imdb x'), 'unknown imdb x'),
+        (KeyError('boxes'), 'KeyError: boxes'),
+        (RuntimeError('no GPU 7'), 'no GPU 7'),
+        (FloatingPointError('iteration 3: loss is nan'), 'iteration 3: loss is nan'),
+    ],
+)
+def test_an_error_is_one_line(error, said, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tools/some.py'])
+    monkeypatch.delenv('TRACEBACK', raising=False)
+    with pytest.raises(SystemExit) as ended:
+        _command.run(fail(error))
+    assert str(ended.value).startswith('some.py: ') and str(ended.value).endswith(said)
+    assert '\n' not in str(ended.value)
+    monkeypatch.setenv('TRACEBACK', '1')
+    with pytest.raises(type(error)):
+        _command.run(fail(error))
+
+
+def test_a_mistake_in_the_program_is_not_hidden():
+    with pytest.raises(AttributeError):
+        _command.run(fail(AttributeError('no such attribute')))
+
+
+@pytest.mark.parametrize('status', [None, 0, 1])
+def test_the_exit_status_is_mains(status):
+    with pytest.raises(SystemExit) as ended:
+        _command.run(lambda: status)
+    assert ended.value.code == status
+
+
+def test_ctrl_c(capsys):
+    with pytest.raises(SystemExit) as ended:
+        _command.run(fail(KeyboardInterrupt()))
+    assert ended.value.code == 130 and capsys.readouterr().err == 'interrupted\n'
+
+
+@pytest.mark.parametrize('name', TOOLS)
+def test_every_tool_ends_so(name):
+    assert '_command.run(' in (ROOT / 'tools' / name).read_text()
+
+
+@pytest.mark.parametrize('name', TOOLS)
+def test_a_python_that_lacks_the_packages_says_what_to_do(name, tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-S', ROOT / 'tools' / name, '--help'],
+        text=True,
+        capture_output=True,
+        env={**os.environ, 'PYTHONPATH': ''},
+    )
+    assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
+    assert 'lacks torch' in done.stderr and 'make all' in done.stderr and f'tools/{name}' in done.stderr
