@@ -3,7 +3,8 @@
 import os
 
 import numpy as np
-from caffe import filler, netparam
+from caffe import filler
+from caffe.format.weights import read_weights
 from caffe.proto import caffe_pb2
 from caffe_random import CaffeRandom, caffe_fillers
 
@@ -25,7 +26,7 @@ def test_a_long_stream_with_tails_from_seed_3():
     """conv1 was scaled after it was drawn; the 84,272 weights after it were not."""
     recorded = {
         name: arrays[0]
-        for name, _, arrays in netparam.read_weights(os.path.join(GOLDEN, 'e2e', 'init.caffemodel'))
+        for name, _, arrays in read_weights(os.path.join(GOLDEN, 'e2e', 'init.caffemodel'))
         if arrays
     }
     msra, gaussian = ('msra', {}), ('gaussian', {'std': 0.01})

@@ -16,7 +16,7 @@ from torch import nn
 import caffe
 import generate
 import import_weights
-from caffe.netparam import read_weights, write_weights
+from caffe.format.weights import read_weights, write_weights
 from fast_rcnn.config import cfg
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ import pytest
 
 import caffe
 import generate
-from caffe import netparam
+from caffe.format.prototxt import read_net, read_solver
 from fast_rcnn.config import cfg, cfg_from_file, overrides
 from utils.param_str import parse_param_str
 
@@ -23,7 +23,7 @@ def alt_opt(net, name):
 
 
 def read(net, name):
-    return netparam.read_net(str(alt_opt(net, name)))
+    return read_net(str(alt_opt(net, name)))
 
 
 def learning(param):
@@ -74,7 +74,7 @@ def test_every_snapshot_holds_all_parameters(net):
 @pytest.mark.parametrize('net', generate.COMMITTED_NETS)
 def test_solvers_name_their_nets(net):
     for path in glob.glob(str(ROOT / f'models/*/{net}/*/*solver*')):
-        solver = netparam.read_solver(path)
+        solver = read_solver(path)
         train = ROOT / solver.train_net
         assert train.parent == Path(path).parent and train.exists()
         assert (solver.lr_policy, solver.gamma, solver.momentum) == ('step', np.float32(0.1), np.float32(0.9))
@@ -84,7 +84,7 @@ def test_solvers_name_their_nets(net):
 
 def test_schedules():
     def step(path):
-        return netparam.read_solver(str(ROOT / 'models' / path)).stepsize
+        return read_solver(str(ROOT / 'models' / path)).stepsize
 
     assert step('imagenet/ResNet-101/faster_rcnn_alt_opt/stage1_fast_rcnn_solver30k40k.pt') == 240000
     assert step('pascal_voc/VGG16/faster_rcnn_alt_opt/stage2_rpn_solver60k80k.pt') == 60000
@@ -164,7 +164,7 @@ def test_conv1_has_a_bias_in_resnet_50_only():
 )
 def test_where_the_stride_is(tmp_path, net, strided):
     generate.generate('own', net, 3, tmp_path)
-    param = netparam.read_net(str(tmp_path / 'own' / net / 'faster_rcnn_alt_opt' / 'fast_rcnn_test.pt'))
+    param = read_net(str(tmp_path / 'own' / net / 'faster_rcnn_alt_opt' / 'fast_rcnn_test.pt'))
     convs = [layer for layer in param.layer if layer.type == 'Convolution']
     found = {layer.name for layer in convs if 2 in layer.convolution_param.stride}
     assert found == {'conv1'} | {f'res{stage}a_{branch}' for stage in '345' for branch in strided}
@@ -337,7 +337,7 @@ def test_resnet_10_trains(roidb, path, settings, losses, moving):
 def test_anchors_set_the_outputs(tmp_path):
     generate.generate('own', 'ResNet-10', 4, tmp_path, anchors={'scales': [2, 4], 'ratios': [0.5, 1, 2, 3]})
     folder = tmp_path / 'own/ResNet-10'
-    param = netparam.read_net(str(folder / 'faster_rcnn_end2end/train.prototxt'))
+    param = read_net(str(folder / 'faster_rcnn_end2end/train.prototxt'))
     layers = {layer.name: layer for layer in param.layer}
     assert layers['rpn_cls_score'].convolution_param.num_output == 16
     assert layers['rpn_bbox_pred'].convolution_param.num_output == 32
@@ -367,7 +367,7 @@ def test_files_follow_the_generator_until_edited(tmp_path, caplog):
     assert len(written) == 5 and solver not in written  # the other solvers follow the new schedule
     assert 'base_lr: 0.5' in solver.read_text() and str(solver) in caplog.text
     assert generate.generate('own', 'ZF', 4, tmp_path, max_iters=400, force=True) == [solver]
-    assert netparam.read_solver(str(solver)).stepsize == 300
+    assert read_solver(str(solver)).stepsize == 300
     assert [path for path in tmp_path.rglob('.*')] == []  # no temporary file stays
 
 

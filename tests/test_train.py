@@ -10,6 +10,7 @@ from layer_runs import entry, write_image
 
 from fast_rcnn.config import overrides
 from fast_rcnn.train import SolverWrapper, iter_size, train_net
+from caffe.format.weights import read_weights
 
 NET = """
 layer { name: "data" type: "Python" top: "data" top: "rois" top: "labels" top: "bbox_targets"
@@ -174,7 +175,7 @@ def train_from_seed(solver, roidb, out, max_iters=9):
     np.random.seed(3)
     caffe.set_random_seed(3)
     paths = train_net(solver(), roidb, out, max_iters=max_iters)
-    return [array for _, _, arrays in caffe.netparam.read_weights(paths[-1]) for array in arrays]
+    return [array for _, _, arrays in read_weights(paths[-1]) for array in arrays]
 
 
 def test_interrupted_training_ends_as_if_it_had_not_been(tiny, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from generate import BACKBONES
 
-from caffe.netparam import write_weights
+from caffe.format.weights import write_weights
 from fast_rcnn.config import cfg
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # torchvision's, RGB

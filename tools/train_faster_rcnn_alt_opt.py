@@ -161,7 +161,7 @@ def make_job(stage, args, results, iterations, classes, images, output_dir):
         'images': images,
     }
     if stage.function is not generate_proposals:
-        from caffe.netparam import read_solver
+        from caffe.format.prototxt import read_solver
 
         solver = read_solver(job['net'])
         train_net = _command.require(solver.train_net or solver.net, f'{job["net"]}: train_net')

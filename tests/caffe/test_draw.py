@@ -5,9 +5,11 @@ import shutil
 
 import cv2
 import pytest
+from google.protobuf import text_format
 
 import caffe
-from caffe import draw, netparam
+from caffe import draw
+from caffe.format.prototxt import parse_net
 
 NET = """
 name: "small"
@@ -24,7 +26,7 @@ layer { name: "drop{1}" type: "Dropout" bottom: "pool" top: "drop" exclude { pha
 
 
 def test_layers_and_blobs_are_nodes_joined_by_edges():
-    text = draw.net_to_dot(netparam.parse_net(NET))
+    text = draw.net_to_dot(parse_net(NET))
     lines = [line.strip() for line in text.splitlines()]
     assert lines[0] == 'digraph "small" {' and lines[-1] == '}'
     assert '"data_blob" -> "conv_Convolution_2";' in lines
@@ -38,9 +40,9 @@ def test_layers_and_blobs_are_nodes_joined_by_edges():
 
 
 def test_phase_and_learning_rates():
-    test = draw.net_to_dot(netparam.parse_net(NET), phase=caffe.TEST)
+    test = draw.net_to_dot(parse_net(NET), phase=caffe.TEST)
     assert 'label_blob' not in test and 'drop' not in test and 'pool' in test
-    train = draw.net_to_dot(netparam.parse_net(NET), 'TB', phase=caffe.TRAIN, display_lrm=True)
+    train = draw.net_to_dot(parse_net(NET), 'TB', phase=caffe.TRAIN, display_lrm=True)
     for wanted in ('Batch 9', 'drop', 'lr mult: 0.5/2"', 'conv (Convolution)'):
         assert wanted in train
 
@@ -48,20 +50,20 @@ def test_phase_and_learning_rates():
 def test_old_nets_are_drawn_and_left_as_they_are():
     with open(os.path.join(os.path.dirname(__file__), '..', 'golden', 'upgrade', 'v1_train.prototxt')) as f:
         param = draw.caffe_pb2.NetParameter()
-        netparam.text_format.Merge(f.read(), param)
+        text_format.Merge(f.read(), param)
     assert b'(InnerProduct)' in draw.draw_net(param, 'LR', 'dot')
     assert param.layers and not param.layer
 
 
 def test_the_text_needs_no_graphviz(tmp_path):
-    net = netparam.parse_net(NET)
+    net = parse_net(NET)
     draw.draw_net_to_file(net, tmp_path / 'net.dot')
     assert (tmp_path / 'net.dot').read_text() == draw.net_to_dot(net)
 
 
 def test_without_graphviz_pictures_are_plain(tmp_path, monkeypatch):
     """Longer than high from left to right, and the other way round."""
-    net = netparam.parse_net(NET)
+    net = parse_net(NET)
     monkeypatch.setenv('PATH', str(tmp_path))
     shapes = []
     for rankdir in ('LR', 'TB', 'RL', 'BT'):
@@ -75,7 +77,7 @@ def test_without_graphviz_pictures_are_plain(tmp_path, monkeypatch):
 
 
 def test_places_follow_the_net():
-    _, nodes, edges = draw._graph(netparam.parse_net(NET), 'LR', True, None, False)
+    _, nodes, edges = draw._graph(parse_net(NET), 'LR', True, None, False)
     x = {node: place[0] / 1.5 for node, place in draw._places(nodes, edges, 'LR').items()}
     assert [
         x[n]
@@ -94,10 +96,10 @@ def test_places_follow_the_net():
 
 @pytest.mark.skipif(shutil.which('dot') is None, reason='Graphviz is not installed')
 def test_graphviz_draws_it(tmp_path):
-    draw.draw_net_to_file(netparam.parse_net(NET), str(tmp_path / 'net.png'))
+    draw.draw_net_to_file(parse_net(NET), str(tmp_path / 'net.png'))
     assert (tmp_path / 'net.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_pydot_graph():
     pytest.importorskip('pydot')
-    assert draw.get_pydot_graph(netparam.parse_net(NET), 'LR').get_rankdir() == 'LR'
+    assert draw.get_pydot_graph(parse_net(NET), 'LR').get_rankdir() == 'LR'

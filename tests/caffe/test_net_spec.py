@@ -4,7 +4,7 @@ import pytest
 
 import caffe
 from caffe import layers as L
-from caffe import netparam
+from caffe.format.prototxt import parse_net
 from caffe import params as P
 from caffe.net_spec import Top, assign_proto, param_name_dict
 from caffe.proto import caffe_pb2
@@ -47,12 +47,12 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 
 
 def test_a_net_becomes_its_prototxt():
-    assert small_net().to_proto() == netparam.parse_net(WANTED)
+    assert small_net().to_proto() == parse_net(WANTED)
 
 
 def test_what_is_written_can_be_read_back():
     net = small_net().to_proto()
-    assert netparam.parse_net(str(net)) == net
+    assert parse_net(str(net)) == net
 
 
 def test_layers_without_a_top():
@@ -137,7 +137,7 @@ def test_assign_proto_fills_messages_lists_and_values():
     assign_proto(layer, 'param', [dict(name='w'), dict(name='b')])
     assign_proto(layer, 'lrn_param', dict(local_size=3, norm_region=P.LRN.WITHIN_CHANNEL))
     assign_proto(layer, 'relu_param', caffe_pb2.ReLUParameter(negative_slope=0.5))
-    wanted = netparam.parse_net("""
+    wanted = parse_net("""
         layer { name: "x" bottom: "one" bottom: "two" bottom: "three"
           param { lr_mult: 0 } param { name: "w" } param { name: "b" }
           lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL } relu_param { negative_slope: 0.5 } }""")

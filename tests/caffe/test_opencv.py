@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 
 import caffe
-from caffe import netparam
+from caffe.format.prototxt import read_net
 from helpers import data
 
 MODELS = Path(__file__).parents[2] / 'models'
@@ -16,7 +16,7 @@ MODELS = Path(__file__).parents[2] / 'models'
 
 def rpn_without_python(tmp_path, height, width):
     """The ResNet-101 RPN test net up to its class probabilities, as a file."""
-    net = netparam.read_net(str(MODELS / 'imagenet/ResNet-101/faster_rcnn_alt_opt/rpn_test.pt'))
+    net = read_net(str(MODELS / 'imagenet/ResNet-101/faster_rcnn_alt_opt/rpn_test.pt'))
     kept = [layer for layer in net.layer if layer.type not in ('Input', 'Python')]
     del net.layer[:]
     net.layer.extend(kept)

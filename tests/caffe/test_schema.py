@@ -186,7 +186,10 @@ def test_the_solver_reads_its_fields():
     """Each field of SolverParameter is a name in the modules that look at solvers, or excused."""
     trees = [
         ast.parse(inspect.getsource(m))
-        for m in (importlib.import_module('caffe.' + n) for n in ('solver', 'netparam', '__main__'))
+        for m in (
+            importlib.import_module('caffe.' + n)
+            for n in ('solver', 'format.prototxt', 'format.upgrade', '__main__')
+        )
     ]
     names = {
         getattr(n, 'attr', getattr(n, 'value', None))

@@ -12,7 +12,9 @@ import time
 import torch
 
 import caffe
-from caffe import common, netparam, parallel
+from caffe import common, parallel
+from caffe.format.prototxt import read_solver, upgrade_net_text, upgrade_solver_text
+from caffe.format.weights import upgrade_net_binary
 from caffe.common import logger
 from caffe.net import Net
 from caffe.proto import caffe_pb2
@@ -67,7 +69,7 @@ def train(args):
         raise SystemExit(
             'caffe train: -snapshot goes on with a training, -weights starts one from weights; give one of them'
         )
-    param = netparam.read_solver(args.solver)
+    param = read_solver(args.solver)
     param.train_state.level = args.level
     param.train_state.stage.extend(stages(args))
     numbers = gpus(args.gpu) or (
@@ -199,9 +201,9 @@ def device_query(args):
 
 COMMANDS = {'train': train, 'test': test, 'time': time_model, 'device_query': device_query}
 UPGRADES = {
-    'upgrade_net_text': netparam.upgrade_net_text,
-    'upgrade_net_binary': netparam.upgrade_net_binary,
-    'upgrade_solver_proto_text': netparam.upgrade_solver_text,
+    'upgrade_net_text': upgrade_net_text,
+    'upgrade_net_binary': upgrade_net_binary,
+    'upgrade_solver_proto_text': upgrade_solver_text,
 }
 
 

@@ -5,7 +5,8 @@ The IGNORED tables are also what the tests allow to be left unread.
 
 import pathlib
 
-from . import layer, netparam
+from . import layer
+from .format.files import atomic_write
 from .proto import caffe_pb2
 
 README = pathlib.Path(__file__).parents[2] / 'README.md'
@@ -116,7 +117,7 @@ def table():
 def main():
     text = README.read_text()
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
-    with netparam.atomic_write(README) as path:
+    with atomic_write(README) as path:
         pathlib.Path(path).write_text(before + MARKS[0] + table() + MARKS[1] + after)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from .common import logger
 from .database import BACKENDS, open_database, progress
 from .types.transformer import read_datum
-from .netparam import atomic_write
+from .format.files import atomic_write
 from .proto import caffe_pb2
 
 

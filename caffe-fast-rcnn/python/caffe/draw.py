@@ -10,7 +10,8 @@ import subprocess
 
 import numpy as np
 
-from . import netparam
+from .format.files import atomic_write
+from .format.upgrade import upgrade_net
 from .net_spec import param_name_dict
 from .proto import caffe_pb2
 
@@ -102,7 +103,7 @@ def _graph(caffe_net, rankdir, label_edges, phase, display_lrm):
     """(net name, {node: (label, style)}, [(node, node, label)]); layers come after the blobs they read."""
     net = caffe_pb2.NetParameter()
     net.CopyFrom(caffe_net)
-    netparam.upgrade_net(net)
+    upgrade_net(net)
     if phase is not None:
         net = _only_phase(net, phase)
     nodes, edges = {}, []
@@ -223,5 +224,5 @@ def draw_net(caffe_net, rankdir, ext='png', phase=None, display_lrm=False):
 def draw_net_to_file(caffe_net, filename, rankdir='LR', phase=None, display_lrm=False):
     """Write the picture; the suffix of the file name chooses the format."""
     picture = draw_net(caffe_net, rankdir, os.path.splitext(filename)[1][1:] or 'png', phase, display_lrm)
-    with netparam.atomic_write(filename) as path, open(path, 'wb') as f:
+    with atomic_write(filename) as path, open(path, 'wb') as f:
         f.write(picture)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import scipy.ndimage
 
-from .netparam import array_to_blobproto, blobproto_to_array  # noqa: F401  public names of this module too
+from .format.weights import array_to_blobproto, blobproto_to_array  # noqa: F401  public here
 from .proto import caffe_pb2
 
 

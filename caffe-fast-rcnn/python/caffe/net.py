@@ -12,7 +12,10 @@ import os
 import numpy as np
 import torch
 
-from . import debug, netparam, plan
+from . import debug, plan
+from .format.prototxt import filter_net, read_net
+from .format.upgrade import upgrade_net
+from .format.weights import read_weights, write_weights, write_weights_hdf5
 from .blob import Blob
 from .common import Phase, logger
 from .layer import TorchLayer, layer_class
@@ -47,7 +50,7 @@ class Net:
             phase, level, stages, weights = [*args, *(phase, level, stages, weights)[len(args) :]]
         if phase is None:
             raise TypeError('Net(network_file, phase): the phase is missing, caffe.TRAIN or caffe.TEST')
-        self._init(netparam.read_net(str(network_file)), phase, level, stages or ())
+        self._init(read_net(str(network_file)), phase, level, stages or ())
         if weights is not None:
             self.copy_from(weights)
 
@@ -56,7 +59,7 @@ class Net:
         """A Net from a NetParameter (upgraded or not); phase None: the one of param.state."""
         net = cls.__new__(cls)
         phase = param.state.phase if phase is None else phase
-        net._init(netparam.upgrade_net(param), phase, level, stages)
+        net._init(upgrade_net(param), phase, level, stages)
         return net
 
     def _init(self, param, phase, level, stages):
@@ -66,7 +69,7 @@ class Net:
         state.phase = int(self.phase)
         state.level = level
         state.stage.extend(stages)
-        param = netparam.filter_net(param, state)
+        param = filter_net(param, state)
         self.name = param.name
         self.blobs = collections.OrderedDict()
         self.params = collections.OrderedDict()
@@ -476,7 +479,7 @@ class Net:
         axes of 1 fit.
         """
         ignored = []
-        for name, _, arrays in netparam.read_weights(str(path)):
+        for name, _, arrays in read_weights(str(path)):
             if not arrays:
                 continue
             if name not in self.params:
@@ -518,7 +521,7 @@ class Net:
     load_weights = copy_from
 
     def weight_table(self, diffs=False):
-        """[(layer name, type, [arrays], bottom names, top names[, [diffs]])] as netparam.write_weights
+        """[(layer name, type, [arrays], bottom names, top names[, [diffs]])] as write_weights
         takes it."""
         rows = []
         for node in self._nodes:
@@ -530,10 +533,10 @@ class Net:
     def save(self, path, diffs=False):
         """Write all parameters: a .caffemodel, or HDF5 when the name ends in .h5; first to a temporary
         name, then renamed."""
-        netparam.write_weights(str(path), self.weight_table(diffs), self.name)
+        write_weights(str(path), self.weight_table(diffs), self.name)
 
     def save_hdf5(self, path, diffs=False):
-        netparam.write_weights_hdf5(str(path), self.weight_table(diffs))
+        write_weights_hdf5(str(path), self.weight_table(diffs))
 
     load_hdf5 = copy_from
 

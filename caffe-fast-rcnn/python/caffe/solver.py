@@ -16,7 +16,10 @@ import h5py
 import torch
 from google.protobuf.message import DecodeError
 
-from . import common, debug, netparam
+from . import common, debug
+from .format.files import atomic_write
+from .format.prototxt import read_net, read_solver
+from .format.weights import array_to_blobproto, blobproto_to_array
 from .common import logger
 from .net import Net
 from .proto import caffe_pb2
@@ -55,7 +58,7 @@ class Solver:
         if isinstance(solver_file, caffe_pb2.SolverParameter):
             self.param, self._file = solver_file, ''
         else:
-            self.param, self._file = netparam.read_solver(str(solver_file)), str(solver_file)
+            self.param, self._file = read_solver(str(solver_file)), str(solver_file)
         self._check_policy()
         if self.param.random_seed >= 0:
             common.set_random_seed(self.param.random_seed + common.solver_rank())
@@ -118,7 +121,7 @@ class Solver:
         return nets
 
     def _make_net(self, source, phase, state):
-        param = netparam.read_net(source) if isinstance(source, str) else source
+        param = read_net(source) if isinstance(source, str) else source
         param.state.MergeFrom(state)
         param.debug_info |= self.param.debug_info
         return Net.from_param(param, phase, param.state.level, ())
@@ -316,7 +319,7 @@ class Solver:
         suffix = '.h5' if hdf5 else ''
         model, state = (self.snapshot_filename(e) + suffix for e in ('.caffemodel', '.solverstate'))
         self.net.save(model, self.param.snapshot_diff)
-        with netparam.atomic_write(state) as path:
+        with atomic_write(state) as path:
             (self._write_state_hdf5 if hdf5 else self._write_state)(path, model)
         logger.info('Snapshotting to %s and %s', model, state)
 
@@ -338,7 +341,7 @@ class Solver:
     def _write_state(self, path, model):
         state = caffe_pb2.SolverState(iter=self.iter, learned_net=model, current_step=self._current_step())
         for array in self._history_arrays():
-            state.history.append(netparam.array_to_blobproto(array))
+            state.history.append(array_to_blobproto(array))
         with open(path, 'wb') as f:
             f.write(state.SerializeToString())
 
@@ -388,7 +391,7 @@ class Solver:
                 raise ValueError(
                     f'{path} is not a solver state, or is cut off ({os.path.getsize(path)} bytes): {error}'
                 ) from None
-        return state.iter, state.learned_net, [netparam.blobproto_to_array(b) for b in state.history]
+        return state.iter, state.learned_net, [blobproto_to_array(b) for b in state.history]
 
     @staticmethod
     def _read_state_hdf5(path):
@@ -470,9 +473,7 @@ _SOLVERS = {cls.__name__[: -len('Solver')]: cls for cls in Solver.__subclasses__
 def get_solver(solver_file):
     """The solver of the type that the prototxt names."""
     param = (
-        solver_file
-        if isinstance(solver_file, caffe_pb2.SolverParameter)
-        else netparam.read_solver(str(solver_file))
+        solver_file if isinstance(solver_file, caffe_pb2.SolverParameter) else read_solver(str(solver_file))
     )
     known = {name.lower(): cls for name, cls in _SOLVERS.items()}
     if param.type.lower() not in known:

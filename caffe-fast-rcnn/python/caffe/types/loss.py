@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .. import netparam
+from ..format.weights import blobproto_to_array
 from ..layer import TorchLayer, layer
 from ..proto import caffe_pb2
 from .helpers import as_index, canonical_axis, floor_value, sqrt_by_hand
@@ -149,7 +149,7 @@ class InfogainLoss(NormalizedLoss):
         proto = caffe_pb2.BlobProto()
         with open(source, 'rb') as f:
             proto.ParseFromString(f.read())
-        self.matrix = torch.from_numpy(np.array(netparam.blobproto_to_array(proto), np.float32))
+        self.matrix = torch.from_numpy(np.array(blobproto_to_array(proto), np.float32))
 
     def compute(self, x, label, matrix=None):
         axis, outer, inner = places(x, label, self.field('axis'))

@@ -20,7 +20,7 @@ import torch
 from .. import common
 from ..database import open_database
 from ..layer import Layer, layer
-from ..netparam import atomic_write
+from ..format.files import atomic_write
 from ..proto import caffe_pb2
 from .transformer import Transformer, decode_image, read_datum, read_file
 

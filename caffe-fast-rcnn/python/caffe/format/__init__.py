@@ -1,0 +1,10 @@
+"""The formats of Caffe's files.
+
+| module   | owns |
+|---|---|
+| files    | reading and replacing files whole |
+| upgrade  | messages of every age to current ones |
+| prototxt | nets and solvers as text; layers by phase, level and stage |
+| weights  | .caffemodel and HDF5 weights; blob messages |
+| state    | .solverstate and HDF5 solver states |
+"""
