@@ -1,25 +1,33 @@
 #!/usr/bin/env python3
-"""Write an RPN's proposals for the images of an imdb."""
+"""Write an RPN's proposals for the images of an imdb: up to 2000 an image, unless --cfg or --set says else."""
 
 import _command
 
 
 def main():
-    flags = ('gpu', 'def', 'net', 'imdb', 'cfg', 'set')
-    args = _command.parser(__doc__, *flags, required=('def', 'net', 'imdb')).parse_args()
+    args = parse_args()
     _command.start_log()
     _command.one_gpu(args.gpu, 'rpn_generate.py')
-    cfg = _command.load_cfg(args)
-    from fast_rcnn.config import get_output_dir
-    from rpn.generate import imdb_proposals
+    from fast_rcnn.config import cfg_from_list, get_output_dir
+    from rpn.generate import SETTINGS, scored_proposals
     from utils.proposals import save_proposals
 
+    cfg_from_list([word for setting in SETTINGS.items() for word in setting])
+    cfg = _command.load_cfg(args)
+    if args.wait:
+        _command.wait_for(args.weights)
     _command.seed(cfg.RNG_SEED)
     data, net = _command.get_imdb(args.imdb), _command.load_net(args)
-    boxes, scores = imdb_proposals(net, data)
     path = _command.proposal_file(get_output_dir(data), net.name)
-    save_proposals(path, boxes, scores)
+    save_proposals(path, *scored_proposals(net, data))
     print(f'Proposals: {path}')
+
+
+def parse_args(argv=None):
+    parser = _command.parser(__doc__, 'gpu', 'def', 'net', 'imdb', 'cfg', required=('def', 'net', 'imdb'))
+    parser.add_argument('--wait', action='store_true', help="wait until the weights' file is there")
+    _command.add(parser, 'set')
+    return parser.parse_args(argv)
 
 
 if __name__ == '__main__':

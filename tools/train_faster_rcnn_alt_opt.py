@@ -25,11 +25,11 @@ def train_rpn(job):
 def generate_proposals(job):
     """Writes an RPN's proposals for the training images; returns their file."""
     from caffe import TEST, Net
-    from rpn.generate import imdb_proposals
+    from rpn.generate import scored_proposals
     from utils.proposals import save_proposals
 
     data = _begin(job)
-    boxes, scores = imdb_proposals(Net(job['net'], job['weights'], TEST), data)
+    boxes, scores = scored_proposals(Net(job['net'], job['weights'], TEST), data)
     path = _command.proposal_file(job['output_dir'], job['name'])
     save_proposals(path, boxes, scores)
     return path

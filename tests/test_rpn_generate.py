@@ -1,0 +1,53 @@
+"""tools/rpn_generate.py and rpn.generate: how many proposals are written, what they are, that forks can keep them."""
+
+import pickle
+
+import numpy as np
+import pytest
+import rpn_generate
+from tool_runs import VAL, results, run_main, settings, tiny
+
+from fast_rcnn.config import cfg
+from rpn import generate
+from utils.proposals import load_proposals
+
+IMAGENET = ['--cfg', 'experiments/cfgs/imagenet.yml']
+
+
+@pytest.mark.parametrize(
+    'cfg_file, more, limits',
+    [([], [], (-1, 2000)), (IMAGENET, [], (-1, 300)), (IMAGENET, ['TEST.RPN_POST_NMS_TOP_N', 7], (-1, 7))],
+    ids=['plain', 'imagenet', 'set'],
+)
+def test_how_many(monkeypatch, tmp_path, cfg_file, more, limits):
+    made = []
+
+    def propose(net, imdb):
+        made.append((cfg.TEST.RPN_PRE_NMS_TOP_N, cfg.TEST.RPN_POST_NMS_TOP_N))
+        return [np.zeros((2, 4))] * imdb.num_images, [np.zeros((2, 1))] * imdb.num_images
+
+    monkeypatch.setattr(generate, 'scored_proposals', propose)
+    words = [*tiny('rpn_test.pt', 'stage1_rpn'), '--imdb', VAL, *cfg_file]
+    run_main(monkeypatch, rpn_generate.main, *words, *settings(tmp_path, 'EXP_DIR', 'default', *more))
+    assert made == [limits]
+    written = load_proposals(results(tmp_path, 'stage1_rpn_rpn_proposals.npz'))
+    assert [boxes.shape for boxes in written] == [(2, 5)] * len(written)
+
+
+class Imdb:
+    name, num_images = 'two', 2
+
+    def image_path_at(self, i):
+        return str(i)
+
+
+def test_proposals_of_an_imdb_are_a_list_of_boxes_that_a_pickle_keeps(monkeypatch, tmp_path):
+    boxes = [np.array([[i, 0, 9, 9]], np.float32) for i in range(2)]
+    monkeypatch.setattr(generate, 'read_image', int)
+    monkeypatch.setattr(generate, 'im_proposals', lambda net, im: (boxes[im], np.ones((1, 1))))
+    made = generate.imdb_proposals(None, Imdb())
+    assert isinstance(made, list)
+    (tmp_path / 'p.pkl').write_bytes(pickle.dumps(made, pickle.HIGHEST_PROTOCOL))
+    for read in pickle.loads((tmp_path / 'p.pkl').read_bytes()), load_proposals(str(tmp_path / 'p.pkl')):
+        assert [b.tolist() for b in read] == [b.tolist() for b in boxes]
+    assert [len(part) for part in generate.scored_proposals(None, Imdb())] == [2, 2]
