@@ -373,7 +373,11 @@ def test_own_dataset_with_three_keys(data, tmp_path, caplog):
     described = factory.register(blood(tmp_path))
     assert described.classes == ('__background__', 'RBC', 'WBC') and described.num_classes == 3
     assert (described.train_imdb, described.test_imdb, described.base) == ('blood_train', 'blood_val', 1)
-    assert (described.cfg, described.anchors, described.max_iters) == ({}, None, None)
+    assert (described.cfg, described.anchors, described.max_iters) == (
+        {'TRAIN': {'USE_EMPTY': True}},
+        None,
+        None,
+    )
     db = factory.get_imdb('blood_train')
     with caplog.at_level(logging.WARNING):
         assert [len(entry['boxes']) for entry in db.roidb] == [2, 0]
@@ -405,7 +409,12 @@ def test_own_dataset_with_every_key(data, tmp_path):
     described = factory.register(path)
     assert described.classes[1:] == ('WBC', 'RBC') and described.train_imdb == 'blood_one'
     assert described.splits == {'one': ['a'], 'two': ['b', 'c']}
-    assert described.cfg == {'TRAIN': {'SCALES': [480]}} and described.max_iters == [1, 2, 3, 4]
+    assert described.cfg == {'TRAIN': {'USE_EMPTY': True, 'SCALES': [480]}} and described.max_iters == [
+        1,
+        2,
+        3,
+        4,
+    ]
     assert described.anchors == {'scales': [2, 4], 'ratios': [1]}
     db = factory.get_imdb('blood_one')
     assert db.roidb[0]['boxes'].tolist() == [[1, 2, 30, 20], [31, 5, 59, 39]]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from layer_runs import entry, one_layer_net, write_image
 
+from datasets.record import Record
 from fast_rcnn.config import cfg, overrides
 from fast_rcnn.roi_sampling import compute_targets, expand_bbox_targets, sample_rois
 from roi_data_layer.layer import epoch_order, mix_val
@@ -163,19 +164,28 @@ def test_filter(tmp_path):
     only_proposals = entry('/val/f', proposals=[([0, 0, 9, 9], 0, 0)])
     everything = [with_object, empty, empty_train, narrow]
     with overrides(RPN):
-        assert filter_roidb(everything) == everything
-        with overrides({'TRAIN.USE_EMPTY': False}):
-            assert filter_roidb(everything) == [with_object, narrow]
-        with overrides({'TRAIN.MIN_IM_RATIO': 0.2, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}):
-            assert filter_roidb(everything) == [with_object, empty]
+        assert filter_roidb(everything) == [with_object, narrow]  # published recipes train on no empty image
+        with overrides({'TRAIN.USE_EMPTY': True}):
+            assert filter_roidb(everything) == everything
+            with overrides({'TRAIN.MIN_IM_RATIO': 0.2, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}):
+                assert filter_roidb(everything) == [with_object, empty]
     roidb = [with_object, empty, hard, only_proposals]
-    assert filter_roidb(roidb) == [with_object, only_proposals]
-    with overrides({'TRAIN.USE_EMPTY': False}):
-        assert filter_roidb(roidb) == [with_object]
+    assert filter_roidb(roidb) == [with_object]
+    with overrides({'TRAIN.USE_EMPTY': True}):
+        assert filter_roidb(roidb) == [with_object, only_proposals]
     with overrides({'TRAIN.BG_THRESH_LO': 0.0}):
         assert filter_roidb(roidb) == [with_object, hard, only_proposals]
     with pytest.raises(ValueError, match='none of the 1 images'):
         filter_roidb([empty])
+
+
+def test_an_image_of_difficult_objects_alone_is_not_empty():
+    empty, difficult = (Record([], [], 3, image='a', width=9, height=9, difficult=n) for n in (0, 2))
+    with overrides({**RPN, 'TRAIN.USE_EMPTY': True}):
+        assert filter_roidb([empty, difficult, difficult.mirrored()]) == [empty]
+    with overrides({**HEAD, 'TRAIN.BG_THRESH_LO': 0.1, 'TRAIN.USE_EMPTY': True}):
+        proposed = [entry.with_proposals([[0, 0, 5, 5]]) for entry in (empty, difficult)]
+        assert filter_roidb(proposed) == proposed[:1]
 
 
 def test_prepare_refuses_a_class_without_overlap():

@@ -178,7 +178,8 @@ def test_proposal_targets():
 
 def test_proposal_targets_of_an_image_without_objects():
     rois = np.array([[0, 0, 0, 9, 9]], np.float32)
-    rois, labels, targets, weights = proposal_targets(rois, np.zeros((0, 5), np.float32), 3, 4, cfg.TRAIN)
+    with overrides({'TRAIN.USE_EMPTY': True}):
+        rois, labels, targets, weights = proposal_targets(rois, np.zeros((0, 5), np.float32), 3, 4, cfg.TRAIN)
     assert labels.tolist() == [0] and not targets.any() and not weights.any()
 
 

@@ -10,7 +10,7 @@ The rest may be left out:
     test: test                      exist, else train and val
     base: 0                         the number of the first pixel, 0 or 1; default: imagenet 0; voc 0 if a
                                     coordinate of the whole dataset lies in [0, 1), else 1
-    cfg: {TRAIN: {SCALES: [480]}}   settings, as in experiments/cfgs
+    cfg: {TRAIN: {SCALES: [480]}}   settings, as in experiments/cfgs, over OWN_SETTINGS
     anchors: {scales: [8, 16], ratios: [0.5, 1, 2]}      default scales 2 4 8 16 32 (times 16 pixels), ratios as here
     max_iters: 4000                 or four numbers, one per training stage; default by the number of images
                                     (tools/prepare.py)
@@ -31,6 +31,9 @@ from datasets.xml_imdb import xml_imdb
 from fast_rcnn.config import overrides
 
 FROM_ANNOTATIONS = 'from annotations'
+
+# Settings of every described dataset: its images without objects are negatives
+OWN_SETTINGS = {'TRAIN': {'USE_EMPTY': True}}
 
 
 @dataclass
@@ -102,6 +105,7 @@ def load(path, tolerant=False):
             pass
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f'{path}: cfg: {error.args[0]}') from None
+    values['cfg'] = _over(OWN_SETTINGS, values.get('cfg', {}))
     values['root'] = os.path.normpath(os.path.join(os.path.dirname(path), values['root']))
     values['splits'] = _splits(path, values)
     values['train'], values['test'] = _train_and_test(path, values)
@@ -115,6 +119,12 @@ def load(path, tolerant=False):
         raise ValueError(f'{path}: no classes, neither listed nor in the annotations')
     classes = ('__background__',) + tuple(classes)
     return Description(**{**values, 'classes': classes, 'base': base, 'path': path})
+
+
+def _over(settings, more):
+    """settings with those of `more` over them, section by section."""
+    sections = {key: {**settings[key], **more.get(key, {})} for key in settings}
+    return {**sections, **{key: value for key, value in more.items() if key not in settings}}
 
 
 def _read(path):

@@ -39,7 +39,7 @@ cfg.TRAIN.IMS_PER_BATCH = 2
 cfg.TRAIN.REAL_BATCH_SIZE = 0
 
 # RoIs per real batch: every image gives BATCH_SIZE / REAL_BATCH_SIZE of them
-# (BATCH_SIZE / IMS_PER_BATCH when REAL_BATCH_SIZE is 0)
+# (BATCH_SIZE / IMS_PER_BATCH when REAL_BATCH_SIZE is 0). -1: all there are, for nets that choose hard ones (OHEM)
 cfg.TRAIN.BATCH_SIZE = 128
 
 # Largest share of foreground (not background) RoIs in an image's RoIs
@@ -56,9 +56,10 @@ cfg.TRAIN.BG_THRESH_LO = 0.1
 cfg.TRAIN.USE_FLIPPED = True
 
 # Keep images without any object as negatives: all their anchors and RoIs may be background, whatever
-# BG_THRESH_LO; their box loss is zero. False leaves them to the thresholds, as the original did (an RPN never
-# sees them)
-cfg.TRAIN.USE_EMPTY = True
+# BG_THRESH_LO; their box loss is zero. Images whose objects are all left out as difficult are never among them.
+# False leaves both to the thresholds, as the original did (an RPN never sees them). Datasets described by a
+# YAML file set it to True
+cfg.TRAIN.USE_EMPTY = False
 
 # Images whose short side / long side is below this are not trained on (0: all are)
 cfg.TRAIN.MIN_IM_RATIO = 0.0
@@ -78,6 +79,14 @@ cfg.TRAIN.BBOX_REG = True
 
 # A RoI is a regression example if its IoU with a ground-truth box is >= BBOX_THRESH
 cfg.TRAIN.BBOX_THRESH = 0.5
+
+# One box regression for all classes: the net's bbox_pred (R-FCN: rfcn_bbox) has 8 outputs, of background and
+# object
+cfg.TRAIN.AGNOSTIC = False
+
+# Minutes between the states from which an interrupted training goes on (one is also written with every
+# snapshot, and on SIGINT and SIGTERM). 0: only then
+cfg.TRAIN.RESUME_MINUTES = 5.0
 
 # Iterations between snapshots (one more is made at the end), and a word for their file names
 cfg.TRAIN.SNAPSHOT_ITERS = 10000
@@ -127,6 +136,12 @@ cfg.TRAIN.RPN_MIN_SIZE = 16
 # Weights of dx, dy, dw, dh in an anchor's regression loss
 cfg.TRAIN.RPN_BBOX_INSIDE_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
+# Anchors' box targets less these means, divided by these standard deviations; snapshots hold an rpn_bbox_pred
+# that predicts plain targets
+cfg.TRAIN.RPN_NORMALIZE_TARGETS = False
+cfg.TRAIN.RPN_NORMALIZE_MEANS = (0.0, 0.0, 0.0, 0.0)
+cfg.TRAIN.RPN_NORMALIZE_STDS = (0.1, 0.1, 0.2, 0.2)
+
 # Total weight p of the positive examples, 1 - p of the negative ones; negative: every example weighs the same
 cfg.TRAIN.RPN_POSITIVE_WEIGHT = -1.0
 
@@ -145,6 +160,9 @@ cfg.TEST.SVM = False
 
 # Apply the predicted box deltas
 cfg.TEST.BBOX_REG = True
+
+# The net regresses one box for all classes, as TRAIN.AGNOSTIC has it: 8 columns, of which the last four count
+cfg.TEST.AGNOSTIC = False
 
 # The net proposes boxes by itself; otherwise they come from PROPOSAL_METHOD
 cfg.TEST.HAS_RPN = False

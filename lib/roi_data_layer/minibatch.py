@@ -54,6 +54,11 @@ def background_allowed(entry):
     return not (cfg.TRAIN.NO_POS_SAMPLES_ON_TRAIN and is_train_split(entry['image']))
 
 
+def is_empty(entry):
+    """Whether nothing that a class names is in the entry's image, not even an object left out as difficult."""
+    return not np.any(entry['gt_classes']) and not getattr(entry, 'difficult', 0)
+
+
 def is_train_split(path):
     """Whether the last folder named train or val in an image's path is train."""
     folders = [part for part in path.replace('\\', '/').split('/')[:-1] if part in ('train', 'val')]
@@ -82,7 +87,7 @@ def _roi_blobs(roidb, im_scales, num_classes):
             train.FG_FRACTION,
             train.FG_THRESH,
             train.BG_THRESH_HI,
-            background_from(train, np.any(entry['gt_classes'])),
+            background_from(train, not is_empty(entry)),
             use_bg=background_allowed(entry),
         )
         rois.append(np.hstack([np.full((len(keep), 1), i), entry['boxes'][keep] * im_scale]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import compute_targets
-from roi_data_layer.minibatch import background_allowed
+from roi_data_layer.minibatch import background_allowed, is_empty
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ def filter_roidb(roidb):
     """The entries that training can use by cfg.TRAIN; logs how many were left out.
 
     Left out: images narrower than MIN_IM_RATIO, and images with neither foreground nor background RoIs.
-    Images without an object stay with USE_EMPTY, if there is anything in them that may serve as background.
+    Images without an object, not even a difficult one, stay with USE_EMPTY, if there is anything in them that may
+    serve as background.
     """
     kept = [entry for entry in roidb if _is_wide_enough(entry) and _has_examples(entry)]
     if not kept:
@@ -92,7 +93,7 @@ def _is_wide_enough(entry):
 
 def _has_examples(entry):
     train, overlaps = cfg.TRAIN, entry['max_overlaps']
-    if train.USE_EMPTY and not np.any(entry['gt_classes'] > 0):
+    if train.USE_EMPTY and is_empty(entry):
         return background_allowed(entry) and (train.HAS_RPN or len(overlaps) > 0)
     if np.any(overlaps >= train.FG_THRESH):
         return True
