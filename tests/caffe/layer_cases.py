@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import caffe
-from caffe.layer import layer_class
+from caffe.registry import layer_class
 from helpers import data, layer, net_from
 
 TRAIN, TEST = caffe.TRAIN, caffe.TEST

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import caffe
-from caffe import layer as layer_module
+from caffe import registry
 from caffe.types import conv
 import fork_cases
 import layer_cases
@@ -528,6 +528,6 @@ def test_families_table_names_every_type():
     """The table at the head of caffe.types is where a reader looks for a type."""
     doc = importlib.import_module('caffe.types').__doc__
     for kind in caffe.layer_type_list():
-        cls = layer_module.layer_class(kind)
+        cls = registry.layer_class(kind)
         row = next(r for r in doc.splitlines() if r.startswith(f'| {cls.__module__.rsplit(".", 1)[1]} '))
         assert kind in row or 'the losses' in row, f'{kind} is missing in {row}'

@@ -451,8 +451,8 @@ def test_chains_equal_their_layers_one_by_one(tmp_path):
     net.params['bn'][2].data[...] = 2
     plain = net_from(tmp_path, chain_text())
     plain.share_with(net)
-    plain._chains = {}
-    assert {len(c.layers) for c in net._chains.values()} == {4, 1, 2}
+    plain._runner.chains = {}
+    assert {len(c.layers) for c in net._runner.chains.values()} == {4, 1, 2}
     x = rng.randn(2, 3, 6, 5)
     for _ in range(2):
         for n in (net, plain):

@@ -16,8 +16,9 @@ import caffe
 import fork_cases
 import layer_cases
 from caffe import compat, database
-from caffe import net as net_module
-from caffe.layer import FunctionLayer, layer_class
+from caffe import graph
+from caffe.registry import layer_class
+from caffe.tape import FunctionLayer
 from caffe.types.transformer import Transformer
 from caffe.proto import caffe_pb2
 from helpers import data, layer, net_from
@@ -78,14 +79,14 @@ class Recorder:
 def seen(monkeypatch):
     """{type: paths of the fields looked at} of all layers made from now on."""
     seen = collections.defaultdict(set)
-    create = net_module._create_layer
+    create = graph._create_layer
 
     def create_recorded(layer_param):
         made = create(layer_param)
         made.layer_param = Recorder(layer_param, seen[layer_param.type])
         return made
 
-    monkeypatch.setattr(net_module, '_create_layer', create_recorded)
+    monkeypatch.setattr(graph, '_create_layer', create_recorded)
     return seen
 
 

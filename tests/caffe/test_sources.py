@@ -15,7 +15,7 @@ import pytest
 
 import caffe
 from caffe import compute_image_mean, convert_imageset
-from caffe import layer as layer_module
+from caffe import registry
 from caffe.database import open_database, write_database
 from caffe.types.sources import Prefetch
 from caffe.types.transformer import Transformer
@@ -226,8 +226,8 @@ def test_a_crop_at_test_is_centred_as_integers_divide(tmp_path):
 @pytest.mark.parametrize('kind', ['Data', 'ImageData', 'WindowData', 'MemoryData', 'HDF5Output'])
 def test_no_field_is_ignored(kind):
     """Fields that moved to transform_param are refused; see test_bad_data."""
-    cls = layer_module.layer_class(kind)
-    message = getattr(caffe_pb2.LayerParameter(), layer_module._PARAM_OF_TYPE[kind])
+    cls = registry.layer_class(kind)
+    message = getattr(caffe_pb2.LayerParameter(), registry._PARAM_OF_TYPE[kind])
     moved = set() if kind in ('MemoryData', 'HDF5Output') else {'scale', 'mirror', 'crop_size', 'mean_file'}
     assert {f.name for f in message.DESCRIPTOR.fields} == set(cls.fields) | moved
 

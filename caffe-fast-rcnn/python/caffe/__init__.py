@@ -27,11 +27,12 @@ from .common import (
 )
 from .common import is_multiprocess as multiprocess
 from .detector import Detector
-from .layer import Layer, layer_type_list
+from .layer import Layer
 from .net import Net
 from .net_spec import NetSpec, layers, params, to_proto
 from .parallel import NCCL, has_nccl
 from .proto import caffe_pb2
+from .registry import layer_type_list
 from .solver import (
     AdaDeltaSolver,
     AdaGradSolver,

@@ -5,7 +5,7 @@ The IGNORED tables are also what the tests allow to be left unread.
 
 import pathlib
 
-from . import layer
+from . import registry
 from .format.files import atomic_write
 from .proto import caffe_pb2
 
@@ -82,7 +82,7 @@ def schema(message):
 def ignored(kind):
     """{field of the type's own messages that it does not honour: why}."""
     reasons = {**IGNORED, **IGNORED_BY.get(kind, {})}
-    cls = layer.layer_class(kind)
+    cls = registry.layer_class(kind)
     left = [f for m in cls.messages for f in schema(m) if f not in cls.fields]
     return {f: reasons.get(f, 'unknown') for f in left}
 
@@ -96,7 +96,7 @@ def with_reasons(fields):
 
 
 def row(kind):
-    cls = layer.layer_class(kind)
+    cls = registry.layer_class(kind)
     family = cls.__module__.rsplit('.', 1)[1]
     notes = with_reasons(ignored(kind)) + [NOTES.get(kind, '')]
     cells = (
@@ -110,7 +110,7 @@ def row(kind):
 
 def table():
     head = '| type | family | parameters | not honoured, or different |\n|---|---|---|---|\n'
-    rows = ''.join(row(kind) for kind in layer.layer_type_list())
+    rows = ''.join(row(kind) for kind in registry.layer_type_list())
     return head + rows + f'\nOf a solver: {"; ".join(with_reasons(IGNORED_BY_SOLVER))}.\n'
 
 

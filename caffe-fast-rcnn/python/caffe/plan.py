@@ -12,7 +12,7 @@ On the CPU 4-d convolutions run in channels-last order, which oneDNN computes wi
 import torch
 
 from . import common
-from .layer import TorchLayer
+from .tape import TorchLayer
 
 _HEADS = ('Convolution', 'Deconvolution', 'InnerProduct', 'Eltwise')
 _AFFINE = ('BatchNorm', 'Scale', 'Bias')

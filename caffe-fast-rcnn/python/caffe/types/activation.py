@@ -6,7 +6,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..layer import TorchLayer, layer
+from ..registry import layer
+from ..tape import TorchLayer
 from ..proto import caffe_pb2
 from .helpers import canonical_axis
 

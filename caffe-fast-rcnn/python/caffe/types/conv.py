@@ -10,7 +10,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..layer import TorchLayer, layer
+from ..registry import layer
+from ..tape import TorchLayer
 from .helpers import as_index, canonical_axis, per_axis
 
 GEOMETRY = (

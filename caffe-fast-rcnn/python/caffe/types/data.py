@@ -9,7 +9,8 @@ import torch
 
 from .. import common
 from .. import filler
-from ..layer import Layer, layer
+from ..layer import Layer
+from ..registry import layer
 from ..proto import caffe_pb2
 
 

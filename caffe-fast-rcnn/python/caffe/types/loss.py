@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from ..format.weights import blobproto_to_array
-from ..layer import TorchLayer, layer
+from ..registry import layer
+from ..tape import TorchLayer
 from ..proto import caffe_pb2
 from .helpers import as_index, canonical_axis, floor_value, sqrt_by_hand
 

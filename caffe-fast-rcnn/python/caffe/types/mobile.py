@@ -2,7 +2,7 @@
 
 import torch.nn.functional as F
 
-from ..layer import layer
+from ..registry import layer
 from .conv import Convolution
 from .helpers import canonical_axis
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..layer import layer
+from ..registry import layer
 from .boxes import decode, encode, nms, overlaps
 from .helpers import as_index, floor_value
 from .loss import LOG_FLT_MIN, NormalizedLoss

@@ -4,7 +4,8 @@ same shape."""
 import torch
 import torch.nn.functional as F
 
-from ..layer import TorchLayer, layer
+from ..registry import layer
+from ..tape import TorchLayer
 from ..proto import caffe_pb2
 from .helpers import canonical_axis, sqrt_by_hand
 

@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..layer import layer
+from ..registry import layer
 from .loss import NormalizedLoss, SoftmaxWithLoss
 
 

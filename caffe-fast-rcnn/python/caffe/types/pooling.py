@@ -10,7 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..layer import TorchLayer, layer
+from ..registry import layer
+from ..tape import TorchLayer
 from ..proto import caffe_pb2
 from .helpers import per_axis
 

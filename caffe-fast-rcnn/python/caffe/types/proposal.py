@@ -6,7 +6,8 @@ Shapes: N images, A = ratios x scales anchors per position, (H, W) feature map.
 
 import torch
 
-from ..layer import TorchLayer, layer
+from ..registry import layer
+from ..tape import TorchLayer
 from .boxes import decode, nms
 
 

@@ -2,7 +2,8 @@
 
 import importlib
 
-from ..layer import Layer, layer
+from ..layer import Layer
+from ..registry import layer
 
 
 @layer('Python')

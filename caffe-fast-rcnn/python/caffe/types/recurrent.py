@@ -11,7 +11,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..layer import TorchLayer, layer
+from ..registry import layer
+from ..tape import TorchLayer
 
 
 class _Recurrent(TorchLayer):

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..layer import layer
+from ..registry import layer
 from .helpers import canonical_axis
 
 

@@ -10,7 +10,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from ..layer import layer
+from ..registry import layer
 from .helpers import as_index
 
 try:

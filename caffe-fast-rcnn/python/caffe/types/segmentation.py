@@ -4,7 +4,8 @@ Unpooling of DeconvNet."""
 import torch
 import torch.nn.functional as F
 
-from ..layer import TorchLayer, layer
+from ..registry import layer
+from ..tape import TorchLayer
 from ..proto import caffe_pb2
 from .pooling import per_side
 

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from ..layer import TorchLayer, layer
+from ..registry import layer
+from ..tape import TorchLayer
 from .helpers import as_index, canonical_axis
 
 

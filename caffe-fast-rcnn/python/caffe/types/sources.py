@@ -19,8 +19,9 @@ import torch
 
 from .. import common
 from ..database import open_database
-from ..layer import Layer, layer
 from ..format.files import atomic_write
+from ..layer import Layer
+from ..registry import layer
 from ..proto import caffe_pb2
 from .transformer import Transformer, decode_image, read_datum, read_file
 

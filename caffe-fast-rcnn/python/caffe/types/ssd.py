@@ -6,7 +6,8 @@ prior with share_location, else K. Boxes are rows x1 y1 x2 y2 relative to the im
 
 import torch
 
-from ..layer import TorchLayer, layer
+from ..registry import layer
+from ..tape import TorchLayer
 from ..proto import caffe_pb2
 from .boxes import decode, nms
 

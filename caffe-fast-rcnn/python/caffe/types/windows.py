@@ -11,7 +11,7 @@ import math
 import cv2
 import numpy as np
 
-from ..layer import layer
+from ..registry import layer
 from .sources import BatchLayer
 from .transformer import decode_image, read_file
 

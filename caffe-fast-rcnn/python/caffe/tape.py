@@ -1,0 +1,162 @@
+"""tape: layers made of one function of tensors, `compute(*bottom tensors)`.
+
+It runs under autograd in forward, on meta tensors in reshape; backward is one torch.autograd.grad over that
+call.
+"""
+
+import torch
+
+from . import filler
+from .layer import Layer
+
+
+class TorchLayer(Layer):
+    """A layer that is one function of tensors.
+
+    Subclasses give compute(*bottoms) -> tensor or tuple, and where they have blobs, setup(); inside compute the blobs are
+    self.weights.
+    """
+
+    def __init__(self, layer_param=None):
+        super().__init__(layer_param)
+        self.num_tops = max(1, len(self.layer_param.top))
+        self.weights = []
+        self._inferred = None
+        self._tape = None
+
+    @property
+    def param(self):
+        return getattr(self.layer_param, self.messages[0])
+
+    def field(self, name):
+        """The value of a parameter; see message_value."""
+        for message in self.messages:
+            if name in getattr(self.layer_param, message).DESCRIPTOR.fields_by_name:
+                return message_value(getattr(self.layer_param, message), name)
+        raise KeyError(f'{self.type}: no field {name!r} in {", ".join(self.messages)}')
+
+    def add_blob(self, shape, filler_param=None):
+        self.blobs.add_blob(*shape)
+        self.blobs[-1].fill(
+            filler.fill(tuple(shape), filler_param) if filler_param is not None else torch.zeros(tuple(shape))
+        )
+
+    def compute(self, *bottoms):
+        raise TypeError(f'{type(self).__name__} has no compute(*bottoms)')
+
+    def reshape(self, bottom, top):
+        shapes = [b.shape for b in bottom]
+        if self._inferred is None or self._inferred[0] != shapes:
+            self.weights = [torch.empty(b.shape, device='meta') for b in self.blobs]
+            with torch.no_grad():
+                tops = self._run([torch.empty(s, device='meta') for s in shapes])
+            self._inferred = shapes, [tuple(t.shape) for t in tops]
+        for blob, shape in zip(top, self._inferred[1]):
+            blob.reshape(*shape)
+
+    def forward(self, bottom, top):
+        for blob, output in zip(top, self._record(bottom)):
+            blob.tensor = output
+
+    def _record(self, bottom):
+        """The outputs for these bottoms; keeps the tape that backward needs."""
+        needs = self.propagate_down or [False] * len(bottom)
+        param_needs = self.param_propagate_down or [False] * len(self.blobs)
+        inputs = [
+            _leaf(b.tensor, need and i not in self.nondiff) for i, (b, need) in enumerate(zip(bottom, needs))
+        ]
+        self.weights = weights = [_leaf(b.tensor, need) for b, need in zip(self.blobs, param_needs)]
+        record = any(needs) or any(param_needs)
+        with torch.set_grad_enabled(record):
+            outputs = self._run(inputs)
+        self._tape = (inputs, weights, outputs) if record else None
+        self.weights = []
+        return outputs
+
+    def forward_in_net(self, bottom, top):
+        self.forward(bottom, top)  # gives the tops their shapes by itself
+
+    def backward(self, top, propagate_down, bottom):
+        if self._tape is None:  # no forward came before: take the bottoms as they are
+            self._record(bottom)
+        if self._tape is None:  # nothing here takes a gradient
+            return
+        inputs, weights, outputs = self._tape
+        for i in self.nondiff:
+            if self.strict and i < len(bottom) and propagate_down[i]:
+                raise ValueError(
+                    f'layer {self.name!r} ({self.type}) cannot propagate a gradient to its bottom {i}'
+                )
+        roots = [(y, t.grad) for y, t in zip(outputs, top) if y.requires_grad]
+        takes = [p and i not in self.nondiff for i, p in enumerate(propagate_down)]
+        wanted = [x for x, t in zip(inputs, takes) if t] + [w for w in weights if w.requires_grad]
+        grads = [None] * len(wanted)
+        if roots and wanted:
+            ys, dys = zip(*roots)
+            grads = torch.autograd.grad(ys, wanted, dys, retain_graph=True, allow_unused=True)
+        grads = iter(grads)
+        done = set()
+        for blob, wants, take in zip(bottom, propagate_down, takes):
+            if wants:
+                grad = next(grads) if take else None
+                if id(blob) in done:
+                    blob.grad = blob.grad if grad is None else blob.grad + grad
+                elif grad is None:
+                    blob.clear_grad()
+                else:
+                    blob.grad = grad
+                done.add(id(blob))
+        for blob, weight in zip(self.blobs, weights):
+            if weight.requires_grad:
+                grad = next(grads)
+                if grad is not None:
+                    blob.add_grad(grad)
+
+    def _run(self, tensors):
+        try:
+            outputs = self.compute(*tensors)
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, RuntimeError, IndexError, TypeError) as error:
+            shapes = ', '.join(str(tuple(t.shape)) for t in tensors)
+            raise ValueError(
+                f'layer {self.name!r} ({self.type}), bottom shapes {shapes or "none"}: {error}'
+            ) from error
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _leaf(tensor, need):
+    return tensor.detach().requires_grad_(need)
+
+
+class FunctionLayer(TorchLayer):
+    """A TorchLayer from a function: positional parameters are bottoms, keyword-only ones the messages' fields."""
+
+    function = None  # set by @layer
+
+    def setup(self, bottom, top):
+        special = {'phase': int(self.phase), 'num_tops': self.num_tops}
+        self.keywords = {n: self.field(n) for n in self.fields}
+        self.keywords.update((n, special[n]) for n in self.special)
+
+    def compute(self, *bottoms):
+        return type(self).function(*bottoms, **self.keywords)
+
+
+def message_value(message, name):
+    """A field as layers see it: None when unset without a default, enums by name, repeated as tuples."""
+    field = message.DESCRIPTOR.fields_by_name[name]
+    value = getattr(message, name)
+    enum = field.enum_type
+    if repeated(field):
+        return tuple(enum.values_by_number[v].name if enum else v for v in value)
+    if field.message_type is not None:
+        return value
+    if not field.has_default_value and not message.HasField(name):
+        return None
+    return enum.values_by_number[value].name if enum else value
+
+
+def repeated(field):
+    """Whether a field descriptor is repeated, whatever protobuf calls that this year."""
+    return field.is_repeated if hasattr(field, 'is_repeated') else field.label == field.LABEL_REPEATED
