@@ -1,4 +1,4 @@
-"""Puts engine, library, tools and models/generate.py on the path; undoes what a test changed in cfg."""
+"""Puts engine, library and tools on the path; undoes what a test changed in cfg."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-for folder in ('data', 'tools', 'models', 'lib', os.path.join('caffe-fast-rcnn', 'python')):
+for folder in ('data', 'tools', 'lib', os.path.join('caffe-fast-rcnn', 'python')):
     sys.path.insert(0, os.path.join(ROOT, folder))
 import _init_paths  # noqa: E402, F401  (before torch: it settles how threads wait)
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 import caffe
-import generate
 import import_weights
 from caffe.format.weights import read_weights, write_weights
 from fast_rcnn.config import cfg
+from netgen.files import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -100,7 +100,7 @@ def ours(folder, net, state, pixel_means, pixels, prototxt):
     found, rows = import_weights.convert(arrays, pixel_means)
     assert found == net
     write_weights(str(weights), rows, net)
-    generate.generate('own', net, 3, folder)
+    generate('own', net, 3, folder)
     result = caffe.Net(str(folder / 'own' / net / 'faster_rcnn_alt_opt' / prototxt), str(weights), caffe.TEST)
     weights.unlink()  # half a gigabyte for VGG16
     result.blobs['data'].reshape(*pixels.shape)

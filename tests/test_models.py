@@ -1,4 +1,4 @@
-"""models/generate.py: the committed nets are its output; names, shapes, strides and what learns."""
+"""netgen: the committed nets are its output; names, shapes, strides and what learns."""
 
 import glob
 import subprocess
@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import caffe
-import generate
 from caffe.format.prototxt import read_net, read_solver
 from fast_rcnn.config import cfg, cfg_from_file, overrides
+from netgen.backbones import BACKBONES
+from netgen.files import COMMITTED, COMMITTED_NETS, files, generate, schedule
+from netgen.methods import Schedule
 from utils.param_str import parse_param_str
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,20 +52,20 @@ def weighted(param):
 
 def test_the_committed_files_are_what_the_generator_writes():
     wanted = {}
-    for name, classes in generate.COMMITTED.items():
-        for net in generate.COMMITTED_NETS:
-            wanted.update(generate.files(name, net, classes))
+    for name, classes in COMMITTED.items():
+        for net in COMMITTED_NETS:
+            wanted.update(files(name, net, classes))
     lying = {
         path
-        for name in generate.COMMITTED
-        for net in generate.COMMITTED_NETS
+        for name in COMMITTED
+        for net in COMMITTED_NETS
         for path in (ROOT / 'models' / name / net).glob('*/*')
     }
     assert lying == set(wanted)
     assert [path for path, text in wanted.items() if path.read_text() != text] == []
 
 
-@pytest.mark.parametrize('net', generate.COMMITTED_NETS)
+@pytest.mark.parametrize('net', COMMITTED_NETS)
 def test_every_snapshot_holds_all_parameters(net):
     everything = weighted(read(net, 'faster_rcnn_test'))
     for stage in '12':
@@ -71,7 +73,7 @@ def test_every_snapshot_holds_all_parameters(net):
         assert weighted(read(net, f'stage{stage}_rpn_train')) == everything - {'cls_score', 'bbox_pred'}
 
 
-@pytest.mark.parametrize('net', generate.COMMITTED_NETS)
+@pytest.mark.parametrize('net', COMMITTED_NETS)
 def test_solvers_name_their_nets(net):
     for path in glob.glob(str(ROOT / f'models/*/{net}/*/*solver*')):
         solver = read_solver(path)
@@ -90,10 +92,10 @@ def test_schedules():
     assert step('pascal_voc/VGG16/faster_rcnn_alt_opt/stage2_rpn_solver60k80k.pt') == 60000
     assert step('pascal_voc/VGG16/faster_rcnn_alt_opt/stage2_fast_rcnn_solver30k40k.pt') == 30000
     assert step('pascal_voc/ZF/faster_rcnn_end2end/solver.prototxt') == 50000
-    assert generate.schedule('own', 400).stages == (300,) * 4
-    assert generate.schedule('own', [400, 200, 100, 1]) == generate.Schedule((300, 150, 75, 1), 150, 300)
+    assert schedule('own', 400).stages == (300,) * 4
+    assert schedule('own', [400, 200, 100, 1]) == Schedule((300, 150, 75, 1), 150, 300)
     with pytest.raises(ValueError, match='one number or four'):
-        generate.schedule('own', [400, 200])
+        schedule('own', [400, 200])
 
 
 # ------------------------------------------------------------------------------------------- names and shapes
@@ -163,7 +165,7 @@ def test_conv1_has_a_bias_in_resnet_50_only():
     ],
 )
 def test_where_the_stride_is(tmp_path, net, strided):
-    generate.generate('own', net, 3, tmp_path)
+    generate('own', net, 3, tmp_path)
     param = read_net(str(tmp_path / 'own' / net / 'faster_rcnn_alt_opt' / 'fast_rcnn_test.pt'))
     convs = [layer for layer in param.layer if layer.type == 'Convolution']
     found = {layer.name for layer in convs if 2 in layer.convolution_param.stride}
@@ -185,14 +187,14 @@ def test_where_the_stride_is(tmp_path, net, strided):
 def test_shapes(net, features, shape, pooled):
     blobs = caffe.Net(str(alt_opt(net, 'faster_rcnn_test')), caffe.TEST).blobs
     assert blobs[features].shape == (1, *shape)
-    assert blobs[generate.BACKBONES[net].roi_pool].shape[1:] == pooled
+    assert blobs[BACKBONES[net].roi_pool].shape[1:] == pooled
     assert blobs['rpn_bbox_pred'].shape[1] == 36 and blobs['rpn_cls_prob_reshape'].shape[1] == 18
     assert blobs['cls_prob'].shape == (1, 201) and blobs['bbox_pred'].shape == (1, 804)
-    last = blobs[generate.BACKBONES[net].head_top]
+    last = blobs[BACKBONES[net].head_top]
     assert last.count == last.shape[1]  # pooled to one position
 
 
-@pytest.mark.parametrize('net', generate.COMMITTED_NETS)
+@pytest.mark.parametrize('net', COMMITTED_NETS)
 def test_nets_without_weights_stay_finite(net):
     """BatchNorm's variance is 0 there, so each one multiplies by 316."""
     caffe.set_random_seed(5)
@@ -335,7 +337,7 @@ def test_resnet_10_trains(roidb, path, settings, losses, moving):
 
 
 def test_anchors_set_the_outputs(tmp_path):
-    generate.generate('own', 'ResNet-10', 4, tmp_path, anchors={'scales': [2, 4], 'ratios': [0.5, 1, 2, 3]})
+    generate('own', 'ResNet-10', 4, tmp_path, anchors={'scales': [2, 4], 'ratios': [0.5, 1, 2, 3]})
     folder = tmp_path / 'own/ResNet-10'
     param = read_net(str(folder / 'faster_rcnn_end2end/train.prototxt'))
     layers = {layer.name: layer for layer in param.layer}
@@ -359,14 +361,14 @@ def test_default_anchors_need_no_mention():
 
 
 def test_files_follow_the_generator_until_edited(tmp_path, caplog):
-    assert len(generate.generate('own', 'ZF', 4, tmp_path)) == 17
-    assert generate.generate('own', 'ZF', 4, tmp_path) == []
+    assert len(generate('own', 'ZF', 4, tmp_path)) == 17
+    assert generate('own', 'ZF', 4, tmp_path) == []
     solver = tmp_path / 'own/ZF/faster_rcnn_alt_opt/stage1_rpn_solver60k80k.pt'
     solver.write_text(solver.read_text().replace('base_lr: 0.001', 'base_lr: 0.5'))
-    written = generate.generate('own', 'ZF', 4, tmp_path, max_iters=400)
+    written = generate('own', 'ZF', 4, tmp_path, max_iters=400)
     assert len(written) == 5 and solver not in written  # the other solvers follow the new schedule
     assert 'base_lr: 0.5' in solver.read_text() and str(solver) in caplog.text
-    assert generate.generate('own', 'ZF', 4, tmp_path, max_iters=400, force=True) == [solver]
+    assert generate('own', 'ZF', 4, tmp_path, max_iters=400, force=True) == [solver]
     assert read_solver(str(solver)).stepsize == 300
     assert [path for path in tmp_path.rglob('.*')] == []  # no temporary file stays
 
@@ -381,7 +383,7 @@ def test_files_follow_the_generator_until_edited(tmp_path, caplog):
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        generate.files(*arguments)
+        files(*arguments)
 
 
 def test_the_command_refuses_half_a_wish():

@@ -13,7 +13,7 @@ if absent:
         f'.venv/bin/python {os.path.relpath(sys.argv[0], ROOT)} ...'
     )
 
-for folder in ('models', 'lib', os.path.join('caffe-fast-rcnn', 'python')):
+for folder in ('lib', os.path.join('caffe-fast-rcnn', 'python')):
     path = os.path.join(ROOT, folder)
     if path not in sys.path:
         sys.path.insert(0, path)

@@ -17,7 +17,7 @@ import sys
 import _command
 import numpy as np
 import torch
-from generate import BACKBONES
+from netgen.backbones import BACKBONES
 
 from caffe.format.weights import write_weights
 from fast_rcnn.config import cfg

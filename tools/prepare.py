@@ -35,7 +35,8 @@ def main():
 def prepare(net, dataset, method):
     """{shell variable: value} of a recipe."""
     from datasets.factory import describe, is_path, register
-    from generate import BACKBONES, generate
+    from netgen.backbones import BACKBONES
+    from netgen.files import generate
 
     data = register(dataset) if is_path(dataset) else describe(dataset)
     own = data.name not in PUBLISHED

@@ -1,0 +1,8 @@
+"""The nets and solvers of models/ as prototxt text.
+
+layers              single layers, a line each
+backbones           the feature maps of an image; BACKBONES
+heads               what runs on them: the RPN; the region heads, HEADS
+methods             whole nets and their solvers, a folder each; METHODS
+files               all of it as files; schedules of the learning rate
+"""

@@ -1,0 +1,232 @@
+"""The backbones, and their registry: a row of BACKBONES is all that a new one needs.
+
+`lr` is how a part learns, see netgen.layers; `bn` is the same for BatchNorm and Scale.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from netgen.layers import conv, inner_product, layer, pool, rates, relu
+
+GAMMA = 0.002  # see ResNet.gamma
+
+
+class FeatureMap(NamedTuple):
+    """What a trunk gives to the heads."""
+
+    blob: str
+    stride: int  # pixels
+    channels: int
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A net cut in two: trunk(lr), shared, ends in the blobs of `maps`; head(bottom, lr, bn), on RoIs pooled
+    to pooled x pooled, in the blob `head_top`."""
+
+    prefix: str  # of snapshots
+    base_lr: float = 0.001
+    rpn_conv: str = 'rpn_conv/3x3'
+    rpn_relu: str = 'rpn_relu/3x3'
+    rpn_top: str = 'rpn/output'
+    rpn_outputs: int = 512
+
+
+@dataclass(frozen=True)
+class ResNet(Backbone):
+    """He et al. 2015 (arXiv 1512.03385), table 1: conv1 to res4 are shared, res5 runs on every RoI.
+
+    Layers have the names, and blocks the stride (in the first 1x1), of the nets that its authors published.
+    torchvision: the stride is in the 3x3, and pool1 is padded and rounds down. conv1, res2 and res3 are
+    frozen, and so are BatchNorm and Scale everywhere; scratch: everything learns.
+    """
+
+    blocks: tuple = (3, 4, 6, 3)  # res2 ... res5
+    widths: tuple = (64, 128, 256, 512)
+    bottleneck: bool = True  # 1x1, 3x3, 1x1 with 4 times the width; else two 3x3
+    conv1_outputs: int = 64
+    conv1_bias: bool = False  # the published ResNet-50 has one, ResNet-101 has none
+    torchvision: bool = False
+    scratch: bool = False
+    pooled: int = 14
+    head_top = 'pool5'
+    roi_pool = 'roi_pool'
+
+    @property
+    def maps(self):
+        return [FeatureMap(self.block_names(4)[-1], 16, self.widths[2] * self.expansion)]
+
+    @property
+    def expansion(self):
+        return 4 if self.bottleneck else 1
+
+    def block_names(self, stage):
+        """res4a, res4b ... or, in the long stages of the deep nets, res4a, res4b1, res4b2 ..."""
+        count = self.blocks[stage - 2]
+        numbered = count > 3 and max(self.blocks) > 8
+        return [f'res{stage}' + (f'b{i}' if i and numbered else 'abcdefgh'[i]) for i in range(count)]
+
+    def trunk(self, lr):
+        early = lr if self.scratch else lr and 0
+        padding = ['pad: 1', 'ceil_mode: false'] if self.torchvision else []
+        lines = [
+            *self.unit('conv1', 'data', self.conv1_outputs, 7, 2, early, early, bias=self.conv1_bias),
+            relu('conv1_relu', 'conv1'),
+            pool('pool1', 'conv1', 'MAX', 3, 2, *padding),
+        ]
+        lines += self.stage(2, 'pool1', early, early)
+        lines += self.stage(3, self.block_names(2)[-1], early, early)
+        return lines + self.stage(4, self.block_names(3)[-1], lr, lr)
+
+    def head(self, bottom, lr, bn):
+        size = (self.pooled + 1) // 2
+        return self.stage(5, bottom, lr, bn) + [pool('pool5', self.block_names(5)[-1], 'AVE', size, 1)]
+
+    def stage(self, stage, bottom, lr, bn):
+        """The first block of a stage halves the map (not in res2) and projects where it changes the shape."""
+        lines, width = [], self.widths[stage - 2]
+        for i, name in enumerate(self.block_names(stage)):
+            stride = 2 if i == 0 and stage > 2 else 1
+            before = self.conv1_outputs if stage == 2 else self.widths[stage - 3] * self.expansion
+            project = i == 0 and (stride > 1 or before != width * self.expansion)
+            lines += self.block(name, bottom, width, stride, project, lr, bn)
+            bottom = name
+        return lines
+
+    def block(self, name, bottom, width, stride, project, lr, bn):
+        lines, shortcut = [], bottom
+        if project:
+            shortcut = name + '_branch1'
+            lines += self.unit(shortcut, bottom, width * self.expansion, 1, stride, lr, bn)
+        kernels = (1, 3, 1) if self.bottleneck else (3, 3)
+        strided = kernels.index(3) if self.torchvision else 0
+        for i, kernel in enumerate(kernels):
+            last, top = i == len(kernels) - 1, f'{name}_branch2{"abc"[i]}'
+            outputs = width * (self.expansion if last else 1)
+            lines += self.unit(top, bottom, outputs, kernel, stride if i == strided else 1, lr, bn)
+            lines += [] if last else [relu(top + '_relu', top)]
+            bottom = top
+        return lines + [layer(name, 'Eltwise', f'{shortcut} {bottom}', name), relu(name + '_relu', name)]
+
+    def unit(self, name, bottom, outputs, kernel, stride, lr, bn, bias=False):
+        """Convolution, BatchNorm, Scale."""
+        suffix = '_' + name if name == 'conv1' else name.removeprefix('res')
+        bn = bn if self.scratch else bn and 0
+        stats = 'use_global_stats: false moving_average_fraction: 0.99' if bn else 'use_global_stats: true'
+        return [
+            conv(name, bottom, outputs, kernel, lr, stride, kernel // 2, bias),
+            layer(
+                'bn' + suffix,
+                'BatchNorm',
+                name,
+                name,
+                rates(bn and 0, 'www'),
+                f'batch_norm_param {{ {stats} }}',
+            ),
+            layer(
+                'scale' + suffix,
+                'Scale',
+                name,
+                name,
+                rates(bn, 'gg'),
+                f'scale_param {{ bias_term: true{self.gamma} }}',
+            ),
+        ]
+
+    @property
+    def gamma(self):
+        """Without weights the frozen BatchNorm has variance 0 and multiplies by 1 / sqrt(1e-5): a Scale that
+        starts small keeps such a net finite through all its blocks."""
+        return '' if self.scratch else f' filler {{ value: {GAMMA} }}'
+
+
+@dataclass(frozen=True)
+class PlainNet(Backbone):
+    """Convolutions and pooling, then fc6 and fc7 on every RoI."""
+
+    maps: tuple = ()
+    pooled: int = 7
+    roi_pool: str = 'roi_pool5'
+    dropout: str = 'dropout_ratio: 0.5'
+    head_top = 'fc7'
+
+    def head(self, bottom, lr, bn):
+        lines = []
+        for i in '67':
+            top = 'fc' + i
+            lines += [inner_product(top, bottom, 4096, lr, 'type: "xavier"'), relu('relu' + i, top)]
+            if lr != 0:
+                lines.append(layer('drop' + i, 'Dropout', top, top, f'dropout_param {{ {self.dropout} }}'))
+            bottom = top
+        return lines
+
+
+class VGG16(PlainNet):
+    """Simonyan and Zisserman 2014 (arXiv 1409.1556), configuration D. conv1_1 to conv2_2 are frozen."""
+
+    def trunk(self, lr):
+        lines, bottom = [], 'data'
+        for stage, (width, count) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)], 1):
+            learn = lr if stage > 2 else lr and 0
+            for i in range(1, count + 1):
+                top = f'conv{stage}_{i}'
+                lines += [conv(top, bottom, width, 3, learn, pad=1), relu(f'relu{stage}_{i}', top)]
+                bottom = top
+            if stage < 5:
+                bottom = f'pool{stage}'
+                lines.append(pool(bottom, top, 'MAX', 2, 2))
+        return lines
+
+
+class ZF(PlainNet):
+    """Zeiler and Fergus 2013 (arXiv 1311.2901), as in SPP-net. Nothing is frozen; Dropout scales at test."""
+
+    def trunk(self, lr):
+        norm = 'lrn_param { local_size: 3 alpha: 0.00005 beta: 0.75 norm_region: WITHIN_CHANNEL }'
+        return [
+            conv('conv1', 'data', 96, 7, lr, 2, 3),
+            relu('relu1', 'conv1'),
+            layer('norm1', 'LRN', 'conv1', 'norm1', norm),
+            pool('pool1', 'norm1', 'MAX', 3, 2, 'pad: 1'),
+            conv('conv2', 'pool1', 256, 5, lr, 2, 2),
+            relu('relu2', 'conv2'),
+            layer('norm2', 'LRN', 'conv2', 'norm2', norm),
+            pool('pool2', 'norm2', 'MAX', 3, 2, 'pad: 1'),
+            conv('conv3', 'pool2', 384, 3, lr, pad=1),
+            relu('relu3', 'conv3'),
+            conv('conv4', 'conv3', 384, 3, lr, pad=1),
+            relu('relu4', 'conv4'),
+            conv('conv5', 'conv4', 256, 3, lr, pad=1),
+            relu('relu5', 'conv5'),
+        ]
+
+
+BACKBONES = {
+    'ResNet-101': ResNet('resnet101', blocks=(3, 4, 23, 3)),
+    'ResNet-50': ResNet('resnet50', conv1_bias=True),
+    'ResNet-101-torchvision': ResNet('resnet101', blocks=(3, 4, 23, 3), torchvision=True),
+    'ResNet-50-torchvision': ResNet('resnet50', torchvision=True),
+    'ResNet-10': ResNet(
+        'resnet10',
+        base_lr=0.01,
+        rpn_outputs=256,
+        blocks=(1, 1, 1, 1),
+        conv1_outputs=32,
+        widths=(32, 64, 128, 256),
+        bottleneck=False,
+        scratch=True,
+        pooled=7,
+    ),
+    'VGG16': VGG16('vgg16', maps=(FeatureMap('conv5_3', 16, 512),)),
+    'ZF': ZF(
+        'zf',
+        rpn_conv='rpn_conv1',
+        rpn_relu='rpn_relu1',
+        rpn_top='rpn_conv1',
+        rpn_outputs=256,
+        maps=(FeatureMap('conv5', 16, 256),),
+        pooled=6,
+        roi_pool='roi_pool_conv5',
+        dropout='dropout_ratio: 0.5 scale_train: false',
+    ),
+}

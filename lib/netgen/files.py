@@ -1,0 +1,84 @@
+"""The nets and solvers of a dataset and a backbone as files: models/NAME/NET/METHOD/.
+
+Their first line holds a digest of the rest: a file that somebody has edited is kept as it is (unless told
+otherwise), any other follows the generator. K classes with the background.
+"""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+from netgen.backbones import BACKBONES
+from netgen.heads import RATIOS, SCALES
+from netgen.methods import METHODS, Detector, Schedule
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COMMITTED = {'imagenet': 201, 'pascal_voc': 21}  # set -> K
+COMMITTED_NETS = ('ResNet-101', 'ResNet-50', 'VGG16', 'ZF', 'ResNet-10')
+IMAGENET = Schedule((240000,) * 4, 240000, 240000)  # of 320k: He et al. 2015, appendix A
+PASCAL_VOC = Schedule((60000, 30000, 60000, 30000), 30000, 50000, 2)  # of 80k, 40k and, end to end, 70k
+logger = logging.getLogger(__name__)
+
+
+def schedule(set_name, max_iters=None):
+    """The schedule of a set. max_iters, one number or one per stage: the rate falls after three quarters of
+    them, as in the published schedules; fast_rcnn goes by the second stage, end2end by the longest."""
+    if max_iters is None:
+        return IMAGENET if set_name == 'imagenet' else PASCAL_VOC
+    iters = (max_iters,) * 4 if isinstance(max_iters, int) else tuple(max_iters)
+    if len(iters) != 4 or min(iters) < 1:
+        raise ValueError(f'max_iters wants one number or four, all positive, got {max_iters}')
+    steps = tuple(map(step, iters))
+    return Schedule(steps, steps[1], max(steps))
+
+
+def step(max_iters):
+    """The iteration after which the learning rate falls, of so many."""
+    return max(1, 3 * max_iters // 4)
+
+
+def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None):
+    """{path: text} of all nets and solvers of one backbone. num_classes K counts the background; anchors: a
+    mapping with 'scales' and 'ratios', either optional; max_iters: see schedule. Errors: ValueError."""
+    if net not in BACKBONES:
+        raise ValueError(f'unknown net {net!r}; the nets are {", ".join(BACKBONES)}')
+    if num_classes < 2:
+        raise ValueError(f'num_classes counts the background too, so it is at least 2; got {num_classes}')
+    given = dict(anchors or {})
+    scales, ratios = tuple(given.pop('scales', None) or SCALES), tuple(given.pop('ratios', None) or RATIOS)
+    if given:
+        raise ValueError(f'anchors have scales and ratios, not {", ".join(map(str, given))}')
+    detector = Detector(BACKBONES[net], num_classes, scales, ratios)
+    texts = {}
+    for method, make in METHODS.items():
+        folder = Path(out_root) / set_name / net / method
+        shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+        for name, lines in make(detector, schedule(set_name, max_iters), shown.as_posix()).items():
+            title = [] if 'solver' in name else [f'name: "{net} {method} {Path(name).stem}"']
+            texts[folder / name] = _signed('\n'.join(title + lines) + '\n')
+    return texts
+
+
+def generate(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None, force=False):
+    """Write the files of `files` that are missing or not up to date; returns the paths written. One that was
+    edited by hand stays, with a warning, unless force."""
+    written = []
+    for path, text in files(set_name, net, num_classes, out_root, anchors, max_iters).items():
+        old = path.read_text() if path.exists() else None
+        if old == text:
+            continue
+        if old is not None and not force and old != _signed(old.partition('\n')[2]):
+            logger.warning('%s was edited by hand and is kept; --force overwrites it', path)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+        temporary.write_text(text)
+        os.replace(temporary, path)
+        written.append(path)
+    return written
+
+
+def _signed(body):
+    digest = hashlib.sha256(body.encode()).hexdigest()[:12]
+    return f'# Written by models/generate.py, digest {digest}; once edited, it is kept as it is.\n{body}'

@@ -1,0 +1,96 @@
+"""Single layers as lines of a prototxt.
+
+`lr` is how a part learns: 1 it does, 0 it is frozen, None: in a test net, which says nothing of learning.
+"""
+
+
+def layer(name, kind, bottom, top, *fields):
+    """One line; bottom and top are blob names, one or several separated by blanks."""
+    blobs = [f'bottom: "{b}"' for b in bottom.split()] + [f'top: "{t}"' for t in top.split()]
+    return ' '.join(['layer {', f'name: "{name}" type: "{kind}"', *blobs, *filter(None, fields), '}'])
+
+
+def rates(lr, blobs='wb'):
+    """The param fields of weights (w), of a bias (b), which learns twice as fast and does not decay, or of
+    Scale's gamma and beta (g), which do not decay either."""
+    if lr is None:
+        return ''
+    mults = {'w': (lr, lr), 'b': (2 * lr, 0), 'g': (lr, 0)}
+    return ' '.join('param { lr_mult: %d decay_mult: %d }' % mults[b] for b in blobs)
+
+
+def conv(name, bottom, outputs, kernel, lr, stride=1, pad=0, bias=True, std=None, top=None):
+    """Convolution; filled as He et al. 2015 unless std, of a Gaussian, is given."""
+    filler = 'type: "msra"' if std is None else f'type: "gaussian" std: {std}'
+    shape = f'num_output: {outputs} kernel_size: {kernel} stride: {stride} pad: {pad}'
+    shape += '' if bias else ' bias_term: false'
+    return layer(
+        name,
+        'Convolution',
+        bottom,
+        top or name,
+        rates(lr, 'wb' if bias else 'w'),
+        f'convolution_param {{ {shape} weight_filler {{ {filler} }} }}',
+    )
+
+
+def inner_product(name, bottom, outputs, lr, filler):
+    return layer(
+        name,
+        'InnerProduct',
+        bottom,
+        name,
+        rates(lr),
+        f'inner_product_param {{ num_output: {outputs} weight_filler {{ {filler} }} }}',
+    )
+
+
+def relu(name, blob):
+    return layer(name, 'ReLU', blob, blob)
+
+
+def pool(name, bottom, kind, kernel, stride, *fields):
+    shape = ' '.join([f'pool: {kind} kernel_size: {kernel} stride: {stride}', *fields])
+    return layer(name, 'Pooling', bottom, name, f'pooling_param {{ {shape} }}')
+
+
+def python(name, kind, bottom, top, param_str):
+    """kind: module and class, as in rpn.proposal_layer.ProposalLayer."""
+    module, _, cls = kind.rpartition('.')
+    return layer(
+        name,
+        'Python',
+        bottom,
+        top,
+        f'python_param {{ module: "{module}" layer: "{cls}" param_str: "{param_str}" }}',
+    )
+
+
+def reshape(bottom, channels):
+    """(1, 2A, H, W) -> (1, 2, A H, W), the scores of background and of object, and back."""
+    return layer(
+        bottom + '_reshape',
+        'Reshape',
+        bottom,
+        bottom + '_reshape',
+        f'reshape_param {{ shape {{ dim: 0 dim: {channels} dim: -1 dim: 0 }} }}',
+    )
+
+
+def softmax_loss(name, bottom, *fields):
+    return layer(
+        name,
+        'SoftmaxWithLoss',
+        bottom,
+        name,
+        'propagate_down: true propagate_down: false loss_weight: 1',
+        *fields,
+    )
+
+
+def smooth_l1_loss(name, bottom, *fields):
+    return layer(name, 'SmoothL1Loss', bottom, name, 'loss_weight: 1', *fields)
+
+
+def silence(blob):
+    return layer('silence_' + blob, 'Silence', blob, '')
