@@ -181,6 +181,7 @@ def test_where_the_stride_is(tmp_path, net, strided):
         ('ResNet-50', 'res4f', (1024, 14, 14), (1024, 14, 14)),
         ('ResNet-10', 'res4a', (128, 14, 14), (128, 7, 7)),
         ('VGG16', 'conv5_3', (512, 14, 14), (512, 7, 7)),
+        ('VGG_CNN_M_1024', 'conv5', (512, 13, 13), (512, 6, 6)),
         ('ZF', 'conv5', (256, 15, 15), (256, 6, 6)),
     ],
 )
@@ -229,6 +230,28 @@ def test_vgg16_freezes_the_first_four():
     stage2 = learning(read('VGG16', 'stage2_rpn_train'))['Convolution']
     moving = {name for name, rates in stage2.items() if any(rates)}
     assert moving == {'rpn_conv/3x3', 'rpn_cls_score', 'rpn_bbox_pred'}
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'models/pascal_voc').glob('*/*/*train*')), ids=str)
+def test_biases_decay_where_they_learn(path):
+    """As in the published nets, where only weights and biases that are frozen have decay_mult 0."""
+    for layer in read_net(str(path)).layer:
+        if layer.type in ('Convolution', 'InnerProduct'):
+            learns = layer.param[0].lr_mult > 0
+            wanted = [(1, 1), (2, 1)] if learns else [(0, 0), (0, 0)]
+            assert [(p.lr_mult, p.decay_mult) for p in layer.param] == wanted[: len(layer.param)], layer.name
+
+
+def test_vgg_cnn_m_1024_freezes_conv1():
+    learns = learning(read('VGG_CNN_M_1024', 'stage1_fast_rcnn_train'))
+    fixed = {n for kind in learns.values() for n, rates in kind.items() if not any(rates)}
+    assert fixed == {'conv1', 'rpn_conv/3x3', 'rpn_cls_score', 'rpn_bbox_pred'}
+    sizes = {
+        layer.name: layer.inner_product_param.num_output
+        for layer in read('VGG_CNN_M_1024', 'fast_rcnn_test').layer
+        if layer.type == 'InnerProduct'
+    }
+    assert sizes == {'fc6': 4096, 'fc7': 1024, 'cls_score': 201, 'bbox_pred': 804}
 
 
 def test_resnet_10_learns_its_statistics_in_stage_1_only():

@@ -12,7 +12,7 @@ if [ $# -lt 3 ]; then
   cat >&2 <<USAGE
 usage: $0 GPUS NET DATASET [options of the training tool] [--set KEY VALUE ...]
   GPUS     cpu, or a GPU's number, or several as 0,1
-  NET      ResNet-101, ResNet-50, VGG16, ZF, ResNet-10
+  NET      ResNet-101, ResNet-50, VGG16, VGG_CNN_M_1024, ZF, ResNet-10
   DATASET  pascal_voc, imagenet, or your own: the path of its YAML file; after the first time its name will do
 USAGE
   exit 2

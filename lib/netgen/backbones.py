@@ -147,14 +147,15 @@ class PlainNet(Backbone):
     maps: tuple = ()
     pooled: int = 7
     roi_pool: str = 'roi_pool5'
+    widths: tuple = (4096, 4096)  # of fc6 and fc7
     dropout: str = 'dropout_ratio: 0.5'
     head_top = 'fc7'
 
     def head(self, bottom, lr, bn):
         lines = []
-        for i in '67':
+        for i, width in zip('67', self.widths):
             top = 'fc' + i
-            lines += [inner_product(top, bottom, 4096, lr, 'type: "xavier"'), relu('relu' + i, top)]
+            lines += [inner_product(top, bottom, width, lr, 'type: "xavier"'), relu('relu' + i, top)]
             if lr != 0:
                 lines.append(layer('drop' + i, 'Dropout', top, top, f'dropout_param {{ {self.dropout} }}'))
             bottom = top
@@ -178,27 +179,33 @@ class VGG16(PlainNet):
         return lines
 
 
-class ZF(PlainNet):
-    """Zeiler and Fergus 2013 (arXiv 1311.2901), as in SPP-net. Nothing is frozen; Dropout scales at test."""
+@dataclass(frozen=True)
+class FiveLayers(PlainNet):
+    """Five convolutions, the first two followed by local response normalization and pooling.
+
+    ZF: Zeiler and Fergus 2013 (arXiv 1311.2901), as in SPP-net; nothing is frozen, Dropout scales at test.
+    VGG_CNN_M_1024: Chatfield et al. 2014 (arXiv 1405.3531); conv1 is frozen.
+    """
+
+    convs: tuple = ()  # outputs, kernel, stride, pad of conv1 ... conv5
+    norm: str = ''
+    pool_pad: tuple = ()
+    frozen: tuple = ()
 
     def trunk(self, lr):
-        norm = 'lrn_param { local_size: 3 alpha: 0.00005 beta: 0.75 norm_region: WITHIN_CHANNEL }'
-        return [
-            conv('conv1', 'data', 96, 7, lr, 2, 3),
-            relu('relu1', 'conv1'),
-            layer('norm1', 'LRN', 'conv1', 'norm1', norm),
-            pool('pool1', 'norm1', 'MAX', 3, 2, 'pad: 1'),
-            conv('conv2', 'pool1', 256, 5, lr, 2, 2),
-            relu('relu2', 'conv2'),
-            layer('norm2', 'LRN', 'conv2', 'norm2', norm),
-            pool('pool2', 'norm2', 'MAX', 3, 2, 'pad: 1'),
-            conv('conv3', 'pool2', 384, 3, lr, pad=1),
-            relu('relu3', 'conv3'),
-            conv('conv4', 'conv3', 384, 3, lr, pad=1),
-            relu('relu4', 'conv4'),
-            conv('conv5', 'conv4', 256, 3, lr, pad=1),
-            relu('relu5', 'conv5'),
-        ]
+        lines, bottom = [], 'data'
+        for i, (outputs, kernel, stride, pad) in enumerate(self.convs, 1):
+            top = f'conv{i}'
+            learn = lr and 0 if top in self.frozen else lr
+            lines += [conv(top, bottom, outputs, kernel, learn, stride, pad), relu(f'relu{i}', top)]
+            bottom = top
+            if i < 3:
+                bottom = f'pool{i}'
+                lines += [
+                    layer(f'norm{i}', 'LRN', top, f'norm{i}', f'lrn_param {{ {self.norm} }}'),
+                    pool(bottom, f'norm{i}', 'MAX', 3, 2, *self.pool_pad),
+                ]
+        return lines
 
 
 BACKBONES = {
@@ -218,7 +225,17 @@ BACKBONES = {
         pooled=7,
     ),
     'VGG16': VGG16('vgg16', maps=(FeatureMap('conv5_3', 16, 512),)),
-    'ZF': ZF(
+    'VGG_CNN_M_1024': FiveLayers(
+        'vgg_cnn_m_1024',
+        rpn_outputs=256,
+        maps=(FeatureMap('conv5', 16, 512),),
+        pooled=6,
+        widths=(4096, 1024),
+        convs=((96, 7, 2, 0), (256, 5, 2, 1), (512, 3, 1, 1), (512, 3, 1, 1), (512, 3, 1, 1)),
+        norm='local_size: 5 alpha: 0.0005 beta: 0.75 k: 2',
+        frozen=('conv1',),
+    ),
+    'ZF': FiveLayers(
         'zf',
         rpn_conv='rpn_conv1',
         rpn_relu='rpn_relu1',
@@ -227,6 +244,9 @@ BACKBONES = {
         maps=(FeatureMap('conv5', 16, 256),),
         pooled=6,
         roi_pool='roi_pool_conv5',
+        convs=((96, 7, 2, 3), (256, 5, 2, 2), (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1)),
+        norm='local_size: 3 alpha: 0.00005 beta: 0.75 norm_region: WITHIN_CHANNEL',
+        pool_pad=('pad: 1',),
         dropout='dropout_ratio: 0.5 scale_train: false',
     ),
 }

@@ -15,7 +15,7 @@ from netgen.methods import METHODS, Detector, Schedule
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMITTED = {'imagenet': 201, 'pascal_voc': 21}  # set -> K
-COMMITTED_NETS = ('ResNet-101', 'ResNet-50', 'VGG16', 'ZF', 'ResNet-10')
+COMMITTED_NETS = ('ResNet-101', 'ResNet-50', 'VGG16', 'VGG_CNN_M_1024', 'ZF', 'ResNet-10')
 IMAGENET = Schedule((240000,) * 4, 240000, 240000)  # of 320k: He et al. 2015, appendix A
 PASCAL_VOC = Schedule((60000, 30000, 60000, 30000), 30000, 50000, 2)  # of 80k, 40k and, end to end, 70k
 logger = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ def layer(name, kind, bottom, top, *fields):
 
 
 def rates(lr, blobs='wb'):
-    """The param fields of weights (w), of a bias (b), which learns twice as fast and does not decay, or of
-    Scale's gamma and beta (g), which do not decay either."""
+    """The param fields of weights (w), of a bias (b), which learns twice as fast and decays like the weights,
+    as in the published nets, or of Scale's gamma and beta (g), which do not decay."""
     if lr is None:
         return ''
-    mults = {'w': (lr, lr), 'b': (2 * lr, 0), 'g': (lr, 0)}
+    mults = {'w': (lr, lr), 'b': (2 * lr, lr), 'g': (lr, 0)}
     return ' '.join('param { lr_mult: %d decay_mult: %d }' % mults[b] for b in blobs)
 
 
