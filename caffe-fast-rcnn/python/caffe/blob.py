@@ -1,15 +1,17 @@
 """Blob: an array that layers exchange, with its diff, seen as numpy on the host and as torch on the engine's
 device.
 
-Three rules keep pycaffe's meaning:
+Four rules keep pycaffe's meaning:
 - Taking `.data` or `.diff` counts as a write: the host copy is the truth until the device next reads it.
-- On the CPU a view that somebody still holds follows the blob: when a forward or backward pass ends, its
-  results are copied into that memory (`settle`), as they would have been written there by Caffe.
-- A tensor that the engine put here may share memory with another blob's (a slice, a reshape, a
-  passed-through diff); it is copied before a view of it leaves the engine, so a write reaches this blob
-  only.
+- On the CPU a view that somebody still holds follows the blob: when a forward or backward pass or an update
+  ends, its results are copied into that memory (`settle`), as they would have been written there by Caffe.
+- Blobs have one memory in common only by `share` and `share_data`. A tensor that the engine put into one blob
+  may lie in another's storage (a slice, a passed-through diff); it is copied before a view of either leaves
+  the engine, or at once where one is out already, so a write reaches one blob only.
+- Memory has room for the largest shape so far: a blob that shrinks and grows back keeps its elements.
 """
 
+import itertools
 import math
 import weakref
 
@@ -18,27 +20,29 @@ import torch
 
 from . import common
 
+_versions = itertools.count()  # of all memories, so that none comes twice
+
 
 class Memory:
-    """One float32 array. `host` is a CPU tensor, `dev` its copy on a CUDA device; None: not there. Both
-    None: zeros."""
+    """Room for `size` float32 numbers. `host` is a CPU tensor of any shape, `dev` its copy on a CUDA device;
+    None: not there. Both None: zeros. Of a tensor smaller than the room the rest is zeros."""
 
-    __slots__ = ('host', 'dev', 'own', 'version', '_view', '__weakref__')
+    __slots__ = ('size', 'host', 'dev', 'own', 'version', '_view', '__weakref__')
 
-    def __init__(self):
+    def __init__(self, size):
+        self.size = size
         self.host = self.dev = self._view = None
-        self.own = False  # nobody else shares the storage
-        self.version = 0  # grows with each possible write
+        self.own = False  # no tensor outside lies in the storage
+        self.version = next(_versions)  # another one after each possible write
 
     def clear(self):
         """Set to zero."""
-        self.version += 1
-        self.dev = None
-        if self.view is not None:
-            self.view.fill(0)
-            self.host = torch.from_numpy(self.view)
-        else:
-            self.host = None
+        self.version = next(_versions)
+        self.host = self.dev = None
+        view = self.view
+        if view is not None:
+            view.fill(0)
+            self.host, self.own = torch.from_numpy(view), True
 
     @property
     def empty(self):
@@ -46,75 +50,108 @@ class Memory:
 
     @property
     def view(self):
+        """The flat numpy array over all of the host copy that somebody still looks into, or None."""
         return None if self._view is None else self._view()
 
-    def on_host(self, shape):
+    def on_host(self, count):
+        """The host copy, of at least `count` elements."""
         if self.host is None:
-            self.host = torch.zeros(shape) if self.dev is None else self.dev.cpu()
-            self.own = True
+            self.host, self.own = torch.zeros(self.size) if self.dev is None else self.dev.cpu(), True
+        if self.host.numel() < count:
+            self.settle()
+        if self.host.numel() < count:
+            self._make_own()
         return self.host
 
-    def array(self, shape):
-        """The host copy as numpy; from here on it is the truth."""
-        host = self.on_host(shape)
-        self.version += 1
+    def _make_own(self):
+        """Move the host copy into contiguous storage of its own that has all the room."""
+        count, room = self.host.numel(), torch.empty(self.size)
+        room[:count].view(self.host.shape).copy_(self.host)
+        room[count:] = 0
+        self.host, self.own = room, True
+
+    def array(self):
+        """The host copy as flat numpy; from here on it is the truth."""
+        host = self.on_host(0)
+        self.version = next(_versions)
         self.dev = None
         view = self.view
-        if view is not None and view.shape == tuple(host.shape):
+        if view is not None:
             self.settle()
             return view
-        if not (self.own and host.is_contiguous()):
-            self.host = host = host.clone(memory_format=torch.contiguous_format)
-            self.own = True
-        view = host.numpy()
+        if not (self.own and host.is_contiguous() and host.numel() == self.size):
+            self._make_own()
+        view = self.host.view(-1).numpy()
         self._view = weakref.ref(view)
         return view
 
-    def tensor(self, shape):
-        """The array on the engine's device, for reading."""
+    def tensor(self, count):
+        """The array on the engine's device, of at least `count` elements, for reading."""
         device = common.device()
         if device.type == 'cpu':
-            host = self.on_host(shape)
+            host = self.on_host(count)
             self.dev = None
             return host
+        if self.dev is not None and self.dev.numel() < count:
+            self.on_host(count)
+            self.dev = None
         if self.dev is None or self.dev.device != device:
-            self.dev = self.on_host(shape).to(device) if self.dev is None else self.dev.to(device)
+            self.dev = (self.on_host(count) if self.dev is None else self.dev).to(device)
         return self.dev
 
-    def update(self, shape):
+    def update(self, count):
         """The array on the engine's device, for changing in place: the other copy is dropped."""
-        tensor = self.tensor(shape)
-        if not self.own:
-            tensor, self.own = tensor.clone(), True
-        self.version += 1
-        if tensor.device.type == 'cpu':
-            self.host = tensor
-        else:
-            self.host, self.dev = None, tensor
+        tensor = self.tensor(count)
+        if not (self.own and tensor.is_contiguous()):
+            tensor, self.own = tensor.clone(memory_format=torch.contiguous_format), True
+        self.version = next(_versions)
+        self._hold(tensor)
         return tensor
 
     def set(self, tensor, own=False):
         """Replace the array by `tensor`, which lies on the engine's device. own: no one else holds its
         storage."""
-        self.version += 1
-        if tensor.device.type == 'cpu':
-            self.host, self.dev = tensor, None
-        else:
-            self.host, self.dev = None, tensor
+        self.version = next(_versions)
+        self.size = max(self.size, tensor.numel())
+        self._hold(tensor)
         self.own = own
+
+    def _hold(self, tensor):
+        self.host, self.dev = (tensor, None) if tensor.device.type == 'cpu' else (None, tensor)
+
+    def lend(self, tensor):
+        """`tensor` for another memory: itself, after which a storage it has in common with us is no longer
+        our own; a copy where a view that is out shows that storage."""
+        mine = self.host if tensor.device.type == 'cpu' else self.dev
+        if mine is None or storage(mine) != storage(tensor):
+            return tensor
+        view = self.view
+        if view is not None and mine is self.host and _shows(view, mine):
+            return tensor.clone()
+        self.own = False
+        return tensor
 
     def settle(self):
         """Bring the view that somebody holds up to date, and make it the host copy."""
         view, host = self.view, self.host
-        if (
-            view is None
-            or host is None
-            or view.shape != tuple(host.shape)
-            or view.__array_interface__['data'][0] == host.data_ptr()
-        ):
+        if view is None or host is None or _shows(view, host):
             return
-        np.copyto(view, host.numpy())
+        np.copyto(view[: host.numel()].reshape(host.shape), host.numpy())
         self.host, self.own = torch.from_numpy(view), True
+
+
+def storage(tensor):
+    """What tells whether two tensors lie in one piece of memory."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def _shows(view, tensor):
+    return view.__array_interface__['data'][0] == tensor.data_ptr()
+
+
+def _fit(array, shape):
+    """The first elements of a tensor or numpy array, in this shape."""
+    return array if array.shape == shape else array.reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
 class Blob:
@@ -122,7 +159,7 @@ class Blob:
 
     def __init__(self, *shape):
         self._shape = tuple(int(d) for d in shape)
-        self._data, self._diff = Memory(), Memory()
+        self._data, self._diff = Memory(self.count), Memory(self.count)
 
     # pycaffe's members
     @property
@@ -136,8 +173,7 @@ class Blob:
         return self._array(self._diff)
 
     def _array(self, memory):
-        array = memory.array(self._shape)
-        return array if array.shape == self._shape else array.reshape(self._shape)
+        return _fit(memory.array(), self._shape)
 
     @property
     def shape(self):
@@ -148,15 +184,17 @@ class Blob:
         return math.prod(self._shape)
 
     def reshape(self, *shape):
-        """Change the shape. Values stay when the count does; otherwise they are zeros until written."""
+        """Change the shape. The elements stay, in their order, in the first places; when the count grows
+        beyond the largest so far they are zeros until written."""
         shape = tuple(int(d) for d in shape)
         if any(d < 0 for d in shape):
             raise ValueError(f'a blob cannot have the shape {shape}')
         if shape == self._shape:
             return
-        if math.prod(shape) != self.count:
-            self._data, self._diff = Memory(), Memory()
         self._shape = shape
+        count = self.count
+        self._data = self._data if count <= self._data.size else Memory(count)
+        self._diff = self._diff if count <= self._diff.size else Memory(count)
 
     def _legacy(self, axis):
         if len(self._shape) > 4:
@@ -178,8 +216,7 @@ class Blob:
 
     @tensor.setter
     def tensor(self, value):
-        self.reshape(*value.shape)
-        self._data.set(value.detach())
+        self.take(value)
 
     @property
     def grad(self):
@@ -188,27 +225,41 @@ class Blob:
 
     @grad.setter
     def grad(self, value):
-        self._diff.set(value.detach())
+        self.take_grad(value)
 
     def _tensor(self, memory):
-        tensor = memory.tensor(self._shape)
-        return tensor if tensor.shape == self._shape else tensor.reshape(self._shape)
+        return _fit(memory.tensor(self.count), self._shape)
+
+    def take(self, value, sources=()):
+        """Take the tensor `value`, which may lie in the values of the blobs `sources`, as the values."""
+        self.reshape(*value.shape)
+        for source in sources:
+            value = source._data.lend(value)
+        self._data.set(value.detach())
+
+    def take_grad(self, value, sources=()):
+        """Take the tensor `value`, which may lie in the diffs of the blobs `sources`, as the diff."""
+        for source in sources:
+            value = source._diff.lend(value)
+        self._diff.set(value.detach())
 
     def fill(self, value):
         """Take the tensor `value` as the values, and its memory for our own."""
         self.reshape(*value.shape)
         self._data.set(value.detach().to(common.device()), own=True)
 
-    def add_grad(self, grad):
-        """diff += grad."""
+    def add_grad(self, grad, shared=False):
+        """diff += grad. shared: others may hold the storage of `grad`; otherwise it becomes ours."""
         if self._diff.own and not self._diff.empty:
-            self._diff.update(self._shape).add_(grad)
+            _fit(self._diff.update(self.count), self._shape).add_(grad)
+        elif not self._diff.empty:
+            self._diff.set(self.grad + grad, own=True)
         else:
-            self._diff.set(grad.clone() if self._diff.empty else self.grad + grad, own=True)
+            self._diff.set(grad.clone() if shared else grad.contiguous(), own=True)
 
     def update(self):
         """The values on the engine's device, for changing in place (by the solver)."""
-        return self._data.update(self._shape)
+        return _fit(self._data.update(self.count), self._shape)
 
     def clear_grad(self):
         self._diff.clear()
@@ -228,8 +279,7 @@ class Blob:
     def state(self):
         """Changes whenever the values may have: for caches of what was computed from them. None: cannot be
         told."""
-        held = self._data.view is not None
-        return None if held else (id(self._data), self._data.version)
+        return None if self._data.view is not None else (self._data.version, self._shape)
 
     def __repr__(self):
         return f'Blob{self._shape}'

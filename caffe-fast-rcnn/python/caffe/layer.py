@@ -8,6 +8,7 @@ propagate_down per bottom: whether its diff is asked for; param_propagate_down l
 loss_weights   per top: its factor in the net's loss, 0 for most; a loss layer's first top has 1 by default
 nondiff        bottoms by number that take no gradient (labels, RoIs)
 strict         whether asking for one of theirs is an error, as in Caffe's losses, or gives zero
+shares         whether the tops' values are the first bottom's memory, in other shapes
 
 A Net knows four calls, which a user's Python layer implements directly:
     setup(bottom, top)                          once: read parameters, make blobs
@@ -30,6 +31,7 @@ class Layer:
     loss = False  # the first top has loss weight 1 unless the prototxt says otherwise
     nondiff = ()  # bottoms that take no gradient
     strict = True  # asking for theirs raises; otherwise it is zero
+    shares = False  # the tops' values are the first bottom's memory
     messages = ()  # names of LayerParameter's fields that hold this type's parameters
     fields = ()  # names of these messages' fields that the layer honours
 

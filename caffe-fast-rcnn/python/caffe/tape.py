@@ -4,9 +4,12 @@ It runs under autograd in forward, on meta tensors in reshape; backward is one t
 call.
 """
 
+import collections
+
 import torch
 
 from . import filler
+from .blob import storage
 from .layer import Layer
 
 
@@ -53,10 +56,16 @@ class TorchLayer(Layer):
             self._inferred = shapes, [tuple(t.shape) for t in tops]
         for blob, shape in zip(top, self._inferred[1]):
             blob.reshape(*shape)
+            if self.shares:
+                blob.share_data(bottom[0])
 
     def forward(self, bottom, top):
         for blob, output in zip(top, self._record(bottom)):
-            blob.tensor = output
+            if self.shares:
+                blob.reshape(*output.shape)
+                blob.share_data(bottom[0])
+            else:
+                blob.take(output, [*bottom, *self.blobs])
 
     def _record(self, bottom):
         """The outputs for these bottoms; keeps the tape that backward needs."""
@@ -94,8 +103,9 @@ class TorchLayer(Layer):
         if roots and wanted:
             ys, dys = zip(*roots)
             grads = torch.autograd.grad(ys, wanted, dys, retain_graph=True, allow_unused=True)
-        grads = iter(grads)
-        done = set()
+        around = [*inputs, *weights, *(dy for _, dy in roots), *(g for g in grads if g is not None)]
+        holders = collections.Counter(storage(t) for t in around)
+        grads, done = iter(grads), set()
         for blob, wants, take in zip(bottom, propagate_down, takes):
             if wants:
                 grad = next(grads) if take else None
@@ -104,13 +114,13 @@ class TorchLayer(Layer):
                 elif grad is None:
                     blob.clear_grad()
                 else:
-                    blob.grad = grad
+                    blob.take_grad(grad, top)
                 done.add(id(blob))
         for blob, weight in zip(self.blobs, weights):
             if weight.requires_grad:
                 grad = next(grads)
                 if grad is not None:
-                    blob.add_grad(grad)
+                    blob.add_grad(grad, shared=holders[storage(grad)] > 1)
 
     def _run(self, tensors):
         try:

@@ -72,13 +72,13 @@ class Filter(TorchLayer):
         return tuple(x[chosen] for x in xs)
 
 
-@layer('Flatten')
+@layer('Flatten', shares=True)
 def flatten(x, *, axis, end_axis):
     """The axes `axis` to end_axis (inclusive) as one."""
     return x.flatten(canonical_axis(axis, x.dim()), canonical_axis(end_axis, x.dim(), 'end_axis'))
 
 
-@layer('Reshape')
+@layer('Reshape', shares=True)
 def reshape(x, *, shape, axis, num_axes):
     """num_axes axes (-1: all) from `axis` on become shape: 0 copies the bottom's axis at that place, one -1
     is inferred. A negative axis counts from behind the last one: -1 adds axes at the end."""
@@ -128,7 +128,7 @@ def slice(x, *, axis, slice_dim, slice_point, num_tops):
     return x.split([b - a for a, b in zip(edges, edges[1:])], axis)
 
 
-@layer('Split')
+@layer('Split', shares=True)
 def split(x, *, num_tops):
     """The bottom as every top; gradients add up."""
     return tuple(x.view_as(x) for _ in range(num_tops))
