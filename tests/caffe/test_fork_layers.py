@@ -397,6 +397,19 @@ def test_smooth_l1_loss_ohem(normalization, divisor, tmp_path):
     close(each, terms.sum(1, keepdims=True), 1e-4)
 
 
+@pytest.mark.parametrize('kind, count', [('SmoothL1Loss', 4), ('SmoothL1LossOHEM', 3), ('Eltwise', 3)])
+def test_ones_at_the_end_of_a_shape_do_not_count(kind, count, tmp_path):
+    """R-FCN pools predictions to (R, 4, 1, 1); targets are (R, 4) in one library and (R, 4, 1, 1) in another."""
+    values = rng().standard_normal((count, 3, 4))
+    plain = answer(tmp_path, kind, values)
+    ones = answer(tmp_path, kind, [v[:, :, None, None] if i % 2 else v for i, v in enumerate(values)])
+    close(ones[0], plain[0])
+    shaped = answer(tmp_path, kind, [v if i % 2 else v[:, :, None, None] for i, v in enumerate(values)])
+    close(shaped[0].ravel(), plain[0].ravel())
+    with pytest.raises(ValueError, match='shape of the first'):
+        answer(tmp_path, kind, [v.T if i % 2 else v for i, v in enumerate(values)])
+
+
 @pytest.mark.parametrize('gamma, alpha', [(2, 0.25), (0, 1), (0.5, 0.75)])
 def test_focal_loss(gamma, alpha, tmp_path):
     scores, labels = rng().standard_normal((5, 4)) * 2, np.array([0, 3, 9, 2, 1])

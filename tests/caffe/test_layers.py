@@ -72,7 +72,7 @@ BAD = [
         'global_pooling excludes',
     ),
     ('Concat', [(2, 3), (3, 3)], '', r'\(2, 3\), \(3, 3\)'),
-    ('Eltwise', [(2, 3), (2, 1)], '', 'one shape'),
+    ('Eltwise', [(2, 3), (2, 1)], '', r'shape of the first, \(2, 3\); got \(2, 1\)'),
     ('Eltwise', [(2, 3), (2, 3)], 'eltwise_param { operation: PROD coeff: 1 coeff: 1 }', 'coeff is for SUM'),
     ('Slice', [(2, 5)], 'slice_param { slice_point: 5 }', 'slice_points'),
     ('Reshape', [(2, 5)], 'reshape_param { shape { dim: 3 dim: -1 } }', '10 elements'),
@@ -101,7 +101,7 @@ def test_bad_parameters(kind, shapes, more, wanted, tmp_path):
 
 
 def test_errors_name_the_layer(tmp_path):
-    wanted = r"layer 'L' \(Eltwise\), bottom shapes \(2, 3\), \(2, 1\): the bottoms of SUM"
+    wanted = r"layer 'L' \(Eltwise\), bottom shapes \(2, 3\), \(2, 1\): all bottoms must"
     with pytest.raises(ValueError, match=wanted):
         answer(tmp_path, 'Eltwise', [np.zeros((2, 3)), np.zeros((2, 1))])
 

@@ -30,6 +30,25 @@ def per_axis(name, values, pair, n, default=None):
     return values * n if len(values) == 1 else values
 
 
+def alike(first, *others):
+    """`others` in the shape of `first`, from which theirs may differ by ones at the end, as (R, 4, 1, 1) from
+    (R, 4): regions have such blobs in some libraries and not in others. ValueError for any other shape."""
+    for other in others:
+        if _stem(other.shape) != _stem(first.shape):
+            raise ValueError(
+                f'all bottoms must have the shape of the first, {tuple(first.shape)}; '
+                f'got {tuple(other.shape)}'
+            )
+    return [other.reshape(first.shape) for other in others]
+
+
+def _stem(shape):
+    shape = list(shape)
+    while shape and shape[-1] == 1:
+        shape.pop()
+    return shape
+
+
 def as_index(values, count, what, ignore=None):
     """`values` as int64, each in 0..count-1 or equal to `ignore`. ValueError names the first that is
     neither."""

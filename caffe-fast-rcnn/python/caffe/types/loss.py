@@ -16,7 +16,7 @@ from ..format.weights import blobproto_to_array
 from ..registry import layer
 from ..tape import TorchLayer
 from ..proto import caffe_pb2
-from .helpers import as_index, canonical_axis, floor_value, sqrt_by_hand
+from .helpers import alike, as_index, canonical_axis, floor_value, sqrt_by_hand
 
 LOG_FLT_MIN = math.log(np.finfo(np.float32).tiny)
 SMALLEST_PROBABILITY = 1e-20
@@ -210,12 +210,11 @@ def smooth_l1_loss(x, target, inside=None, outside=None, *, sigma):
     - 1 / (2 sigma^2). Both weights or none. No gradient to the weights. Girshick, 2015, section 2.3."""
     if inside is not None and outside is None:
         raise ValueError('SmoothL1Loss wants 2 or 4 bottoms; got inside weights without outside weights')
-    for other in (target, inside, outside):
-        if other is not None and other.shape != x.shape:
-            raise ValueError(
-                f'all bottoms must have the shape of the first, {tuple(x.shape)}; got {tuple(other.shape)}'
-            )
-    d = x - target if inside is None else inside.detach() * (x - target)
+    (target,) = alike(x, target)
+    d = x - target
+    if inside is not None:
+        inside, outside = alike(x, inside, outside)
+        d = inside.detach() * d
     terms = F.smooth_l1_loss(d, torch.zeros_like(d), reduction='none', beta=1 / sigma**2)
     return (terms if outside is None else outside.detach() * terms).sum() / len(x)
 

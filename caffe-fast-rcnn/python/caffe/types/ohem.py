@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..registry import layer
+from .helpers import alike
 from .loss import NormalizedLoss, SoftmaxWithLoss
 
 
@@ -65,13 +66,9 @@ class SmoothL1LossOHEM(NormalizedLoss):
     fields = ('normalization', 'normalize', 'pre_fixed_normalizer')
 
     def compute(self, x, target, weight=None):
-        for other in (target, weight):
-            if other is not None and other.shape != x.shape:
-                raise ValueError(
-                    f'all bottoms must have the shape of the first, {tuple(x.shape)}; '
-                    f'got {tuple(other.shape)}'
-                )
-        d = x - target if weight is None else weight * (x - target)
+        d = x - alike(x, target)[0]
+        if weight is not None:
+            d = alike(x, weight)[0] * d
         terms = F.smooth_l1_loss(d, torch.zeros_like(d), reduction='none')
         loss = terms.sum() / self.normalizer(x.shape[0], math.prod(x.shape[2:]), None)
         return (loss, terms.detach().sum(1, keepdim=True))[: self.num_tops]

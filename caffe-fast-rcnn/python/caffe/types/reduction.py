@@ -3,20 +3,19 @@
 import torch
 
 from ..registry import layer
-from .helpers import canonical_axis
+from .helpers import alike, canonical_axis
 
 
 @layer('Eltwise')
 def eltwise(*xs, operation, coeff):
-    """SUM (weighted by coeff), PROD or MAX of bottoms of one shape. Where the first two tie for MAX the
-    second gets the gradient; a later one gets it only where it is larger."""
-    if any(x.shape != xs[0].shape for x in xs):
-        raise ValueError(f'the bottoms of {operation} must have one shape')
+    """SUM (weighted by coeff), PROD or MAX of bottoms of one shape (but for ones at its end). Where the first
+    two tie for MAX the second gets the gradient; a later one gets it only where it is larger."""
     if coeff and (operation != 'SUM' or len(coeff) != len(xs)):
         raise ValueError(
             f'coeff is for SUM, one for each of {len(xs)} bottoms; got {len(coeff)} for {operation}'
         )
     first, *rest = xs
+    rest = alike(first, *rest)
     if operation == 'SUM':
         coeff = coeff or (1,) * len(xs)
         top = first if coeff[0] == 1 else first * coeff[0]
