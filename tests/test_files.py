@@ -9,7 +9,14 @@ import pytest
 
 from utils import safe_pickle
 from utils.files import atomic_path, load_npz, pack, save_npz, unpack
-from utils.proposals import load_detections, load_proposals, save_detections, save_proposals
+from utils.proposals import (
+    load_detections,
+    load_proposals,
+    newest_proposals,
+    proposal_file,
+    save_detections,
+    save_proposals,
+)
 
 GOLDEN = os.path.join(os.path.dirname(__file__), 'golden', 'e2e')
 
@@ -126,3 +133,13 @@ def test_broken_pickle(tmp_path):
     (tmp_path / 'x.pkl').write_bytes(pickle.dumps(np.arange(100))[:50])
     with pytest.raises(pickle.UnpicklingError, match='x.pkl'):
         safe_pickle.load(tmp_path / 'x.pkl')
+
+
+def test_newest_proposals(tmp_path):
+    with pytest.raises(FileNotFoundError, match='rpn_generate.py'):
+        newest_proposals(str(tmp_path))
+    for age, net in enumerate(['new', 'old']):
+        path = proposal_file(str(tmp_path), net)
+        open(path, 'w').close()
+        os.utime(path, (1000 - age, 1000 - age))
+    assert newest_proposals(str(tmp_path)) == proposal_file(str(tmp_path), 'new')

@@ -1,4 +1,4 @@
-"""tools/_stages.py: steps in child processes, what ends them, and what is done again."""
+"""lib/pipeline/child.py and manifest.py: steps in child processes, what ends them, and what is done again."""
 
 import json
 import logging
@@ -10,8 +10,10 @@ import time
 
 import pytest
 
-import _stages
-from _stages import File, Manifest, StageError
+from pipeline import child as children
+from pipeline import manifest as manifests
+from pipeline.child import StageError
+from pipeline.manifest import File, Manifest
 
 
 def write(job):
@@ -41,13 +43,13 @@ def job(tmp_path):
 
 def runs(monkeypatch):
     """The names of the steps that a child is started for, from now on."""
-    names, start = [], _stages.run_in_child
+    names, start = [], manifests.run_in_child
 
     def counted(name, *args):
         names.append(name)
         return start(name, *args)
 
-    monkeypatch.setattr(_stages, 'run_in_child', counted)
+    monkeypatch.setattr(manifests, 'run_in_child', counted)
     return names
 
 
@@ -113,12 +115,16 @@ def test_the_log_holds_the_traceback(manifest, job, tmp_path):
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/task'), reason='finds the child by /proc')
 def test_a_step_does_not_outlive_its_command(tmp_path):
-    log, folders = str(tmp_path / 'log'), [os.path.dirname(__file__), os.path.dirname(_stages.__file__)]
+    log, folders = (
+        str(tmp_path / 'log'),
+        [os.path.dirname(__file__), os.path.dirname(os.path.dirname(children.__file__))],
+    )
     script = (
         f'import sys; sys.path[:0] = {folders!r}\n'
-        'import _stages, test_stages\n'
+        'import test_stages\n'
+        'from pipeline.child import run_in_child\n'
         'if __name__ == "__main__":\n'
-        f'    _stages.run_in_child("long", test_stages.write, {{"then": "sleep"}}, {log!r})\n'
+        f'    run_in_child("long", test_stages.write, {{"then": "sleep"}}, {log!r})\n'
     )
     (tmp_path / 'main.py').write_text(script)
     with subprocess.Popen([sys.executable, str(tmp_path / 'main.py')]) as parent:

@@ -1,11 +1,10 @@
-"""tools/ and experiments/scripts: arguments, what they refuse, the toy devkit, the recipes run on it."""
+"""tools/: arguments and what they refuse; the toy devkit; the README."""
 
 import argparse
 import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -19,7 +18,6 @@ import _command
 import demo
 import make_toy
 import plot_loss
-import prepare
 import train_faster_rcnn_alt_opt as alt_opt
 import train_net
 
@@ -74,70 +72,6 @@ def test_the_original_flags():
         '--gpu 0 --solver s --iters 7 --weights w --cfg c --imdb i --rand --set A 1'.split()
     )
     assert (args.solver, args.max_iters, args.weights, args.rand) == ('s', 7, 'w', True)
-
-
-@pytest.mark.parametrize('iters', [['0'], ['1', '2', '3'], ['1', '2']])
-def test_max_iters_refused(iters, capsys):
-    with pytest.raises(SystemExit):
-        alt_opt.parse_args(['--net_name', 'ZF', '--imdb', 'i', '--max_iters', *iters])
-    assert '--max_iters wants one number or 4' in capsys.readouterr().err
-
-
-# -------------------------------------------------------------------------------------------- the stage table
-def test_each_stage_uses_what_an_earlier_one_made():
-    known = {None, alt_opt.INITIAL}
-    for stage in alt_opt.STAGES:
-        assert stage.weights in known and stage.proposals in known
-        known.add(stage.name)
-
-
-@pytest.mark.parametrize('stage', alt_opt.STAGES, ids=lambda stage: stage.name)
-def test_a_stage_gets_its_settings_and_leaves_cfg_alone(stage):
-    from fast_rcnn.config import cfg, cfg_values
-
-    cfg.TRAIN.REAL_BATCH_SIZE = 16
-    before = cfg_values()
-    section = {
-        alt_opt.train_rpn: ('TRAIN', {'HAS_RPN': True, 'BBOX_REG': False, 'REAL_BATCH_SIZE': 8}),
-        alt_opt.train_fast_rcnn: ('TRAIN', {'HAS_RPN': False, 'REAL_BATCH_SIZE': 16}),
-        alt_opt.generate_proposals: ('TEST', {'RPN_POST_NMS_TOP_N': 2000}),
-    }
-    name, wanted = section[stage.function]
-    values = alt_opt.stage_cfg(stage)
-    assert {key: values[name][key] for key in wanted} == wanted
-    assert ({'TRAIN', 'TEST'} - {name}).isdisjoint(values)
-    assert repr(cfg_values()) == repr(before)
-
-
-def test_a_missing_net_names_those_there_are():
-    with pytest.raises(SystemExit, match='ResNet-102.*no such file.*ResNet-101'):
-        alt_opt.net_file('ResNet-102', 'rpn_test.pt')
-
-
-# ----------------------------------------------------------------------------------------- prepare, proposals
-def test_published_schedules():
-    assert prepare.iterations('pascal_voc', None) == ((80000, 40000, 80000, 40000), (70000,), (40000,))
-    assert prepare.four_iterations(5, 100) == (5, 5, 5, 5)
-    assert prepare.four_iterations([4, 3, 2, 1], 100) == (4, 3, 2, 1)
-    assert prepare.four_iterations(None, 100) == (2000, 2000, 1000, 2000)
-    assert prepare.four_iterations(None, 6000) == (48000, 40000, 24000, 40000)
-    assert prepare.iterations('mine', (4, 3, 2, 1)) == ((4, 3, 2, 1), (4,), (3,))
-
-
-def test_imagenet_ends_after_the_first_round():
-    assert prepare.cfg_file('imagenet', 'faster_rcnn_alt_opt') == 'experiments/cfgs/imagenet.yml'
-    assert prepare.stages('experiments/cfgs/imagenet.yml') == 1
-    assert prepare.stages(prepare.cfg_file('pascal_voc', 'faster_rcnn_alt_opt')) == 2
-
-
-def test_newest_proposals(tmp_path):
-    with pytest.raises(SystemExit, match='rpn_generate.py'):
-        _command.newest_proposals(str(tmp_path))
-    for age, net in enumerate(['new', 'old']):
-        path = Path(_command.proposal_file(str(tmp_path), net))
-        path.touch()
-        os.utime(path, (1000 - age, 1000 - age))
-    assert _command.newest_proposals(str(tmp_path)) == _command.proposal_file(str(tmp_path), 'new')
 
 
 # -------------------------------------------------------------------------------------------- demo, plot_loss
@@ -219,109 +153,6 @@ def test_the_toy_has_no_faults(toy):
 def test_sliding_windows():
     windows = make_toy.sliding_windows(50, 40, sides=(32,))
     assert windows.tolist() == [[x, y, x + 31, y + 31] for y in (0, 8, 16) for x in (0, 8)]
-
-
-# ------------------------------------------------------------------------------ the recipes, in a copy of all
-@pytest.fixture(scope='module')
-def checkout(tmp_path_factory):
-    """A copy of the project with a small toy devkit: what runs in it touches nothing else."""
-    folder = tmp_path_factory.mktemp('checkout')
-    for part in ('tools', 'lib', 'models', 'caffe-fast-rcnn', 'experiments/scripts', 'experiments/cfgs'):
-        shutil.copytree(
-            ROOT / part, folder / part, ignore=shutil.ignore_patterns('__pycache__', 'build', 'toy')
-        )
-    (folder / 'experiments' / 'logs').mkdir()
-    make_toy.write(str(folder / 'data' / 'toy'), train=4, val=2)
-    return folder
-
-
-def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
-    """Runs experiments/scripts/<name>.sh with `words`; gives its exit status and all that it printed."""
-    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(
-        [f'experiments/scripts/{name}.sh', *words],
-        cwd=checkout,
-        env=environment,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-    )
-    return done.returncode, done.stdout
-
-
-@pytest.mark.parametrize(
-    'words, message',
-    [
-        (['cpu', 'ResNet-10'], 'usage: '),
-        (['cpu', 'ResNet-11', 'pascal_voc'], "unknown net 'ResNet-11'.*ResNet-101"),
-        (['cpu', 'ResNet-10', 'pascalvoc'], 'unknown dataset pascalvoc; the nearest is pascal_voc'),
-        (['cpu', 'ResNet-10', 'nowhere/mine.yml'], 'nowhere/mine.yml: no such'),
-        (['cpu', 'ResNet-101', 'imagenet'], 'ResNet-101.caffemodel: no such file.*import_weights.py'),
-        (['gpu', 'ResNet-10', 'data/toy/toy.yml'], "wanted cpu, a GPU's number"),
-        (['99', 'ResNet-10', 'data/toy/toy.yml'], 'GPU 99 '),
-        (['0,1', 'ResNet-10', 'data/toy/toy.yml'], 'one worker.*--gpu 0,1'),
-        (
-            ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'TRAIN.SCALE', '[200]'],
-            'nearest is TRAIN.SCALES',
-        ),
-    ],
-)
-def test_what_a_recipe_refuses(checkout, words, message):
-    status, output = recipe(checkout, *words)
-    assert status and re.search(message, output), output
-
-
-def test_alternating_optimization(checkout):
-    words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--max_iters', '2']
-    status, output = recipe(checkout, *words, '--stages', '1', '--set', 'TEST.RPN_POST_NMS_TOP_N', '20')
-    assert status == 0 and re.search(r'RPN model: .*\nFinal model: (.|\n)*Mean AP = \d', output), output
-    log = checkout / re.search('Logging output to (.*)', output)[1]
-    assert re.search(r'Final model: (.|\n)*Mean AP = \d', log.read_text())
-    status, output = recipe(checkout, *words)
-    assert status == 0 and re.search(r'Final model: (.|\n)*Mean AP = \d', output), output
-    assert output.count('done before') == 3
-    final = re.search('Final model: (.*)', output)[1]
-    folder, models = os.path.dirname(final), 'models/toy/ResNet-10/faster_rcnn_alt_opt'
-    run_tool(
-        checkout,
-        'demo.py',
-        '--cpu',
-        '--def',
-        f'{models}/faster_rcnn_test.pt',
-        '--net',
-        final,
-        '--imdb',
-        'toy_val',
-        '--out',
-        f'{folder}/pictures',
-    )
-    assert len(list(Path(folder, 'pictures').glob('*.png'))) == 2
-
-
-def test_end_to_end(checkout):
-    words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2']
-    status, output = recipe(checkout, *words, name='faster_rcnn_end2end')
-    assert status == 0 and re.search(r'Mean AP = \d', output), output
-
-
-def test_given_proposals(checkout):
-    words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2']
-    status, output = recipe(checkout, *words, name='fast_rcnn')
-    assert status == 0 and re.search(r'Mean AP = \d', output), output
-    results = 'output/fast_rcnn/toy_val/resnet10_fast_rcnn_iter_2'
-    mean = re.findall(r'Mean AP = .*', output)[-1]
-    assert mean in run_tool(checkout, 'reval.py', results, '--imdb', 'toy_val')
-    assert 'Recall@0.50' in run_tool(checkout, 'eval_recall.py', '--imdb', 'toy_val')
-
-
-def run_tool(checkout, name, *words):
-    done = subprocess.run(
-        [sys.executable, f'tools/{name}', *words], cwd=checkout, timeout=120, text=True, capture_output=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 # ------------------------------------------------------------------------------------------------- the README

@@ -1,19 +1,12 @@
-"""What the tools share: the flags that most of them have, and what these set in motion.
-
-Settings come in this order, the later over the earlier: the library's own, --cfg's file, the dataset's (`cfg`
-in its YAML file), --set.
-"""
+"""What the tools share: the flags that most of them have, what these set in motion, and how a tool ends."""
 
 import argparse
-import glob
 import logging
 import os
-import re
 import sys
 import time
 
 import _init_paths  # noqa: F401
-import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +25,10 @@ FLAGS = {
     ),
     'imdb': dict(dest='imdb', metavar='NAME_SPLIT', help='the images, e.g. voc_2007_trainval'),
     'cfg': dict(dest='cfg_file', metavar='YAML', help="settings that differ from the library's"),
+    'max_iters': dict(
+        dest='max_iters', type=int, metavar='N', help='iterations of training, or of each training stage'
+    ),
+    'verbose': dict(action='store_true', help='log each loss and the learning rate'),
     'set': dict(
         dest='set_cfgs',
         nargs=argparse.REMAINDER,
@@ -52,7 +49,8 @@ def parser(description, *flags, required=(), **defaults):
 
 def add(parser, flag, **more):
     """Adds one of FLAGS."""
-    parser.add_argument(f'--{flag}', **FLAGS[flag], **more)
+    names = [f'--{flag}'] + ['--iters'] * (flag == 'max_iters')
+    parser.add_argument(*names, **{**FLAGS[flag], **more})
 
 
 def parse_gpu(text):
@@ -96,21 +94,11 @@ def start_log():
 
 
 def load_cfg(args):
-    """Settles cfg from --cfg, the dataset of --imdb, and --set; then the device. A wrong value: ValueError."""
-    from datasets.factory import describe
-    from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
+    """Settles cfg from --cfg, the dataset of --imdb, and --set; then the device."""
+    from fast_rcnn.config import cfg
+    from pipeline.settings import settle, use_device
 
-    try:
-        if args.cfg_file:
-            cfg_from_file(args.cfg_file)
-        cfg_from_list(args.set_cfgs or [])  # already here: DATA_DIR says where datasets are registered
-        dataset = dataset_of(args.imdb)
-        if dataset:
-            cfg.MODELS_DIR = os.path.join(cfg.ROOT_DIR, 'models', dataset)
-            merge(describe(dataset))
-        cfg_from_list(args.set_cfgs or [])
-    except TypeError as e:
-        raise ValueError(message(e)) from None
+    settle(args.imdb, args.cfg_file, args.set_cfgs or [])
     use_device(args.gpu)
     return cfg
 
@@ -121,63 +109,17 @@ def message(error):
     return text if ' ' in text else f'{type(error).__name__}: {text}'.rstrip(': ')
 
 
-def dataset_of(imdb):
-    """The dataset, as recipes and models/ call it, that an imdb belongs to; None where it has no name."""
-    from datasets.factory import registered
-
-    if re.match(r'voc_\d{4}_', imdb):
-        return 'pascal_voc'
-    if re.match(r'imagenet_\d{4}_', imdb):
-        return 'imagenet'
-    return max((name for name in registered() if imdb.startswith(f'{name}_')), key=len, default=None)
-
-
-def merge(description):
-    """Sets what a dataset's YAML file says under `cfg`."""
-    from fast_rcnn.config import cfg_from_list
-
-    try:
-        cfg_from_list([word for pair in _pairs(description.cfg) for word in pair])
-    except (KeyError, TypeError, ValueError) as e:
-        raise ValueError(f'{description.path}: cfg: {message(e)}') from None
-
-
-def _pairs(values, prefix=''):
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _pairs(value, f'{prefix}{key}.')
-        else:
-            yield f'{prefix}{key}', value
-
-
-def use_device(gpu):
-    """Engine and library compute on the first of `gpu`, or on the CPU where there is none."""
-    import caffe
-    from fast_rcnn.config import cfg
-
-    if gpu:
-        caffe.set_device(gpu[0])
-        caffe.set_mode_gpu()
-        cfg.GPU_ID = gpu[0]
-    else:
-        caffe.set_mode_cpu()
-        cfg.USE_GPU_NMS = False
-
-
 def one_gpu(gpu, tool):
     """Refuses several GPUs where one worker does all the work."""
     if len(gpu) > 1:
-        sys.exit(
-            f'{tool} computes with one worker; got --gpu {",".join(map(str, gpu))}. Give one number, or cpu.'
-        )
+        raise ValueError(f'{tool} computes with one GPU, or cpu; got {",".join(map(str, gpu))}')
 
 
 def seed(number):
-    """Seeds numpy's generator (what is drawn) and the engine's (what fillers and Dropout draw)."""
-    import caffe
+    """Seeds all that is drawn."""
+    from pipeline.settings import seed
 
-    np.random.seed(number)
-    caffe.set_random_seed(number)
+    seed(number)
 
 
 def require(path, flag):
@@ -208,20 +150,3 @@ def wait_for(path, seconds=30):
     while not os.path.exists(path):
         log.info('waiting for %s', path)
         time.sleep(seconds)
-
-
-def proposal_file(output_dir, net_name):
-    """Where the proposals of a net for an imdb with that output folder lie."""
-    return os.path.join(output_dir, f'{net_name}_rpn_proposals.npz')
-
-
-def newest_proposals(output_dir):
-    """The proposal file last written for an imdb with that output folder."""
-    found = sorted(glob.glob(proposal_file(glob.escape(output_dir), '*')), key=os.path.getmtime)
-    if not found:
-        sys.exit(
-            f'{output_dir} holds no proposals (*_rpn_proposals.npz): run tools/rpn_generate.py for this '
-            f'imdb with the same --cfg, or give --rpn_file'
-        )
-    log.info('proposals: %s%s', found[-1], f' (the newest of {len(found)})' if len(found) > 1 else '')
-    return found[-1]

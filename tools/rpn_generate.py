@@ -10,7 +10,7 @@ def main():
     _command.one_gpu(args.gpu, 'rpn_generate.py')
     from fast_rcnn.config import cfg_from_list, get_output_dir
     from rpn.generate import SETTINGS, scored_proposals
-    from utils.proposals import save_proposals
+    from utils.proposals import proposal_file, save_proposals
 
     cfg_from_list([word for setting in SETTINGS.items() for word in setting])
     cfg = _command.load_cfg(args)
@@ -18,7 +18,7 @@ def main():
         _command.wait_for(args.weights)
     _command.seed(cfg.RNG_SEED)
     data, net = _command.get_imdb(args.imdb), _command.load_net(args)
-    path = _command.proposal_file(get_output_dir(data), net.name)
+    path = proposal_file(get_output_dir(data), net.name)
     save_proposals(path, *scored_proposals(net, data))
     print(f'Proposals: {path}')
 

@@ -11,6 +11,7 @@ def main():
     cfg = _command.load_cfg(args)
     from fast_rcnn.config import get_output_dir
     from fast_rcnn.test import test_net
+    from utils.proposals import newest_proposals
 
     data = _command.get_imdb(args.imdb)
     data.competition_mode(args.comp)
@@ -19,7 +20,7 @@ def main():
     if not cfg.TEST.HAS_RPN:
         data.set_proposal_method(cfg.TEST.PROPOSAL_METHOD)
         if cfg.TEST.PROPOSAL_METHOD == 'rpn':
-            data.config['rpn_file'] = args.rpn_file or _command.newest_proposals(get_output_dir(data))
+            data.config['rpn_file'] = args.rpn_file or newest_proposals(get_output_dir(data))
     if args.wait:
         _command.wait_for(args.weights)
     test_net(_command.load_net(args), data, max_per_image=args.num_dets, vis=args.vis)

@@ -13,7 +13,7 @@ The rest may be left out:
     cfg: {TRAIN: {SCALES: [480]}}   settings, as in experiments/cfgs, over OWN_SETTINGS
     anchors: {scales: [8, 16], ratios: [0.5, 1, 2]}      default scales 2 4 8 16 32 (times 16 pixels), ratios as here
     max_iters: 4000                 or four numbers, one per training stage; default by the number of images
-                                    (tools/prepare.py)
+                                    (lib/pipeline/recipe.py)
 
 AP is VOC's area under the curve at IoU > 0.5; difficult objects count neither way and are not trained on.
 """

@@ -5,12 +5,33 @@ A proposal file holds N images: `boxes` (sum n_i, 4) float32 x1 y1 x2 y2 in pixe
 `counts` (K, N).
 """
 
+import glob
+import logging
 import os
 
 import numpy as np
 
 from utils import safe_pickle
 from utils.files import load_npz, pack, save_npz, unpack
+
+log = logging.getLogger(__name__)
+
+
+def proposal_file(output_dir, net_name):
+    """Where the proposals of a net for an imdb with that output folder lie."""
+    return os.path.join(output_dir, f'{net_name}_rpn_proposals.npz')
+
+
+def newest_proposals(output_dir):
+    """The proposal file last written for an imdb with that output folder."""
+    found = sorted(glob.glob(proposal_file(glob.escape(output_dir), '*')), key=os.path.getmtime)
+    if not found:
+        raise FileNotFoundError(
+            f'{output_dir} holds no proposals (*_rpn_proposals.npz): run tools/rpn_generate.py for this '
+            f'imdb with the same --cfg, or give --rpn_file'
+        )
+    log.info('proposals: %s%s', found[-1], f' (the newest of {len(found)})' if len(found) > 1 else '')
+    return found[-1]
 
 
 def save_proposals(path, boxes, scores=None):

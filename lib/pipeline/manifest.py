@@ -1,27 +1,20 @@
-"""Long jobs in steps: each in a child process, with a manifest of what is done, to go on where it stopped.
+"""A manifest of what is done of a long job in steps, to go on where it stopped.
 
 A step is a function `function(job)` that writes one file and returns its path. `job` holds plain values; a
 `File` among them names a file that the step reads, and counts by what is in it. A step is skipped when the
 manifest has it as done with the same job and its file is still the one that it wrote.
 """
 
-import faulthandler
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
-import signal
-import threading
 import time
-import traceback
-from multiprocessing import connection
+
+from pipeline.child import StageError, run_in_child
+from utils.files import atomic_path
 
 log = logging.getLogger(__name__)
-
-
-class StageError(RuntimeError):
-    """A step failed or its process died; the message names the step, the cause and the log."""
 
 
 class File(str):
@@ -79,94 +72,8 @@ class Manifest:
 
     def _write(self, done):
         self.done = done
-        os.makedirs(os.path.dirname(self.path) or '.', exist_ok=True)
-        temporary = f'{self.path}.{os.getpid()}.tmp'
-        with open(temporary, 'w') as f:
+        with atomic_path(self.path) as temporary, open(temporary, 'w') as f:
             json.dump(done, f, indent=1)
-        os.replace(temporary, self.path)
-
-
-def run_in_child(name, function, job, log_path):
-    """`function(job)` in a process of its own, whose memory goes with it.
-
-    Raises StageError when the function raises, and when the process dies without a word; never waits for a
-    dead one.
-    """
-    log.info('%s: starts, log %s', name, log_path)
-    context = multiprocessing.get_context('spawn')
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(theirs, function, job, log_path), name=name)
-    start = time.time()
-    child.start()
-    theirs.close()
-    try:
-        result, error = _wait(ours, child)
-    finally:
-        _end(child)
-        ours.close()
-    if error:
-        raise StageError(
-            f'{name} failed after {time.time() - start:.0f} s: {error}\n'
-            f'Its log: {log_path}\nThe same command goes on from {name}.'
-        )
-    return result
-
-
-def _wait(ours, child):
-    """(result, error) of a child: what it reported, or what ended it."""
-    connection.wait([ours, child.sentinel])
-    try:
-        if ours.poll():
-            return ours.recv()
-    except EOFError:
-        pass
-    child.join()
-    return None, _ending(child.exitcode)
-
-
-def _ending(code):
-    """How a process ended that reported nothing, in words."""
-    if code >= 0:
-        return f'its process ended with exit code {code} and no result'
-    try:
-        which = signal.Signals(-code).name
-    except ValueError:
-        which = f'signal {-code}'
-    return f'its process was killed by {which}' + (' (out of memory?)' if which == 'SIGKILL' else '')
-
-
-def _end(child, seconds=30):
-    """Sees a child out: one that has reported gets `seconds` to tidy up."""
-    child.join(seconds)
-    if child.exitcode is None:
-        child.kill()
-        child.join()
-
-
-def _child(theirs, function, job, log_path):
-    """Runs in the child: the log, the work, the report."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    with open(log_path, 'w') as log_file:
-        faulthandler.enable(log_file)
-        logging.basicConfig(
-            level=logging.INFO,
-            format='%(asctime)s %(message)s',
-            datefmt='%H:%M:%S',
-            handlers=[logging.StreamHandler(), logging.StreamHandler(log_file)],
-        )
-        try:
-            report = function(job), None
-        except Exception as e:  # whatever it is, the parent is told and raises
-            log.error('%s', traceback.format_exc())
-            report = None, f'{type(e).__name__}: {e}'
-        theirs.send(report)
-        faulthandler.disable()
-
-
-def _die_with_parent():
-    """No step outlives the command that started it."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _flat(job, prefix=''):

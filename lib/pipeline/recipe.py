@@ -1,0 +1,200 @@
+"""Everything from a dataset's name to the mean AP: the nets, the initial weights, training, the test."""
+
+import atexit
+import logging
+import multiprocessing.resource_tracker
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import caffe
+
+from datasets.factory import describe, get_imdb, is_path, register
+from fast_rcnn.config import cfg, cfg_from_list, get_output_dir
+from fast_rcnn.test import test_net
+from netgen.backbones import BACKBONES
+from netgen.files import generate
+from pipeline.methods import METHODS
+from pipeline.settings import seed, settle, use_device
+from pipeline.stages import Training, given_proposals, net_file
+from rpn.generate import SETTINGS, scored_proposals
+from utils.proposals import proposal_file, save_proposals
+
+log = logging.getLogger(__name__)
+
+# An own dataset that names no anchors gets those for objects of 32 to 512 pixels: it may have small ones
+OWN_ANCHORS = {'scales': [2, 4, 8, 16, 32], 'ratios': [0.5, 1, 2]}
+MOST = 80000, 40000  # iterations of an RPN and of a detector that an own dataset gets by its images
+
+
+@dataclass
+class Recipe:
+    """method, net, dataset: by name, the dataset also the path of its YAML file; gpu: see settings.use_device.
+    max_iters: one number or one per training stage, None: as published or by the number of images. stages: 1
+    ends after the first round. single: settings, key, value ... Errors: KeyError, OSError, ValueError."""
+
+    method: str
+    net: str
+    dataset: str
+    gpu: list
+    max_iters: list = None
+    stages: int = None
+    weights: str = None
+    force: bool = False
+    single: tuple = ()
+    verbose: bool = False
+
+    def run(self):
+        """Trains and tests; what was done before is not done again."""
+        data = register(self.dataset) if is_path(self.dataset) else describe(self.dataset)
+        self.cfg_file, method = cfg_file(data.name, self.method), METHODS[self.method]
+        settle(data.train_imdb, self.cfg_file, self.single)
+        use_device(self.gpu)
+        # A net that is tested on another's proposals needs no second round
+        if (self.stages or (2 if cfg.TEST.HAS_RPN else 1)) == 1 and method.one_round:
+            method = method.one_round
+        self.write_nets(data, method)
+        training = Training(
+            method,
+            self.net,
+            data.train_imdb,
+            self.gpu,
+            *iterations(method, data.name, self.max_iters),
+            self.weights or initial_weights(self.net),
+            self.verbose,
+        )
+        given_proposals(data.test_imdb, 'rpn' if cfg.TEST.HAS_RPN else cfg.TEST.PROPOSAL_METHOD)
+        results = training.finish(training.run())
+        for what, path in method.named(results):
+            print(f'{what}: {path}')
+        return self.test(method, results, data.test_imdb)
+
+    def write_nets(self, data, method):
+        """Writes the nets and solvers that are missing."""
+        own = data.name not in method.iterations
+        anchors = data.anchors or (OWN_ANCHORS if own else None)
+        four = four_iterations(data) if own else None
+        generate(data.name, self.net, data.num_classes, anchors=anchors, max_iters=four, force=self.force)
+        folder = os.path.join(cfg.MODELS_DIR, self.net, method.name)
+        for name in sorted(os.listdir(folder)):
+            check_classes(os.path.join(folder, name), data)
+
+    def test(self, method, results, imdb):
+        """The mean AP on an imdb."""
+        if method.proposer:
+            cfg_from_list([word for setting in SETTINGS.items() for word in setting])
+            settle(imdb, self.cfg_file, self.single)
+            log.info('proposals for %s', imdb)
+            data, net = get_imdb(imdb), self.trained(method, method.proposer, results)
+            seed(cfg.RNG_SEED)
+            path = proposal_file(get_output_dir(data), net.name)
+            save_proposals(path, *scored_proposals(net, data))
+            print(f'Proposals: {path}')
+            cfg.TEST.HAS_RPN, cfg.TEST.PROPOSAL_METHOD = False, 'rpn'
+        data = get_imdb(imdb)
+        if not cfg.TEST.HAS_RPN:
+            data.set_proposal_method(cfg.TEST.PROPOSAL_METHOD)
+            data.config['rpn_file'] = method.proposer and path
+        return test_net(self.trained(method, method.detector, results), data)
+
+    def trained(self, method, row, results):
+        """A net for testing with the weights of the stage that trained it."""
+        name, stage = row
+        net = caffe.Net(net_file(self.net, method.name, name), results[stage], caffe.TEST)
+        net.name = os.path.splitext(os.path.basename(results[stage]))[0]
+        return net
+
+
+def cfg_file(dataset, method):
+    """The settings of a method; alternating optimization may have a dataset's own."""
+    folder = os.path.join(cfg.ROOT_DIR, 'experiments', 'cfgs')
+    own = os.path.join(folder, f'{dataset}.yml')
+    if method == 'faster_rcnn_alt_opt' and os.path.exists(own):
+        return own
+    return os.path.join(folder, f'{method}.yml')
+
+
+def four_iterations(data):
+    """Iterations of an own dataset's RPN and detector, both rounds: as its file has them, one or four, or by
+    its images: each eight times, at least 2000, at most MOST; half of that for the second RPN."""
+    given = data.max_iters
+    if given:
+        given = given if isinstance(given, list) else [given]
+        return tuple(given * (4 // len(given)))
+    rpn, detector = (min(max(2000, 8 * len(data.splits[data.train])), most) for most in MOST)
+    return rpn, detector, rpn // 2, detector
+
+
+def iterations(method, dataset, max_iters=None):
+    """(those that the solvers are written for, those wanted) of each training stage. dataset: by name, None:
+    unknown. max_iters: one number, or one a stage; None: as the solvers have them."""
+    if dataset is None or dataset in METHODS[method.name].iterations:
+        planned = method.iterations[dataset or 'pascal_voc']
+    else:
+        planned = method.own(four_iterations(describe(dataset)))
+    if max_iters is None:
+        return planned, planned
+    stages = len(method.trained)
+    if len(max_iters) not in (1, stages, len(planned)) or min(max_iters) < 1:
+        raise ValueError(f'--max_iters wants one number or {stages}, at least 1; got {max_iters}')
+    return planned, tuple(max_iters) * (len(planned) // len(max_iters))
+
+
+def initial_weights(net):
+    """The weights a net starts from; None for one that starts from nothing."""
+    if net in BACKBONES and getattr(BACKBONES[net], 'scratch', False):
+        return None
+    names = [os.path.join('data', 'imagenet_models', f'{net}{version}.caffemodel') for version in ('.v2', '')]
+    for name in names:
+        if os.path.exists(os.path.join(cfg.ROOT_DIR, name)):
+            return os.path.join(cfg.ROOT_DIR, name)
+    raise FileNotFoundError(
+        f'{" or ".join(names)}: no such file. {net} starts from weights trained on '
+        f"ImageNet: put its public .caffemodel there, or make one of torchvision's "
+        f'weights with tools/import_weights.py. ResNet-10 needs none'
+    )
+
+
+def check_classes(path, data):
+    """Warns of a net whose data layer serves another number of classes than the dataset has."""
+    with open(path) as stream:
+        found = re.search(r'RoIDataLayer"[^}]*num_classes\W+(\d+)', stream.read())
+    if found and int(found[1]) != data.num_classes:
+        log.warning(
+            '%s is for %s classes, %s has %d, the background counted: it was edited, or kept from before. '
+            '--force writes the nets anew',
+            path,
+            found[1],
+            data.name,
+            data.num_classes,
+        )
+
+
+def copy_output(method, net, dataset):
+    """From now on all that this process and its children print goes to a file in experiments/logs as well."""
+    folder = os.path.join('experiments', 'logs')
+    os.makedirs(folder, exist_ok=True)
+    moment = time.strftime('%Y-%m-%d_%H-%M-%S')
+    path = os.path.join(folder, f'{method}_{net}_{os.path.basename(dataset)}.txt.{moment}')
+    open(path, 'a').close()
+    print(f'Logging output to {path}', flush=True)
+    multiprocessing.resource_tracker.ensure_running()  # it lives as long as we do, and would hold the pipe open
+    tee = subprocess.Popen(['tee', '-i', '-a', path], stdin=subprocess.PIPE)
+    for stream in sys.stdout, sys.stderr:
+        stream.flush()
+        os.dup2(tee.stdin.fileno(), stream.fileno())
+    tee.stdin.close()
+    os.environ['PYTHONUNBUFFERED'] = '1'
+    sys.stdout.reconfigure(line_buffering=True)
+    atexit.register(_finish, tee)
+
+
+def _finish(tee):
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in sys.stdout, sys.stderr:
+        stream.flush()
+        os.dup2(nothing, stream.fileno())
+    tee.wait()

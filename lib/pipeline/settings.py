@@ -1,0 +1,71 @@
+"""What a process settles before it works: cfg, the device, the seeds.
+
+Settings come in this order, the later over the earlier: the library's own, the method's file, the dataset's
+(`cfg` in its YAML file), single ones.
+"""
+
+import os
+import re
+
+import caffe
+import numpy as np
+
+from datasets.factory import describe, registered
+from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
+
+
+def settle(imdb, cfg_file=None, single=()):
+    """Sets cfg for work on an imdb. single: key, value, key, value ... Errors: KeyError, OSError, ValueError."""
+    try:
+        if cfg_file:
+            cfg_from_file(cfg_file)
+        cfg_from_list(single)  # already here: DATA_DIR says where datasets are registered
+        dataset = dataset_of(imdb)
+        if dataset:
+            cfg.MODELS_DIR = os.path.join(cfg.ROOT_DIR, 'models', dataset)
+            _merge(describe(dataset))
+        cfg_from_list(single)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def dataset_of(imdb):
+    """The dataset, as recipes and models/ call it, that an imdb belongs to; None where it has no name."""
+    if re.match(r'voc_\d{4}_', imdb):
+        return 'pascal_voc'
+    if re.match(r'imagenet_\d{4}_', imdb):
+        return 'imagenet'
+    return max((name for name in registered() if imdb.startswith(f'{name}_')), key=len, default=None)
+
+
+def _merge(description):
+    """Sets what a dataset's YAML file says under `cfg`."""
+    try:
+        cfg_from_list([word for pair in _pairs(description.cfg) for word in pair])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{description.path}: cfg: {error.args[0]}') from None
+
+
+def _pairs(values, prefix=''):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _pairs(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def use_device(gpu):
+    """Engine and library compute on the first of `gpu`, or on the CPU where there is none."""
+    if gpu:
+        caffe.set_device(gpu[0])
+        caffe.set_mode_gpu()
+        cfg.GPU_ID = gpu[0]
+    else:
+        caffe.set_mode_cpu()
+        cfg.USE_GPU_NMS = False
+
+
+def seed(number):
+    """Seeds numpy's generator (what is drawn) and the engine's (what fillers and Dropout draw)."""
+    np.random.seed(number)
+    caffe.set_random_seed(number)

@@ -1,0 +1,255 @@
+"""Training and proposing as stages, each in a process of its own, and a method's stages one after the other.
+
+A stage is a function of its job, a dict of plain values that says all it needs, and returns the file it made.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+
+import caffe
+
+from caffe.format.prototxt import read_solver
+from datasets.factory import get_imdb
+from datasets.imdb import imdb
+from fast_rcnn.config import cfg, cfg_restore, cfg_values, get_output_dir, overrides
+from fast_rcnn.train import get_training_roidb, train_net
+from pipeline.manifest import File, Manifest
+from pipeline.schedule import follow
+from pipeline.settings import seed, use_device
+from rpn.generate import scored_proposals
+from utils.files import atomic_path
+from utils.proposals import proposal_file, save_proposals
+
+log = logging.getLogger(__name__)
+
+INITIAL = '--weights'
+# What no stage's result depends on
+IGNORE = ('gpu', 'output_dir', 'place', 'verbose') + tuple(
+    f'cfg.{key}'
+    for key in (
+        'ROOT_DIR',
+        'DATA_DIR',
+        'MODELS_DIR',
+        'MATLAB',
+        'EXP_DIR',
+        'GPU_ID',
+        'USE_GPU_NMS',
+        'TRAIN.USE_PREFETCH',
+        'TRAIN.SNAPSHOT_ITERS',
+        'TRAIN.RESUME_MINUTES',
+    )
+)
+
+
+# -------------------------------------------------------------------------------------------- in the child
+def train(job):
+    """Trains to the end; returns the file of the weights."""
+    _begin(job)
+    *earlier, last = train_net(
+        follow(job['net'], job['planned'], job['max_iters'], f'{job["stem"]}_solver.prototxt'),
+        training_data(job['imdb'], job['proposals'])[1],
+        job['output_dir'],
+        pretrained_model=job['weights'],
+        max_iters=job['max_iters'],
+    )
+    for path in earlier if job['only_last'] else ():
+        os.remove(path)
+    return last
+
+
+def propose(job):
+    """Writes an RPN's proposals for the images; returns their file."""
+    _begin(job)
+    net = caffe.Net(job['net'], job['weights'], caffe.TEST)
+    path = proposal_file(job['output_dir'], job['name'])
+    save_proposals(path, *scored_proposals(net, get_imdb(job['imdb'])))
+    return path
+
+
+def _begin(job):
+    """Settings, device, seeds."""
+    cfg_restore(job['cfg'])
+    use_device(job['gpu'])
+    seed(cfg.RNG_SEED)
+
+
+def training_sets(names):
+    """The imdbs of one name, or of several as voc_2007_trainval+voc_2012_trainval; all have the same classes."""
+    sets = [get_imdb(name) for name in names.split('+')]
+    if len({tuple(one.classes) for one in sets}) > 1:
+        raise ValueError(f'--imdb {names}: these have different classes')
+    return sets
+
+
+def training_data(names, proposals=None):
+    """(imdb, roidb) of the training sets together; proposals: an RPN's, where cfg trains on these."""
+    sets, roidb = training_sets(names), []
+    for one in sets:
+        one.set_proposal_method(cfg.TRAIN.PROPOSAL_METHOD)
+        one.config['rpn_file'] = proposals
+        roidb = roidb + get_training_roidb(one)
+    return (sets[0] if len(sets) == 1 else imdb(names)), roidb
+
+
+# -------------------------------------------------------------------------------------------- all of them
+@dataclass(frozen=True)
+class Stage:
+    """A row of a method. function: train or propose; net: the file of the solver, or of the net that
+    proposes; weights, proposals: the stage that makes them; settings: what it sets over cfg."""
+
+    name: str
+    function: object
+    net: str
+    weights: str = INITIAL
+    proposals: str = None
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def infix(self):
+        """What tells its snapshots from those of another round."""
+        head = self.name.split('_')[0]
+        return head if head != self.name else ''
+
+
+@dataclass
+class Training:
+    """A method's stages on the images of an imdb, cfg being settled.
+
+    planned, max_iters: iterations of each training stage, as the solvers are written for, and as wanted.
+    """
+
+    method: object
+    net: str
+    imdb: str
+    gpu: list
+    planned: tuple
+    max_iters: tuple
+    weights: str = None
+    verbose: bool = False
+
+    def run(self):
+        """{stage: its file}; what was done before and still holds is not done again."""
+        sets = training_sets(self.imdb)
+        self.classes, self.images = list(sets[0].classes), images_digest(sets)
+        self.output_dir = get_output_dir(sets[0] if len(sets) == 1 else imdb(self.imdb))
+        stem = os.path.join(self.output_dir, f'{self.net}_{self.method.name}')
+        manifest = Manifest(f'{stem}.json', IGNORE)
+        results = {None: None, INITIAL: self.weights}
+        begin, stages = time.time(), self.method.stages
+        for number, stage in enumerate(stages, 1):
+            log.info(
+                'stage %d of %d, %s; %s so far', number, len(stages), stage.name, span(time.time() - begin)
+            )
+            job = self.job(stage, results, f'{stem}_{stage.name}')
+            results[stage.name] = manifest.run(stage.name, stage.function, job)
+        return results
+
+    def job(self, stage, results, stem):
+        """All that a stage is to know, and that decides whether it must be done again."""
+        weights, proposals = results[stage.weights], results[stage.proposals]
+        given = given_proposals(
+            self.imdb, stage.settings.get('TRAIN.PROPOSAL_METHOD', cfg.TRAIN.PROPOSAL_METHOD)
+        )
+        job = {
+            'name': f'{self.net}_{stage.infix}' if stage.infix else self.net,
+            'stem': stem,
+            'cfg': stage_cfg(stage),
+            'gpu': self.gpu,
+            'output_dir': self.output_dir,
+            'net': File(net_file(self.net, self.method.name, stage.net)),
+            'weights': weights and File(weights),
+            'proposals': proposals and File(proposals),
+            'imdb': self.imdb,
+            'classes': self.classes,
+            'images': self.images,
+            'verbose': self.verbose,
+        }
+        if stage.function is train:
+            solver, place = read_solver(job['net']), self.method.trained.index(stage)
+            train_file = solver.train_net or solver.net
+            if not os.path.exists(train_file):
+                raise FileNotFoundError(f'{job["net"]}: train_net {train_file}: no such file')
+            job.update(
+                train_net=File(train_file),
+                planned=self.planned[place],
+                max_iters=self.max_iters[place],
+                only_last=bool(self.method.finals),
+                given=given and File(given),
+            )
+        return job
+
+    def finish(self, results):
+        """Copies what was trained to plain names -> {what it is: file}."""
+        for word, stage in self.method.finals:
+            path = os.path.join(self.output_dir, f'{self.net}_{word}_final.caffemodel')
+            with atomic_path(path) as temporary:
+                shutil.copyfile(results[stage], temporary)
+            results = {**results, stage: path}
+        return results
+
+
+def given_proposals(imdb_name, method):
+    """The file of an imdb's selective-search proposals, where these are what `method` asks for."""
+    if method != 'selective_search':
+        return None
+    path = os.path.join(cfg.DATA_DIR, 'selective_search_data', f'{imdb_name}.mat')
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f'{path}: no such file. Fast R-CNN trains and tests on proposals that are given: data/README.md '
+            f'says how selective search gives them'
+        )
+    return path
+
+
+def span(seconds):
+    """A time as a person says it: 40 s, 12 min, 3 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f'{seconds:.0f} s'
+    return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'
+
+
+def images_digest(sets):
+    """A digest of imdbs' images and their objects, as their files have them now."""
+    digest = hashlib.sha256()
+    for data in sets:
+        data.set_proposal_method('gt')
+        for name, entry in zip(data.image_index, data.roidb):
+            digest.update(f'{name}\n'.encode() + entry['boxes'].tobytes() + entry['gt_classes'].tobytes())
+    return digest.hexdigest()
+
+
+def stage_cfg(stage):
+    """A stage's settings, less the section it does not read: a training stage TEST, a proposing one TRAIN.
+
+    TRAIN.REAL_BATCH_SIZE is the detector's; an RPN alone takes half of that, as in arXiv 1512.03385,
+    appendix A (8 and 16).
+    """
+    settings = dict(stage.settings)
+    if stage.infix:
+        settings['TRAIN.SNAPSHOT_INFIX'] = stage.infix
+    if (
+        settings.get('TRAIN.HAS_RPN')
+        and not settings.get('TRAIN.BBOX_REG', True)
+        and cfg.TRAIN.REAL_BATCH_SIZE
+    ):
+        settings['TRAIN.REAL_BATCH_SIZE'] = max(cfg.TRAIN.REAL_BATCH_SIZE // 2, 1)
+    unread = 'TRAIN' if stage.function is propose else 'TEST'
+    with overrides(settings):
+        return {key: value for key, value in cfg_values().items() if key != unread}
+
+
+def net_file(net, method, name):
+    """A file of a net for a method, of those in cfg.MODELS_DIR."""
+    path = os.path.join(cfg.MODELS_DIR, net, method, name)
+    if not os.path.exists(path):
+        known = sorted(os.listdir(cfg.MODELS_DIR)) if os.path.isdir(cfg.MODELS_DIR) else []
+        raise FileNotFoundError(
+            f'{path}: no such file. Nets in {cfg.MODELS_DIR}: {", ".join(known) or "none"}; '
+            f'models/generate.py writes those of a dataset'
+        )
+    return path

@@ -1,0 +1,252 @@
+"""lib/pipeline's table of methods and recipes; experiments/scripts run in a copy of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import make_toy
+import pytest
+
+from fast_rcnn.config import cfg, cfg_values
+from pipeline import recipe as recipes
+from pipeline.methods import METHODS
+from pipeline.schedule import follow
+from pipeline.stages import INITIAL, net_file, propose, stage_cfg, train
+
+ROOT = Path(__file__).resolve().parent.parent
+VARIANTS = [variant for method in METHODS.values() for variant in (method, method.one_round) if variant]
+
+
+# -------------------------------------------------------------------------------------------- the table
+@pytest.mark.parametrize('method', VARIANTS, ids=lambda method: f'{method.name}-{len(method.stages)}')
+def test_each_stage_uses_what_an_earlier_one_made(method):
+    known = {None, INITIAL}
+    for stage in method.stages:
+        assert stage.weights in known and stage.proposals in known
+        known.add(stage.name)
+    assert {stage for _, stage in (method.detector, *method.finals)} <= known
+    assert all(len(numbers) >= len(method.trained) for numbers in method.iterations.values())
+
+
+@pytest.mark.parametrize('method', VARIANTS, ids=lambda method: f'{method.name}-{len(method.stages)}')
+@pytest.mark.parametrize('dataset', ['pascal_voc', 'imagenet'])
+def test_the_nets_of_each_method_are_there(method, dataset):
+    cfg.MODELS_DIR = str(ROOT / 'models' / dataset)
+    for name in [stage.net for stage in method.stages] + [method.detector[0]]:
+        net_file('ResNet-10', method.name, name)
+    assert os.path.exists(recipes.cfg_file(dataset, method.name))
+
+
+def test_a_stage_gets_its_settings_and_leaves_cfg_alone():
+    cfg.TRAIN.REAL_BATCH_SIZE = 16
+    before = repr(cfg_values())
+    wanted = {
+        'rpn': ('TRAIN', {'HAS_RPN': True, 'BBOX_REG': False, 'REAL_BATCH_SIZE': 8}),
+        'fast_rcnn': ('TRAIN', {'HAS_RPN': False, 'REAL_BATCH_SIZE': 16}),
+        'proposals': ('TEST', {'RPN_POST_NMS_TOP_N': 2000}),
+    }
+    for stage in METHODS['faster_rcnn_alt_opt'].stages:
+        infix, _, what = stage.name.partition('_')
+        section, values = wanted[what]
+        settings = stage_cfg(stage)
+        assert {key: settings[section][key] for key in values} == values
+        assert ({'TRAIN', 'TEST'} - {section}).isdisjoint(settings)
+        assert section == 'TEST' or settings['TRAIN']['SNAPSHOT_INFIX'] == infix
+        assert {'TRAIN': train, 'TEST': propose}[section] is stage.function
+    assert repr(cfg_values()) == before
+
+
+def test_end_to_end_takes_the_whole_real_batch():
+    cfg.TRAIN.HAS_RPN, cfg.TRAIN.REAL_BATCH_SIZE = True, 16
+    (stage,) = METHODS['faster_rcnn_end2end'].stages
+    assert stage_cfg(stage)['TRAIN']['REAL_BATCH_SIZE'] == 16
+
+
+def test_a_missing_net_names_those_there_are():
+    with pytest.raises(FileNotFoundError, match='ResNet-102.*no such file.*ResNet-101'):
+        net_file('ResNet-102', 'faster_rcnn_alt_opt', 'rpn_test.pt')
+
+
+# -------------------------------------------------------------------------------------------- iterations
+@pytest.mark.parametrize(
+    'given, images, four',
+    [
+        (5, 100, (5, 5, 5, 5)),
+        ([4, 3, 2, 1], 100, (4, 3, 2, 1)),
+        (None, 100, (2000, 2000, 1000, 2000)),
+        (None, 6000, (48000, 40000, 24000, 40000)),
+    ],
+)
+def test_iterations_of_an_own_dataset(given, images, four, monkeypatch):
+    data = SimpleNamespace(max_iters=given, splits={'train': range(images)}, train='train')
+    assert recipes.four_iterations(data) == four
+    monkeypatch.setattr(recipes, 'describe', lambda name: data)
+    for name, wanted in [
+        ('faster_rcnn_alt_opt', four),
+        ('faster_rcnn_end2end', (max(four),)),
+        ('fast_rcnn', four[1:2]),
+    ]:
+        assert recipes.iterations(METHODS[name], 'mine') == (wanted, wanted)
+
+
+def test_published_iterations():
+    published = {name: recipes.iterations(method, 'pascal_voc')[0] for name, method in METHODS.items()}
+    assert published['faster_rcnn_alt_opt'] == (80000, 40000, 80000, 40000)
+    assert published['faster_rcnn_end2end'] == (70000,) and published['fast_rcnn'] == (40000,)
+
+
+@pytest.mark.parametrize('given', [[7], [7, 7], [7, 7, 7, 7]])
+def test_one_round_takes_one_number_two_or_four(given):
+    method = METHODS['faster_rcnn_alt_opt'].one_round
+    planned, wanted = recipes.iterations(method, 'pascal_voc', given)
+    assert planned[:2] == (80000, 40000) and wanted[:2] == (7, 7)
+
+
+@pytest.mark.parametrize('given', [[0], [1, 2, 3], [1, 2]])
+def test_max_iters_refused(given):
+    with pytest.raises(ValueError, match='--max_iters wants one number or 4'):
+        recipes.iterations(METHODS['faster_rcnn_alt_opt'], None, given)
+
+
+# -------------------------------------------------------------------------------------------- schedules
+SOLVER = 'train_net: "a/train.pt"\nbase_lr: 0.01\nlr_policy: "{}"\ngamma: 0.1\nsnapshot_prefix: "p"\n'
+
+
+@pytest.mark.parametrize(
+    'policy, steps, scaled',
+    [
+        ('step', 'stepsize: 60000\n', 'stepsize: 1500\n'),
+        ('multistep', 'stepvalue: 40000\nstepvalue: 60000\n', 'stepvalue: 1000\nstepvalue: 1500\n'),
+        ('poly', 'max_iter: 80000\n', 'max_iter: 2000\n'),
+        ('fixed', '', ''),
+    ],
+)
+def test_the_steps_follow_the_iterations(tmp_path, caplog, policy, steps, scaled):
+    """Where the learning rate falls is a share of all iterations, whatever their number."""
+    from caffe.format.prototxt import read_solver
+
+    caplog.set_level('INFO')
+    for name, text in ('before', steps), ('wanted', scaled):
+        (tmp_path / name).write_text(SOLVER.format(policy) + text)
+    before, after = str(tmp_path / 'before'), str(tmp_path / 'out' / 'after')
+    assert follow(before, 80000, 80000, after) == before and not os.path.exists(after)
+    assert follow(before, 80000, 2000, after) == after
+    assert read_solver(after) == read_solver(str(tmp_path / 'wanted'))
+    assert steps.split('\n')[0].replace(':', '') in caplog.text and 'these are 2000' in caplog.text
+
+
+def test_imagenet_ends_after_the_first_round():
+    import yaml
+
+    one_round = []
+    for dataset in 'imagenet', 'pascal_voc':
+        with open(recipes.cfg_file(dataset, 'faster_rcnn_alt_opt')) as stream:
+            one_round.append(not yaml.safe_load(stream)['TEST']['HAS_RPN'])
+    assert one_round == [True, False]
+
+
+# ------------------------------------------------------------------------------ the recipes, in a copy of all
+@pytest.fixture(scope='module')
+def checkout(tmp_path_factory):
+    """A copy of the project with a small toy devkit: what runs in it touches nothing else."""
+    folder = tmp_path_factory.mktemp('checkout')
+    for part in ('tools', 'lib', 'models', 'caffe-fast-rcnn', 'experiments/scripts', 'experiments/cfgs'):
+        shutil.copytree(
+            ROOT / part, folder / part, ignore=shutil.ignore_patterns('__pycache__', 'build', 'toy')
+        )
+    (folder / 'experiments' / 'logs').mkdir()
+    make_toy.write(str(folder / 'data' / 'toy'), train=4, val=2)
+    return folder
+
+
+def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
+    """Runs experiments/scripts/<name>.sh with `words`; gives its exit status and all that it printed."""
+    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(
+        [f'experiments/scripts/{name}.sh', *words],
+        cwd=checkout,
+        env=environment,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['cpu', 'ResNet-10'], 'usage: '),
+        (['cpu', 'ResNet-11', 'pascal_voc'], "unknown net 'ResNet-11'.*ResNet-101"),
+        (['cpu', 'ResNet-10', 'pascalvoc'], 'unknown dataset pascalvoc; the nearest is pascal_voc'),
+        (['cpu', 'ResNet-10', 'nowhere/mine.yml'], 'nowhere/mine.yml: no such'),
+        (['cpu', 'ResNet-101', 'imagenet'], 'ResNet-101.caffemodel: no such file.*import_weights.py'),
+        (['gpu', 'ResNet-10', 'data/toy/toy.yml'], "wanted cpu, a GPU's number"),
+        (['99', 'ResNet-10', 'data/toy/toy.yml'], 'GPU 99 '),
+        (['0,1', 'ResNet-10', 'data/toy/toy.yml'], 'with one GPU.*0,1'),
+        (
+            ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'TRAIN.SCALE', '[200]'],
+            'nearest is TRAIN.SCALES',
+        ),
+    ],
+)
+def test_what_a_recipe_refuses(checkout, words, message):
+    status, output = recipe(checkout, *words)
+    assert status and re.search(message, output) and 'Traceback' not in output, output
+
+
+def test_alternating_optimization(checkout):
+    words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--max_iters', '2']
+    status, output = recipe(checkout, *words, '--stages', '1', '--set', 'TEST.RPN_POST_NMS_TOP_N', '20')
+    assert status == 0 and re.search(r'RPN model: .*\nFinal model: (.|\n)*Mean AP = \d', output), output
+    log = checkout / re.search('Logging output to (.*)', output)[1]
+    assert re.search(r'Final model: (.|\n)*Mean AP = \d', log.read_text())
+    status, output = recipe(checkout, *words)
+    assert status == 0 and re.search(r'Final model: (.|\n)*Mean AP = \d', output), output
+    assert output.count('done before') == 3
+    final = re.search('Final model: (.*)', output)[1]
+    folder, models = os.path.dirname(final), 'models/toy/ResNet-10/faster_rcnn_alt_opt'
+    run_tool(
+        checkout,
+        'demo.py',
+        '--cpu',
+        '--def',
+        f'{models}/faster_rcnn_test.pt',
+        '--net',
+        final,
+        '--imdb',
+        'toy_val',
+        '--out',
+        f'{folder}/pictures',
+    )
+    assert len(list(Path(folder, 'pictures').glob('*.png'))) == 2
+
+
+def test_end_to_end(checkout):
+    words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2']
+    status, output = recipe(checkout, *words, name='faster_rcnn_end2end')
+    assert status == 0 and re.search(r'Mean AP = \d', output), output
+
+
+def test_given_proposals(checkout):
+    words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2']
+    status, output = recipe(checkout, *words, name='fast_rcnn')
+    assert status == 0 and re.search(r'Mean AP = \d', output), output
+    results = 'output/fast_rcnn/toy_val/resnet10_fast_rcnn_iter_2'
+    mean = re.findall(r'Mean AP = .*', output)[-1]
+    assert mean in run_tool(checkout, 'reval.py', results, '--imdb', 'toy_val')
+    assert 'Recall@0.50' in run_tool(checkout, 'eval_recall.py', '--imdb', 'toy_val')
+
+
+def run_tool(checkout, name, *words):
+    done = subprocess.run(
+        [sys.executable, f'tools/{name}', *words], cwd=checkout, timeout=120, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

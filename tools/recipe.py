@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Train and test by a method: what the scripts in experiments/scripts run.
+
+Started again, the same command goes on where it stopped.
+"""
+
+import argparse
+import os
+import sys
+
+import _command
+from _init_paths import ROOT
+
+
+def main():
+    args = parse_args()
+    args.dataset, args.weights = absolute(args.dataset), absolute(args.weights)
+    os.chdir(ROOT)
+    _command.one_gpu(args.gpu, 'training')
+    from pipeline.recipe import Recipe, copy_output
+
+    copy_output(args.method, args.net, args.dataset)
+    _command.start_log()
+    print('+', os.path.basename(sys.argv[0]), *sys.argv[1:])
+    Recipe(**vars(args)).run()
+
+
+def parse_args(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog=f'experiments/scripts/{argv[0]}.sh' if argv else None, description=__doc__.splitlines()[0]
+    )
+    parser.add_argument('method', help=argparse.SUPPRESS)
+    parser.add_argument('gpu', metavar='GPU', type=_command.parse_gpu, help="cpu, or one GPU's number")
+    parser.add_argument(
+        'net', metavar='NET', help='ResNet-101, ResNet-50, VGG16, VGG_CNN_M_1024, ZF, ResNet-10'
+    )
+    parser.add_argument(
+        'dataset',
+        metavar='DATASET',
+        help='pascal_voc, imagenet, or your own: the path of its YAML file; later its name will do',
+    )
+    _command.add(parser, 'max_iters', nargs='+')
+    parser.add_argument('--stages', type=int, choices=(1, 2), help='1 ends after the first round')
+    _command.add(parser, 'weights')
+    parser.add_argument('--force', action='store_true', help='write nets anew that were edited')
+    _command.add(parser, 'verbose')
+    _command.add(parser, 'set', default=[])
+    args = parser.parse_args(argv)
+    args.single = args.__dict__.pop('set_cfgs')
+    return args
+
+
+def absolute(path):
+    """A path from where the command was given; from the project's folder where there is none such."""
+    return os.path.abspath(path) if path and os.path.isfile(path) else path
+
+
+if __name__ == '__main__':
+    _command.run(main)
