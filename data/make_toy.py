@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from datasets.factory import register  # noqa: E402  (found by the line above)
-from datasets.selective_search import save_selective_search  # noqa: E402
+from datasets.readers.selective_search import save_selective_search  # noqa: E402
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
 YAML = """\

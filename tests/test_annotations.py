@@ -5,10 +5,13 @@ import os
 import numpy as np
 import pytest
 
-from datasets import annotations
-from datasets.annotations import clean_boxes, guess_base, image_size, nearest, read_annotations, read_xml
+from datasets.readers import voc_xml
+from datasets.readers.boxes import clean_boxes, guess_base
+from datasets.readers.images import image_size
+from datasets.readers.voc_xml import read_annotations, read_xml
 from devkits import obj, write, write_image, write_xml
 from fast_rcnn.config import cfg
+from utils.words import nearest
 
 # box as written, base, box after, faults; the image has 60 x 40 pixels
 RULE = {
@@ -107,7 +110,7 @@ def test_missing_files_are_named(tmp_path):
 def files(tmp_path, monkeypatch):
     """Three annotated images, and a cache from the first file on."""
     monkeypatch.setattr(cfg, 'DATA_DIR', str(tmp_path / 'data'))
-    monkeypatch.setattr(annotations, 'CACHE_FROM', 1)
+    monkeypatch.setattr(voc_xml, 'CACHE_FROM', 1)
     return [
         (
             write_xml(tmp_path / f'{i}.xml', [obj('cat', 1, 2, 3 + i, 9)] * i),
@@ -119,7 +122,7 @@ def files(tmp_path, monkeypatch):
 
 def count_reads(monkeypatch):
     reads = []
-    monkeypatch.setattr(annotations, 'read_xml', lambda path: reads.append(path) or read_xml(path))
+    monkeypatch.setattr(voc_xml, 'read_xml', lambda path: reads.append(path) or read_xml(path))
     return reads
 
 

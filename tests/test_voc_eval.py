@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.voc_eval import voc_ap, voc_eval
+from datasets.evaluators.average_precision import average_precision, voc_ap
 
 
 def iou(a, b):
@@ -41,7 +41,7 @@ def test_ap_by_hand():
     2/3."""
     gt_boxes = [[0, 0, 9, 9], [20, 0, 29, 9], [0, 0, 9, 9]]
     det_boxes = [[0, 0, 9, 9], [40, 0, 49, 9], [20, 0, 29, 9]]
-    rec, prec, ap = voc_eval([0, 0, 0], det_boxes, [0.9, 0.8, 0.7], [0, 0, 1], gt_boxes, [False] * 3)
+    rec, prec, ap = average_precision([0, 0, 0], det_boxes, [0.9, 0.8, 0.7], [0, 0, 1], gt_boxes, [False] * 3)
     np.testing.assert_allclose(rec, [1 / 3, 1 / 3, 2 / 3])
     np.testing.assert_allclose(prec, [1, 1 / 2, 2 / 3])
     assert ap == pytest.approx(1 / 3 * 1 + 1 / 3 * 2 / 3)
@@ -50,13 +50,13 @@ def test_ap_by_hand():
 
 
 def test_a_second_detection_of_an_object_is_wrong():
-    prec = voc_eval([0, 0], [[0, 0, 9, 9]] * 2, [0.9, 0.8], [0], [[0, 0, 9, 9]], [False])[1]
+    prec = average_precision([0, 0], [[0, 0, 9, 9]] * 2, [0.9, 0.8], [0], [[0, 0, 9, 9]], [False])[1]
     np.testing.assert_allclose(prec, [1, 1 / 2])
 
 
 def test_a_difficult_object_counts_neither_way():
     boxes = [[0, 0, 9, 9], [20, 0, 29, 9]]
-    rec, prec, ap = voc_eval([0, 0], boxes, [0.9, 0.8], [0, 0], boxes, [True, False])
+    rec, prec, ap = average_precision([0, 0], boxes, [0.9, 0.8], [0, 0], boxes, [True, False])
     np.testing.assert_allclose(rec, [0, 1])
     np.testing.assert_allclose(prec, [0, 1])
     assert ap == 1
@@ -64,14 +64,16 @@ def test_a_difficult_object_counts_neither_way():
 
 def test_an_overlap_of_exactly_a_half_does_not_match():
     """10 pixels of 20: IoU 1/2."""
-    assert voc_eval([0], [[0, 0, 9, 0]], [1], [0], [[0, 0, 19, 0]], [False])[2] == 0
-    assert voc_eval([0], [[0, 0, 10, 0]], [1], [0], [[0, 0, 19, 0]], [False])[2] == 1
+    assert average_precision([0], [[0, 0, 9, 0]], [1], [0], [[0, 0, 19, 0]], [False])[2] == 0
+    assert average_precision([0], [[0, 0, 10, 0]], [1], [0], [[0, 0, 19, 0]], [False])[2] == 1
 
 
 def test_without_objects_or_detections():
-    assert np.isnan(voc_eval([0], [[0, 0, 9, 9]], [1], [], np.zeros((0, 4)), [])[2])
-    assert voc_eval([], np.zeros((0, 4)), [], [0], [[0, 0, 9, 9]], [False])[2] == 0
-    assert voc_eval([], np.zeros((0, 4)), [], [0], [[0, 0, 9, 9]], [False], use_07_metric=True)[2] == 0
+    assert np.isnan(average_precision([0], [[0, 0, 9, 9]], [1], [], np.zeros((0, 4)), [])[2])
+    assert average_precision([], np.zeros((0, 4)), [], [0], [[0, 0, 9, 9]], [False])[2] == 0
+    assert (
+        average_precision([], np.zeros((0, 4)), [], [0], [[0, 0, 9, 9]], [False], use_07_metric=True)[2] == 0
+    )
 
 
 @pytest.mark.parametrize('use_07_metric', [False, True])
@@ -87,4 +89,4 @@ def test_agrees_with_a_plain_loop(seed, use_07_metric):
     arguments = det_images, det_boxes, scores, gt_images, gt_boxes, gt_difficult
     expected = plain_eval(*arguments, use_07_metric)
     assert 0.1 < expected < 1
-    assert voc_eval(*arguments, use_07_metric=use_07_metric)[2] == pytest.approx(expected, abs=1e-12)
+    assert average_precision(*arguments, use_07_metric=use_07_metric)[2] == pytest.approx(expected, abs=1e-12)

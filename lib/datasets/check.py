@@ -5,11 +5,14 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from datasets.annotations import NO_OBJECTS, clean_boxes, image_size, nearest, read_xml
+from datasets.readers.boxes import clean_boxes
+from datasets.readers.images import image_size
+from datasets.readers.voc_xml import NO_OBJECTS, read_xml
 from utils.blob import read_image
 from utils.progress import progress
+from utils.words import nearest
 
-# What becomes of a box that breaks a rule of annotations.clean_boxes
+# What becomes of a box that breaks a rule of boxes.clean_boxes
 TREATMENT = {
     'inverted': 'corners are swapped back',
     'clipped': "is cut at the image's edge",

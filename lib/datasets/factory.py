@@ -1,32 +1,40 @@
 """Datasets by name: get_imdb for tools, describe and register for the scripts.
 
 Built in: voc_<year>_<split>, imagenet_2015_<split>. Own datasets are registered as data/datasets/NAME.yml
-(the file, or a link to it) and give imdbs NAME_<split>.
+(the file, or a link to it) and give imdbs NAME_<split>. An imdb class of one's own joins by
+    register('shapes_train', lambda: shapes('train'))
+which may stand in a file data/datasets/NAME.py: such files are run, once a process, before a name is looked up.
 """
 
+import functools
 import glob
 import os
 import re
+import runpy
 
 from datasets import imagenet, own, pascal_voc
-from datasets.annotations import nearest
 from fast_rcnn.config import cfg
+from utils.words import nearest
 
 BUILT_IN = ('pascal_voc', 'imagenet')
 
-_makers = {
-    f'voc_{year}_{split}': (pascal_voc.pascal_voc, split, year)
+# imdb name -> function without arguments that makes it
+_built_in = {
+    f'voc_{year}_{split}': functools.partial(pascal_voc.pascal_voc, split, year)
     for year in pascal_voc.YEARS
     for split in pascal_voc.SPLITS
 }
-_makers.update({f'imagenet_2015_{split}': (imagenet.imagenet, split, '2015') for split in imagenet.SPLITS})
+_built_in.update(
+    {f'imagenet_2015_{split}': functools.partial(imagenet.imagenet, split) for split in imagenet.SPLITS}
+)
+_added = {}
 
 
 def get_imdb(name, **how):
     """A new imdb by its name. how: passed on to own.load."""
-    if name in _makers:
-        maker, split, year = _makers[name]
-        return maker(split, year)
+    makers = _makers()
+    if name in makers:
+        return makers[name]()
     owners = [dataset for dataset in registered() if name.startswith(dataset + '_')]
     for dataset in sorted(owners, key=len, reverse=True):
         description = _load_registered(dataset, **how)
@@ -38,7 +46,7 @@ def get_imdb(name, **how):
 
 def list_imdbs():
     """Names of all imdbs there are, built in and registered."""
-    names = list(_makers)
+    names = list(_makers())
     for dataset in registered():
         names += [f'{dataset}_{split}' for split in _load_registered(dataset).splits]
     return names
@@ -50,8 +58,19 @@ def registered():
     return sorted(name[: -len('.yml')] for name in glob.glob('*.yml', root_dir=folder))
 
 
-def register(path):
-    """Check a dataset's YAML file and make it known by its name, if no other has it. -> Description"""
+def register(name_or_path, maker=None):
+    """Make a dataset known: of a YAML file -> its Description, if no other has its name; or, by maker, a function
+    without arguments that returns an imdb, one imdb by its name."""
+    if maker is None:
+        return _register_file(name_or_path)
+    if not callable(maker):
+        raise ValueError(f'{name_or_path}: wanted a function that makes the imdb, got {maker!r}')
+    if name_or_path in _built_in:
+        raise ValueError(f"{name_or_path}: a built-in imdb's name")
+    _added[name_or_path] = maker
+
+
+def _register_file(path):
     description = own.load(path)
     name, link = description.name, _registry_path(description.name)
     if name in BUILT_IN or re.match(r'(voc_\d{4}|imagenet_2015)(_|$)', name + '_'):
@@ -128,12 +147,24 @@ def _load_registered(name, **how):
     return description
 
 
+def _makers():
+    """All makers, once the files data/datasets/*.py have been run."""
+    for path in sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(_registry_path(''))), '*.py'))):
+        _run(path)
+    return {**_built_in, **_added}
+
+
+@functools.cache
+def _run(path):
+    runpy.run_path(path)
+
+
 def _registry_path(name):
     return os.path.join(cfg.DATA_DIR, 'datasets', name + '.yml')
 
 
 def _unknown_imdb(name, owners):
-    known = list(_makers) + [
+    known = list(_makers()) + [
         f'{dataset}_{split}' for dataset in owners for split in _load_registered(dataset).splits
     ]
     return (

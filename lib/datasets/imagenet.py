@@ -1,10 +1,8 @@
 """ImageNet DET (ILSVRC 2015), imdb names imagenet_2015_<split>, in data/ImageNet2015.
 
 The devkit holds ImageSets/DET, Annotations/DET and Data/DET. Classes are the 200 WordNet ids of
-imagenet_det_synsets.tsv, in the order of ILSVRC's class index.
-Two habits of the recipe this follows are kept, so that its figures compare: boxes in the XML files are not
-shifted, only cut at width - 1 and height - 1; detections are written, and scored against the XML, with 1
-added. AP is the area under the curve at IoU > 0.5, of the classes that occur.
+imagenet_det_synsets.tsv, in the order of ILSVRC's class index. As in the recipe that this follows, boxes in the
+XML files are not shifted, only cut at width - 1 and height - 1; AP is that of evaluators.imagenet.
 """
 
 import glob
@@ -12,7 +10,9 @@ import logging
 import os
 import re
 
-from datasets.layouts import ImagenetLayout, read_image_set
+from datasets.evaluators import imagenet as evaluator
+from datasets.readers.imagenet import ImagenetLayout
+from datasets.readers.images import read_image_set
 from datasets.xml_imdb import xml_imdb
 from fast_rcnn.config import cfg
 
@@ -55,15 +55,10 @@ class imagenet(xml_imdb):
     def class_names(self):
         return ('__background__',) + tuple(SYNSETS.values())
 
-    @property
-    def result_base(self):
-        return 1
+    result_base = evaluator.RESULT_BASE
 
-    def truth_boxes(self):
-        return self._objects['written']
-
-    def scored_boxes(self, boxes):
-        return boxes + self.result_base
+    def class_aps(self, all_boxes):
+        return evaluator.class_aps(all_boxes, self.truth, self.classes)
 
 
 def image_set_ids(layout, image_set):

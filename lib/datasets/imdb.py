@@ -1,10 +1,11 @@
 """imdb: what every dataset offers to training and testing.
 
 A dataset is a class that sets _classes and _image_index and defines image_path_at and gt_roidb. Its roidb has
-one entry per image, R boxes each, K classes with '__background__' first:
+one entry per image, R boxes each, K classes with '__background__' first. An entry is a Record, or a dict:
     boxes (R, 4) float32 x1 y1 x2 y2, 0-based, inclusive     gt_classes (R,) int32, 0 for proposals
     gt_overlaps (R, K) sparse: IoU with the best object, in its class's column
     seg_areas (R,) float32: pixels of objects, 0 for proposals        flipped: mirror the image left to right
+A Record holds 16 bytes a proposal, for the image and its mirror image together.
 """
 
 import os
@@ -12,7 +13,8 @@ import os
 import numpy as np
 import scipy.sparse
 
-from datasets.annotations import image_size
+from datasets.readers.images import image_size
+from datasets.record import Record
 from fast_rcnn.config import cfg
 from utils.cython_bbox import bbox_overlaps
 from utils.proposals import load_proposals
@@ -69,6 +71,11 @@ class imdb:
         return len(self._image_index)
 
     @property
+    def _originals(self):
+        """The image index less the flipped images."""
+        return self._image_index[: self.num_images // 2] if self._flipped else self._image_index
+
+    @property
     def cache_path(self):
         path = os.path.join(cfg.DATA_DIR, 'cache')
         os.makedirs(path, exist_ok=True)
@@ -81,9 +88,7 @@ class imdb:
     @roidb_handler.setter
     def roidb_handler(self, handler):
         self._roidb_handler, self._roidb = handler, None
-        if self._flipped:
-            self._image_index = self._image_index[: self.num_images // 2]
-            self._flipped = False
+        self._image_index, self._flipped = self._originals, False
 
     @property
     def roidb(self):
@@ -123,7 +128,7 @@ class imdb:
 
     def rpn_roidb(self):
         """Objects and the proposals in config['rpn_file'] (any form utils.proposals.load_proposals reads)."""
-        path = self.config['rpn_file']
+        path = self.config.get('rpn_file')
         if path is None:
             raise ValueError(f"{self.name}: config['rpn_file'] does not say where the proposals are")
         return self._roidb_of(load_proposals(path), path)
@@ -134,9 +139,14 @@ class imdb:
             raise ValueError(
                 f'{source}: proposals of {len(box_list)} images, but {self.name} has {self.num_images}'
             )
-        if self.config['competition']:
+        for index, boxes in zip(self.image_index, box_list):
+            if len(boxes) and (boxes[:, 2:4] < boxes[:, :2]).any():
+                raise ValueError(f'{source}: image {index}: a box with x1 > x2 or y1 > y2')
+        if self.config.get('competition'):
             return self.create_roidb_from_box_list(box_list, None)
         gt_roidb = self.gt_roidb()
+        if all(isinstance(entry, Record) for entry in gt_roidb):
+            return [entry.with_proposals(boxes) for entry, boxes in zip(gt_roidb, box_list)]
         return self.merge_roidbs(gt_roidb, self.create_roidb_from_box_list(box_list, gt_roidb))
 
     def create_roidb_from_box_list(self, box_list, gt_roidb):
@@ -147,49 +157,41 @@ class imdb:
         return [self._proposal_entry(boxes, entry) for boxes, entry in zip(box_list, objects)]
 
     def _proposal_entry(self, boxes, entry):
-        boxes = np.asarray(boxes, np.float32)
-        boxes = boxes[:, :4] if boxes.size else np.zeros((0, 4), np.float32)
-        overlaps = np.zeros((len(boxes), self.num_classes), np.float32)
-        if entry is not None and entry['gt_classes'].size and len(boxes):
-            iou = bbox_overlaps(boxes.astype(float), entry['boxes'].astype(float))
-            best, rows = iou.max(1), np.arange(len(boxes))
-            overlaps[rows, entry['gt_classes'][iou.argmax(1)]] = best
-        return {
-            'boxes': boxes,
-            'gt_classes': np.zeros(len(boxes), np.int32),
-            'gt_overlaps': scipy.sparse.csr_matrix(overlaps),
-            'seg_areas': np.zeros(len(boxes), np.float32),
-            'flipped': False,
-        }
+        """A dict of boxes alone, with their overlaps with the entry's objects."""
+        found = ([], []) if entry is None else (entry['boxes'], entry['gt_classes'])
+        record = Record(*found, self.num_classes).with_proposals(boxes)
+        first = len(found[0])
+        keys = 'boxes', 'gt_classes', 'gt_overlaps', 'seg_areas'
+        return {**{key: record[key][first:] for key in keys}, 'flipped': False}
 
     @staticmethod
     def merge_roidbs(a, b):
-        """Entries with a's boxes followed by b's."""
+        """Entries with a's boxes followed by b's. What else a's dicts hold stays."""
         if len(a) != len(b):
             raise ValueError(f'roidbs of {len(a)} and {len(b)} images cannot be merged')
-        return [
-            {
-                'boxes': np.vstack((x['boxes'], y['boxes'])),
-                'gt_classes': np.hstack((x['gt_classes'], y['gt_classes'])),
-                'gt_overlaps': scipy.sparse.vstack((x['gt_overlaps'], y['gt_overlaps']), format='csr'),
-                'seg_areas': np.hstack((x['seg_areas'], y['seg_areas'])),
-                'flipped': x['flipped'],
-            }
-            for x, y in zip(a, b)
-        ]
+        return [_merged(x, y) for x, y in zip(a, b)]
+
+    def _get_widths(self):
+        """The images' widths in pixels."""
+        return [self.image_size_at(i)[0] for i in range(self.num_images)]
 
     def append_flipped_images(self):
         """Append each entry's mirror image: with n images, entry i + n is entry i flipped."""
         if self._flipped:
             raise ValueError(f'{self.name}: flipped images have been appended already')
-        flipped = [self._mirrored(i, entry) for i, entry in enumerate(self.roidb)]
+        flipped = [
+            self._mirrored(*item) for item in zip(range(self.num_images), self.roidb, self._get_widths())
+        ]
         self._roidb = self._roidb + flipped
         self._image_index = list(self._image_index) * 2
         self._flipped = True
 
-    def _mirrored(self, i, entry):
+    def _mirrored(self, i, entry, width):
+        if isinstance(entry, Record):
+            entry.width = width
+            return entry.mirrored()
         boxes = entry['boxes'].copy()
-        boxes[:, [0, 2]] = self.image_size_at(i)[0] - 1 - entry['boxes'][:, [2, 0]]
+        boxes[:, [0, 2]] = width - 1 - entry['boxes'][:, [2, 0]]
         if (boxes[:, 2] < boxes[:, 0]).any():
             raise ValueError(f'{self.image_path_at(i)}: a box with x1 > x2 cannot be flipped')
         return {**entry, 'boxes': boxes, 'flipped': True}
@@ -222,6 +224,15 @@ class imdb:
     def _objects_in_range(entry, low, high):
         chosen = (entry['gt_classes'] > 0) & (entry['seg_areas'] >= low) & (entry['seg_areas'] <= high)
         return entry['boxes'][chosen]
+
+
+def _merged(x, y):
+    keys = [key for key in ('boxes', 'gt_classes', 'seg_areas') if key in x and key in y]
+    return {
+        **({'flipped': x['flipped']} if isinstance(x, Record) else x),
+        **{key: np.concatenate([x[key], y[key]]) for key in keys},
+        'gt_overlaps': scipy.sparse.vstack([x['gt_overlaps'], y['gt_overlaps']], format='csr'),
+    }
 
 
 def match_one_to_one(boxes, objects):

@@ -1,7 +1,7 @@
 """Anybody's dataset, described by a YAML file. Paths in it are relative to the file.
 
     name: blood                     imdb names are blood_<split>
-    format: voc                     or imagenet: see layouts
+    format: voc                     or imagenet: see readers
     root: ../BCCD                   the folder that holds Annotations, ImageSets ...
 The rest may be left out:
     classes: [RBC, WBC]             default `from annotations`: the names that occur, sorted
@@ -24,11 +24,14 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from datasets.annotations import guess_base, nearest, read_annotations
 from datasets.imagenet import SYNSETS
-from datasets.layouts import LAYOUTS, read_image_set
+from datasets.readers import FORMATS
+from datasets.readers.boxes import guess_base
+from datasets.readers.images import read_image_set
+from datasets.readers.voc_xml import read_annotations
 from datasets.xml_imdb import xml_imdb
 from fast_rcnn.config import overrides
+from utils.words import nearest
 
 FROM_ANNOTATIONS = 'from annotations'
 
@@ -77,7 +80,7 @@ class own(xml_imdb):
             f'{description.name}_{split}',
             split,
             description.classes[1:],
-            LAYOUTS[description.format](description.root, split),
+            FORMATS[description.format](description.root, split),
             description.splits[split],
             description.base,
         )
@@ -110,7 +113,7 @@ def load(path, tolerant=False):
     values['splits'] = _splits(path, values)
     values['train'], values['test'] = _train_and_test(path, values)
     classes, base = values.get('classes', FROM_ANNOTATIONS), values.get('base')
-    base = LAYOUTS[values['format']].default_base if base is None else base
+    base = FORMATS[values['format']].default_base if base is None else base
     if classes == FROM_ANNOTATIONS or base is None:
         found = _all_annotations(values, tolerant)
         base = guess_base(found.boxes) if base is None else base
@@ -142,7 +145,7 @@ def _read(path):
 
 def _all_annotations(values, tolerant):
     files = [
-        (LAYOUTS[values['format']](values['root'], split).annotation(image_id), None)
+        (FORMATS[values['format']](values['root'], split).annotation(image_id), None)
         for split, ids in values['splits'].items()
         for image_id in ids
     ]
@@ -155,7 +158,7 @@ def _occurring(annotations):
 
 def _splits(path, values):
     """{split: image ids}"""
-    layout = LAYOUTS[values['format']](values['root'])
+    layout = FORMATS[values['format']](values['root'])
     if not os.path.isdir(values['root']):
         raise FileNotFoundError(f'{path}: root: no such folder {values["root"]}')
     given = values.get('splits') or {
@@ -241,7 +244,7 @@ def _is_iters(value):
 # key -> (what is wanted, does a value fit)
 CHECKS = {
     'name': ('a word', lambda value: isinstance(value, str)),
-    'format': (' or '.join(LAYOUTS), lambda value: value in list(LAYOUTS)),
+    'format': (' or '.join(FORMATS), lambda value: value in list(FORMATS)),
     'root': ('a folder', lambda value: isinstance(value, str)),
     'classes': (f'a list of names (yes, no, on, off in quotes) or `{FROM_ANNOTATIONS}`', _is_classes),
     'splits': ('names: image-set files or lists of ids', lambda value: isinstance(value, dict) and value),

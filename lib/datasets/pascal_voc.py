@@ -4,11 +4,20 @@ Objects marked difficult are not trained on, and neither right nor wrong in a te
 files.
 """
 
+import logging
 import os
+import uuid
+from functools import cached_property
 
-from datasets.layouts import VocLayout, read_image_set
+from datasets.evaluators import average_precision
+from datasets.evaluators.result_files import class_file, read_results, write_results
+from datasets.imdb import imdb
+from datasets.readers.images import read_image_set
+from datasets.readers.voc import VocLayout
 from datasets.xml_imdb import xml_imdb
 from fast_rcnn.config import cfg
+
+log = logging.getLogger(__name__)
 
 CLASSES = (
     'aeroplane',
@@ -37,26 +46,114 @@ SPLITS = ('train', 'val', 'trainval', 'test')
 
 
 class pascal_voc(xml_imdb):
-    """image_set: a file of ImageSets/Main; devkit_path: the folder that holds VOC<year>."""
+    """image_set: a file of ImageSets/Main; devkit_path: the folder that holds VOC<year>.
+
+    A class of one's own may set _classes with _class_to_ind, _data_path, _image_ext or _image_index in its
+    __init__, or replace any of the methods below: they are called for whatever is done. config adds, as before:
+    'cleanup' (remove the result files once they are scored), 'use_salt' (a name for them that no other process
+    has) - both off here, for the files lie in the output folder -, and 'matlab_eval'.
+    """
+
+    base = 1
+    _image_ext = '.jpg'
+    _comp_id = 'comp4'
+    _results_root = None
 
     def __init__(self, image_set, year, devkit_path=None):
+        imdb.__init__(self, f'voc_{year}_{image_set}')
         self._year = str(year)
-        devkit_path = devkit_path or os.path.join(cfg.DATA_DIR, 'VOCdevkit' + self._year)
-        layout = VocLayout(os.path.join(devkit_path, 'VOC' + self._year))
-        ids = read_image_set(
-            os.path.join(layout.sets_dir, image_set + '.txt'),
-            f'The VOC devkit of {self._year}, or a link to it, is expected in {devkit_path}',
-        )
-        super().__init__(f'voc_{self._year}_{image_set}', image_set, CLASSES, layout, ids, base=1)
+        self._image_set = image_set
+        self._devkit_path = devkit_path or self._get_default_path()
+        self._data_path = os.path.join(self._devkit_path, 'VOC' + self._year)
+        self._classes = ('__background__',) + CLASSES
+        self._class_to_ind = {cls: i for i, cls in enumerate(self._classes)}
+        self._image_index = self._load_image_set_index()
+        self._roidb_handler = self.gt_roidb
+        self.config.update(cleanup=False, use_salt=False, use_diff=False, matlab_eval=False, min_size=2)
+
+    @property
+    def layout(self):
+        return VocLayout(self._data_path)
 
     @property
     def use_07_metric(self):
         """11 points until 2009, the area under the curve since."""
         return int(self._year) < 2010
 
-    def class_index(self, name):
-        return super().class_index(name.lower())
+    def _get_default_path(self):
+        """The folder that holds VOC<year> where none is named."""
+        return os.path.join(cfg.DATA_DIR, 'VOCdevkit' + self._year)
 
-    def results_dir(self, output_dir):
-        """As VOC's server wants them packed."""
-        return os.path.join(output_dir, 'results', 'VOC' + self._year, 'Main')
+    def _load_image_set_index(self):
+        """The image ids."""
+        return read_image_set(
+            os.path.join(self.layout.sets_dir, self._image_set + '.txt'),
+            f'The VOC devkit of {self._year}, or a link to it, is expected in {self._devkit_path}',
+        )
+
+    def class_index(self, name):
+        index = super().class_index(name)
+        return super().class_index(name.lower()) if index is None else index
+
+    def image_path_from_index(self, index):
+        path = os.path.join(self._data_path, 'JPEGImages', index + self._image_ext)
+        return path if os.path.exists(path) else super().image_path_from_index(index)
+
+    def gt_roidb(self):
+        return [self._load_pascal_annotation(index) for index in self._originals]
+
+    def _load_pascal_annotation(self, index):
+        """The roidb entry of an image of this set, its objects alone."""
+        if index not in self._places:
+            raise KeyError(f'{self.name} has no image {index}')
+        return self._record(self._places[index])
+
+    @cached_property
+    def _places(self):
+        return {index: i for i, index in enumerate(self._originals)}
+
+    def evaluate_detections(self, all_boxes, output_dir=None):
+        """Write result files to output_dir (None: the devkit's own folder), and score them -> mean AP; in
+        competition mode write only, and return nan."""
+        self._check_shape(all_boxes)
+        self._results_root = output_dir
+        self._write_voc_results_file(all_boxes)
+        print(f'Results are written to {os.path.dirname(self._get_voc_results_file_template())}')
+        if self.config.get('competition'):
+            return float('nan')
+        mean = self._do_python_eval(output_dir)
+        if self.config.get('matlab_eval'):
+            log.warning('MATLAB is not started: its VOCevaldet reads the files just written')
+        elif self.config.get('cleanup'):
+            for cls in self.classes[1:]:
+                os.remove(class_file(self._get_voc_results_file_template(), cls))
+        return mean
+
+    def _get_comp_id(self):
+        return f'{self._comp_id}_{self._salt}' if self.config.get('use_salt') else self._comp_id
+
+    @cached_property
+    def _salt(self):
+        return str(uuid.uuid4())
+
+    def _get_voc_results_file_template(self):
+        """Path of a class's result file, {:s} in the place of the class, as VOC's server wants them packed."""
+        folder = os.path.join(self._results_root or self._devkit_path, 'results', 'VOC' + self._year, 'Main')
+        return os.path.join(folder, f'{self._get_comp_id()}_det_{self._image_set}_{{:s}}.txt')
+
+    def _write_voc_results_file(self, all_boxes):
+        template = self._get_voc_results_file_template()
+        write_results(template, all_boxes, self.classes, self._originals, self.base)
+
+    def _do_python_eval(self, output_dir='output'):
+        """Score the result files -> mean AP."""
+        template = self._get_voc_results_file_template()
+        return self.report(self.class_aps(read_results(template, self.classes, self._originals, self.base)))
+
+    def class_aps(self, all_boxes):
+        return average_precision.class_aps(all_boxes, self.truth, self.classes, self.use_07_metric)
+
+    def competition_mode(self, on):
+        super().competition_mode(on)
+        if on:
+            self.config.update(use_salt=False, cleanup=False)

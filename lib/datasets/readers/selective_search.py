@@ -41,16 +41,6 @@ def save_selective_search(path, image_index, boxes):
         scipy.io.savemat(temporary, content, appendmat=False)
 
 
-def unique_boxes(boxes):
-    """Indices, rising, of the first of all boxes (n, 4) that are equal when rounded."""
-    return np.sort(np.unique(np.round(boxes), axis=0, return_index=True)[1])
-
-
-def filter_small_boxes(boxes, min_size):
-    """Indices of the boxes (n, 4) at least min_size pixels wide and high."""
-    return np.where((boxes[:, 2:4] - boxes[:, 0:2] + 1 >= min_size).all(1))[0]
-
-
 def _text(cell):
     return str(np.asarray(cell).ravel()[0])
 

@@ -1,10 +1,8 @@
-"""VOC-style XML annotations: the reader, the one rule for boxes, and a cache for large sets.
+"""VOC-style XML annotations: the reader, and a cache for large sets.
 
-N images, B objects of all images together, in the images' order. Coordinates are as written in the file
-until clean_boxes has made them 0-based pixels.
+N images, B objects of all images together, in the images' order. Coordinates are as written in the file.
 """
 
-import difflib
 import hashlib
 import logging
 import os
@@ -12,8 +10,8 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from datasets.readers.images import image_size
 from fast_rcnn.config import cfg
 from utils.files import load_npz, save_npz
 from utils.progress import progress
@@ -50,46 +48,21 @@ class Annotations(NamedTuple):
     vocabulary: np.ndarray
 
 
-def clean_boxes(boxes, width, height, base):
-    """The rule for annotated boxes, for all datasets alike.
-
-    1. base (0 or 1), the number of the first pixel in the file, is subtracted.
-    2. A box whose corners are swapped (inverted) is swapped back.
-    3. A box beyond the image is dropped (outside), one partly beyond is cut at 0 and width - 1 or height - 1
-       (clipped).
-    4. A box that then has x1 == x2 or y1 == y2 is dropped (zero area).
-
-    boxes (n, 4) as written; width, height: numbers, or one per box.
-    Returns boxes (n, 4) float32 x1 y1 x2 y2, inclusive, and the faults: {'inverted', 'clipped', 'outside',
-    'zero area'} -> (n,) bool. Boxes that are outside or of zero area are the caller's to leave out.
-    """
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4) - base
-    last = np.stack(np.broadcast_arrays(width, height), -1).astype(np.float32) - 1
-    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-    inverted = (boxes[:, :2] > boxes[:, 2:]).any(1)
-    outside = (high < 0).any(1) | (low > last).any(1)
-    cut_low, cut_high = np.clip(low, 0, last), np.clip(high, 0, last)
-    zero = ~outside & (cut_low == cut_high).any(1)
-    clipped = ~outside & ~zero & ((cut_low != low) | (cut_high != high)).any(1)
-    faults = {'inverted': inverted, 'clipped': clipped, 'outside': outside, 'zero area': zero}
-    return np.hstack([cut_low, cut_high]), faults
-
-
-def guess_base(boxes):
-    """0 if some coordinate lies in [0, 1), which is no pixel where they count from 1; else 1."""
-    return 0 if np.any((boxes >= 0) & (boxes < 1)) else 1
-
-
-def read_xml(path):
-    """The Annotation in an XML file. What cannot be read raises naming file and object (counted from 1)."""
+def read_root(path):
+    """The root element of an XML file; what cannot be read raises naming the file."""
     try:
-        root = ElementTree.parse(path).getroot()
+        return ElementTree.parse(path).getroot()
     except FileNotFoundError:
         raise FileNotFoundError(
             f'{path}: no such annotation file (an image without objects has one without <object>)'
         ) from None
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f'{path}: not well-formed XML ({error})') from None
+
+
+def read_xml(path):
+    """The Annotation in an XML file. What cannot be read raises naming file and object (counted from 1)."""
+    root = read_root(path)
     objects = root.findall('object')
     names = [_name(path, i, item) for i, item in enumerate(objects, 1)]
     boxes = [_box(path, i, item) for i, item in enumerate(objects, 1)]
@@ -132,25 +105,17 @@ def _size(root):
     return (width, height) if width > 0 and height > 0 else None
 
 
-def image_size(path):
-    """(width, height) of the image at path, as stored (EXIF rotation is not applied), from its header."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except UnidentifiedImageError:
-        raise OSError(f'{path}: not an image that can be read') from None
-
-
-def read_annotations(files, name, tolerant=False):
+def read_annotations(files, name, tolerant=False, folder=None):
     """Annotations of N (annotation path or None for no objects, image path or None to leave its size 0).
 
-    From CACHE_FROM files on they are kept in data/cache/<name>_annotations.npz, whose key changes with every
-    path, modification time, size, and with this module. tolerant: files that cannot be read count as without
+    From CACHE_FROM files on they are kept in folder (None: data/cache)/<name>_annotations.npz, whose key changes
+    with every path, modification time, size, and with this module. tolerant: files that cannot be read count as without
     objects, and nothing is kept.
     """
     if tolerant or len(files) < CACHE_FROM:
         return _collect(files, name, tolerant)
-    key, cache_file = _key(files), os.path.join(cfg.DATA_DIR, 'cache', f'{name}_annotations.npz')
+    key = _key(files)
+    cache_file = os.path.join(folder or os.path.join(cfg.DATA_DIR, 'cache'), f'{name}_annotations.npz')
     if os.path.exists(cache_file):
         try:
             arrays = load_npz(cache_file)
@@ -199,10 +164,3 @@ def _read(xml_path, image_path, tolerant):
         if not tolerant:
             raise
         return NO_OBJECTS, (0, 0)
-
-
-def nearest(word, known):
-    """The entry of known most like word, whatever the case of letters; '' if known is empty."""
-    lower = {str(entry).lower(): str(entry) for entry in known}
-    found = difflib.get_close_matches(str(word).lower(), lower, 1, 0.0)
-    return lower[found[0]] if found else ''

@@ -1,0 +1,9 @@
+"""How good detections are: each metric is one module here, and knows nothing of files' formats or training.
+
+A metric is a function class_aps(all_boxes, truth, classes, ...) -> {class: AP} of the classes that have an
+object to find; all_boxes[class][image] = (n, 5) x1 y1 x2 y2 score, truth: a readers.truth.Truth.
+
+average_precision   PASCAL VOC's
+imagenet            ILSVRC DET's, as the recipe had it
+result_files        detections as text files, for a competition's server
+"""

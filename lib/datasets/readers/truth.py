@@ -1,0 +1,61 @@
+"""Annotations made ground truth: which object lies where, by number of image and class.
+
+N images, B objects of all of them that are kept, in the images' order, K classes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.readers.boxes import clean_boxes
+from datasets.record import Record
+
+
+class Truth(NamedTuple):
+    """images (B,), classes (B,), boxes (B, 4) float32 by clean_boxes, difficult (B,) bool, written (B, 4):
+    the boxes as in the files. Of each image: starts (N + 1,), its objects are those from starts[i] to
+    starts[i + 1]; sizes (N, 2) width and height; dropped (N,), how many boxes clean_boxes left out."""
+
+    images: np.ndarray
+    classes: np.ndarray
+    boxes: np.ndarray
+    difficult: np.ndarray
+    written: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+    dropped: np.ndarray
+
+    def record(self, i, num_classes, image, use_diff=False):
+        """The Record of image i (file `image`), of the objects not difficult or, with use_diff, of all."""
+        mine = slice(self.starts[i], self.starts[i + 1])
+        boxes, classes, chosen = self.boxes[mine], self.classes[mine], ~self.difficult[mine]
+        if not use_diff and not chosen.all():
+            boxes, classes = boxes[chosen], classes[chosen]
+        width, height = self.sizes[i].tolist()
+        left_out = self.starts[i + 1] - self.starts[i] - len(classes) + self.dropped[i]
+        return Record(
+            boxes, classes, num_classes, image=image, width=width, height=height, difficult=left_out
+        )
+
+
+def make_truth(annotations, classes, base):
+    """Truth of Annotations, and how many boxes had which fault: {rule of clean_boxes: count}.
+
+    classes (V,): the class of each name in annotations.vocabulary; base: the number of the first pixel.
+    """
+    number = np.arange(len(annotations.counts))
+    images = np.repeat(number, annotations.counts)
+    boxes, faults = clean_boxes(annotations.boxes, *annotations.sizes[images].T, base)
+    kept = ~(faults['outside'] | faults['zero area'])
+    counts = np.bincount(images[kept], minlength=len(number))
+    truth = Truth(
+        images=images[kept],
+        classes=np.asarray(classes, np.int32)[annotations.names[kept]],
+        boxes=boxes[kept],
+        difficult=annotations.difficult[kept],
+        written=annotations.boxes[kept],
+        starts=np.append(0, np.cumsum(counts)),
+        sizes=annotations.sizes,
+        dropped=annotations.counts - counts,
+    )
+    return truth, {rule: int(mask.sum()) for rule, mask in faults.items()}
