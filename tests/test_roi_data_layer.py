@@ -8,8 +8,8 @@ from layer_runs import entry, one_layer_net, write_image
 from datasets.record import Record
 from fast_rcnn.config import cfg, overrides
 from fast_rcnn.roi_sampling import compute_targets, expand_bbox_targets, sample_rois
-from roi_data_layer.layer import epoch_order, mix_val
-from roi_data_layer.minibatch import get_minibatch, is_train_split, rois_per_image
+from roi_data_layer.layer import BlobFetcher, RoIDataLayer
+from roi_data_layer.minibatch import get_minibatch, rois_per_image
 from roi_data_layer.roidb import add_bbox_regression_targets, filter_roidb, prepare_roidb
 from utils.blob import im_list_to_blob, im_scale_for, prep_im_for_blob, read_image
 
@@ -39,36 +39,11 @@ def test_unreadable_image(tmp_path):
         read_image(str(tmp_path / 'text.jpg'))
 
 
-def test_epoch_order():
-    np.random.seed(1)
-    widths, heights = [2] * 5 + [1] * 4, [1] * 5 + [2] * 4
-    order = epoch_order(widths, heights, True)
-    assert sorted(order) == list(range(9))
-    shapes = [widths[i] > heights[i] for i in order[:8]]
-    assert sum(a != b for a, b in zip(shapes[0::2], shapes[1::2])) == 1  # five are wide: one pair is mixed
-    assert sorted(epoch_order(widths, heights, False)) == list(range(9))
-
-
-def test_mix_val():
-    is_val = np.array([True] * 2 + [False] * 9)
-    mixed = mix_val(np.array([5, 0, 2, 3, 1, 4, 6, 7, 8, 9, 10]), is_val, 0.25)
-    assert mixed.tolist() == [5, 2, 3, 0, 4, 6, 7, 1, 8, 9, 10]
-    for share in 0.25, 0.4, 0.75:
-        drawn = np.cumsum(is_val[mix_val(np.arange(11), is_val, share)])
-        np.testing.assert_array_equal(drawn, np.floor(share * np.arange(1, len(drawn) + 1) + 1e-9))
-    with pytest.raises(ValueError, match='share'):
-        mix_val(np.arange(11), is_val, 1.0)
-
-
 def test_rois_per_image():
     assert rois_per_image(128, 0, 2) == 64 and rois_per_image(512, 16, 1) == 32
+    assert rois_per_image(-1, 16, 1) == np.inf
     with pytest.raises(ValueError, match='no multiple'):
         rois_per_image(100, 16, 1)
-
-
-def test_train_split():
-    assert is_train_split('/val/DET/train/n01/a.JPEG') and not is_train_split('/train/DET/val/a.JPEG')
-    assert not is_train_split('/images/train.jpg')
 
 
 def test_rpn_blobs(tmp_path):
@@ -146,14 +121,31 @@ def test_targets_are_normalised_and_never_nan(tmp_path):
 def test_background_of_train_images(tmp_path):
     train, val = (write_image(tmp_path / split / 'a.png') for split in ('train', 'val'))
     rois = [([11, 5, 20, 30], 0.9, 2), ([40, 0, 50, 9], 0, 0)]
-    with overrides({**HEAD, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True, 'TRAIN.BBOX_REG': False}):
+    settings = {'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True, 'TRAIN.REAL_BATCH_SIZE': 8}
+    with overrides({**HEAD, **settings, 'TRAIN.BBOX_REG': False, 'TRAIN.BATCH_SIZE': 32}):
         labels = [
             get_minibatch([entry(image, [[10, 5, 20, 30]], [2], rois)], 3)['labels'] for image in (train, val)
         ]
     assert (labels[0] > 0).all() and (labels[1] == 0).any()
-    with overrides({**RPN, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}):
+    with overrides({**RPN, **settings}):
         infos = [get_minibatch([entry(image)], 3)['im_info'] for image in (train, val)]
-    assert [info[0, 3] for info in infos] == [0, 1]
+    assert [info[0, 3] for info in infos] == [0, 8]
+
+
+def test_a_val_image_gives_the_background_of_its_whole_batch(tmp_path):
+    """Fast R-CNN of the ImageNet recipe: 64 RoIs an image, 16 of them foreground, 4 val images among 16."""
+    train, val = (write_image(tmp_path / split / 'a.png') for split in ('train', 'val'))
+    rois = [([11, 5, 20, 30], 0.9, 2)] * 20 + [([40, 0, 50, 9], 0, 0)] * 300
+    settings = {'TRAIN.BATCH_SIZE': 1024, 'TRAIN.REAL_BATCH_SIZE': 16, 'TRAIN.VAL_PER_BATCH_SIZE': 4}
+    settings.update({'TRAIN.BBOX_REG': False, 'TRAIN.BG_THRESH_LO': 0.0})
+    counts = {}
+    for mixed in True, False:
+        with overrides({**HEAD, **settings, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': mixed}):
+            for image in train, val:
+                labels = get_minibatch([entry(image, [[10, 5, 20, 30]], [2], rois)], 3)['labels']
+                counts[mixed, image] = (np.sum(labels > 0), np.sum(labels == 0))
+    assert counts[True, train] == (16, 0) and counts[True, val] == (16, 4 * 48)
+    assert counts[False, train] == counts[False, val] == (16, 48)
 
 
 def test_filter(tmp_path):
@@ -228,21 +220,113 @@ def test_prefetch_names_the_unreadable_image(tmp_path):
             net.forward()
 
 
-def test_val_images_are_mixed_in(tmp_path):
+def test_val_images_are_mixed_in_only_if_asked_for(tmp_path):
     roidb = [
         entry(write_image(tmp_path / ('val' if i < 2 else 'train') / f'{i}.png'), [[0, 0, 9, 9]], [1])
         for i in range(8)
     ]
-    with overrides({**RPN, 'TRAIN.VAL_PER_BATCH_SIZE': 0.5}):
-        net = data_net(tmp_path, ['data', 'im_info', 'gt_boxes'])
+    drawn = {}
+    for mixed in True, False:
+        settings = {'TRAIN.NO_POS_SAMPLES_ON_TRAIN': mixed, 'TRAIN.REAL_BATCH_SIZE': 4}
+        with overrides({**RPN, **settings, 'TRAIN.VAL_PER_BATCH_SIZE': 1}):
+            net = data_net(tmp_path, ['data', 'im_info', 'gt_boxes'])
+            net.layers[0].set_roidb(roidb)
+            drawn[mixed] = []
+            for _ in range(7):
+                net.forward()
+                drawn[mixed] += net.layers[0].drawn
+    assert [i < 2 for i in drawn[True]] == [True, False, False, False] + [True, False, False]
+    assert len(set(drawn[False])) == 7
+
+
+class ForkLayer(RoIDataLayer):
+    """As forks override it: an order of its own, and minibatches of its own."""
+
+    def _shuffle_roidb_inds(self):
+        self._perm, self._cur = np.arange(len(self._roidb))[::-1], 0
+
+    def _get_next_minibatch(self):
+        db_inds = self._get_next_minibatch_inds()
+        blobs = get_minibatch([self._roidb[i] for i in db_inds], self._num_classes)
+        blobs['gt_boxes'] = np.full((1, 5), self._cur, np.float32)
+        return blobs
+
+
+def test_overrides_of_a_fork_take_effect(tmp_path):
+    roidb = [entry(write_image(tmp_path / f'{i}.png', width=50 + i), [[0, 0, 9, 9]], [1]) for i in range(4)]
+    with overrides({**RPN, 'TRAIN.SCALES': [40]}):
+        net = one_layer_net(
+            tmp_path, __name__, 'ForkLayer', ['data', 'im_info', 'gt_boxes'], "'num_classes': 3"
+        )
         net.layers[0].set_roidb(roidb)
-        drawn = []
-        for _ in range(10):
+        seen = []
+        for _ in range(4):
             net.forward()
-            drawn += net.layers[0].drawn
-        assert [i < 2 for i in drawn] == [False, True] * 5
-        with pytest.raises(ValueError, match='one kind'):
-            net.layers[0].set_roidb(roidb[2:])
+            seen.append((net.blobs['data'].shape[3], net.blobs['gt_boxes'].data[0, 0]))
+    assert seen == [(53, 1), (52, 2), (51, 3), (53, 1)]  # the last of an order is not drawn
+    assert net.layers[0]._name_to_top_map == {'data': 0, 'im_info': 1, 'gt_boxes': 2}
+
+
+def test_blob_fetcher_fills_a_queue(tmp_path):
+    class Enough(Exception):
+        pass
+
+    class Queue(list):
+        def put(self, blobs):
+            self.append(blobs)
+            if len(self) == 3:
+                raise Enough
+
+    queue, image = Queue(), write_image(tmp_path / 'a.png')
+    with overrides(RPN), pytest.raises(Enough):
+        BlobFetcher(queue, [entry(image, [[0, 0, 9, 9]], [1])] * 2, 3).run()
+    assert [blobs['gt_boxes'].shape for blobs in queue] == [(1, 5)] * 3
+
+
+def test_records_are_served_as_dicts_are(tmp_path):
+    """The same images as Records and as dicts: the same statistics, blobs and draws."""
+    random = np.random.RandomState(5)
+    records = []
+    for i in range(4):
+        low = random.randint(0, 20, (9, 2))
+        boxes = np.hstack([low, low + random.randint(5, 19, (9, 2))]).astype(np.float32)
+        image = write_image(tmp_path / f'{i}.png', seed=i)
+        objects, classes = boxes[:3], random.randint(1, 3, 3)
+        records.append(
+            Record(objects, classes, 3, image=image, width=60, height=40, proposals=[*boxes[3:], boxes[0]])
+        )
+    records += [record.mirrored() for record in records]
+    dicts = [{**record} for record in records]
+    with overrides(HEAD):
+        for ours, theirs in zip(*map(add_bbox_regression_targets, (records, dicts))):
+            np.testing.assert_array_equal(ours, theirs)
+        for record, plain in zip(records, dicts):
+            np.testing.assert_array_equal(record['bbox_targets'], plain['bbox_targets'])
+            assert not record.own  # nothing was stored
+            blobs = []
+            for one in record, plain:
+                np.random.seed(2)
+                blobs.append(get_minibatch([one], 3))
+            for name in blobs[0]:
+                np.testing.assert_array_equal(blobs[0][name], blobs[1][name])
+
+
+def test_targets_of_class_agnostic_boxes(tmp_path):
+    roidb = [
+        entry(write_image(tmp_path / 'a.png'), [[10, 5, 20, 30]], [2], [([11, 5, 20, 30], 0.9, 2)]),
+        entry(tmp_path / 'a.png', [[10, 5, 20, 30]], [1], [([12, 5, 20, 30], 0.8, 1)]),
+    ]
+    with overrides({**HEAD, 'TRAIN.AGNOSTIC': True, 'TRAIN.FG_FRACTION': 1.0}):
+        means, stds = add_bbox_regression_targets(roidb)
+        blobs = get_minibatch(roidb[:1], 3)
+    dx = [0, -0.05, 0, -1 / 9]  # of both classes together
+    assert means.shape == stds.shape == (8,)
+    np.testing.assert_allclose([means[4], stds[4]], [np.mean(dx), np.std(dx)], rtol=1e-5)
+    assert blobs['labels'].tolist() == [2, 2] and blobs['bbox_targets'].shape == (2, 8)
+    np.testing.assert_allclose(
+        sorted(blobs['bbox_targets'][:, 4]), sorted((np.array(dx[:2]) - means[4]) / stds[4]), rtol=1e-4
+    )
+    assert blobs['bbox_inside_weights'].tolist() == [[0] * 4 + [1] * 4] * 2
 
 
 def test_sample_rois():
@@ -251,7 +335,9 @@ def test_sample_rois():
     keep, num_fg = sample_rois(overlaps, 4, 0.5, 0.5, 0.5, 0.1)
     assert num_fg == 2 and len(set(keep)) == 4
     assert set(keep[:2]) <= {0, 1, 2, 3, 4} and set(keep[2:]) <= {5, 6, 7}
-    assert sample_rois(overlaps, 4, 0.5, 0.5, 0.5, 0.1, use_bg=False)[0].size == 2
+    assert sample_rois(overlaps, 4, 0.5, 0.5, 0.5, 0.1, bg_times=0)[0].size == 2
+    assert sample_rois(overlaps, 4, 0.5, 0.5, 0.5, 0.0, bg_times=1.5)[0].size == 2 + 3
+    assert sample_rois(overlaps, np.inf, 0.25, 0.5, 0.5, 0.0)[0].size == 9  # every RoI
     assert sample_rois(overlaps[-1:], 4, 0.5, 0.5, 0.5, 0.1)[0].size == 0
     keep, num_fg = sample_rois(overlaps[:2], 8, 0.5, 0.5, 0.5, 0.1)
     assert sorted(keep) == [0, 1] and num_fg == 2

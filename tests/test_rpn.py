@@ -111,6 +111,14 @@ def test_subsample():
     assert labels.tolist() == [1, 0, 0]
 
 
+def test_negatives_of_a_whole_batch():
+    """The ImageNet recipe's RPN: 256 anchors, 8 images, one of them of val, which gives 8 x 128 negatives."""
+    for bg_times, negatives in (8, 1024), (0, 0), (None, 253):
+        labels = np.array([1] * 3 + [0] * 2000, np.float32)
+        subsample(labels, 256, 0.5, bg_times)
+        assert ((labels == 1).sum(), (labels == 0).sum()) == (3, negatives)
+
+
 def test_outside_weights():
     labels = np.array([1, 0, 0, -1])
     assert outside_weights(labels, -1)[:, 0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
@@ -127,8 +135,43 @@ def test_anchor_targets_by_hand():
     np.testing.assert_allclose(targets[5], [0, 2 / 16, 0, np.log(20 / 16)], rtol=1e-6)
     assert (labels == 0).sum() == 15 and inside.sum() == 4 and inside[5].all()
     assert outside[5, 0] == pytest.approx(1 / 16)
-    labels = anchor_targets(GRID, gt, np.array([64, 64, 1]), cfg.TRAIN, use_bg=False)[0]
+    labels = anchor_targets(GRID, gt, np.array([64, 64, 1]), cfg.TRAIN, bg_times=0)[0]
     assert np.flatnonzero(labels >= 0).tolist() == [5]
+
+
+def test_normalised_targets_and_the_proposals_made_of_them(tmp_path):
+    gt = np.array([[16, 16, 31, 35, 1]], np.float32)
+    means, stds = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.5, 0.6, 0.7, 0.8])
+    plain = anchor_targets(GRID, gt, np.array([64, 64, 1]), cfg.TRAIN)[1]
+    random = np.random.RandomState(3)
+    probs, deltas = random.rand(1, 18, 4, 5), random.randn(1, 9, 4, 4, 5)
+    settings = {'TRAIN.RPN_NORMALIZE_MEANS': means.tolist(), 'TRAIN.RPN_NORMALIZE_STDS': stds.tolist()}
+
+    def rois(deltas, phase):
+        deltas, info = deltas.reshape(1, 36, 4, 5), np.array([[64, 80, 1]])
+        args = ['rois'], "'feat_stride': 16", phase
+        return run_layer(
+            tmp_path, 'rpn.proposal_layer', 'ProposalLayer', *args, p=probs, deltas=deltas, info=info
+        )[0]
+
+    wanted = rois(deltas * stds[:, None, None] + means[:, None, None], caffe.TRAIN)
+    as_given = rois(deltas, caffe.TEST)
+    with overrides({**settings, 'TRAIN.RPN_NORMALIZE_TARGETS': True}):
+        normalised = anchor_targets(GRID, gt, np.array([64, 64, 1]), cfg.TRAIN)[1]
+        np.testing.assert_allclose(rois(deltas, caffe.TRAIN), wanted, rtol=1e-5)
+        np.testing.assert_array_equal(rois(deltas, caffe.TEST), as_given)
+    np.testing.assert_allclose(normalised, (plain - means) / stds, rtol=1e-5, atol=1e-6)
+
+
+def test_class_agnostic_proposal_targets():
+    rois, gt = (
+        np.array([[0, 0, 0, 9, 9]], np.float32),
+        np.array([[0, 0, 9, 9, 2], [20, 20, 29, 29, 1]], np.float32),
+    )
+    with overrides({'TRAIN.AGNOSTIC': True, 'TRAIN.FG_FRACTION': 1.0}):
+        _, labels, targets, weights = proposal_targets(rois, gt, 3, np.inf, cfg.TRAIN)
+    assert sorted(labels) == [1, 2, 2] and targets.shape == (3, 8)
+    assert weights.tolist() == [[0] * 4 + [1] * 4] * 3
 
 
 def test_anchors_of_an_image_without_objects_are_background():

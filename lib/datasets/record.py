@@ -141,6 +141,13 @@ class Record(MutableMapping):
         return f'Record({self.image}, {self.width} x {self.height}, {len(self.objects)} objects, {count} proposals)'
 
 
+def best_objects(entry):
+    """max_overlaps (R,), max_classes (R,) of a Record, found together, or of a dict that holds them."""
+    if isinstance(entry, Record) and not entry.own:
+        return entry.best_objects()
+    return entry['max_overlaps'], entry['max_classes']
+
+
 def _boxes(values):
     values = np.asarray(values, np.float32)
     return np.ascontiguousarray(

@@ -65,14 +65,12 @@ cfg.TRAIN.USE_EMPTY = False
 cfg.TRAIN.MIN_IM_RATIO = 0.0
 
 # Background only from exhaustively annotated images. In ImageNet DET the images of the train split are
-# labelled in part, those of val in full: True takes positives from both, background anchors and RoIs from val
-# alone (an image is of the train split if the last folder named train or val in its path is train)
+# labelled in part, those of val in full (an image is of the train split if the last folder named train or val
+# in its path is train). True takes positives from both, and background anchors and RoIs from val alone, for
+# the whole batch: REAL_BATCH_SIZE / VAL_PER_BATCH_SIZE times an image's share. For that, of every
+# REAL_BATCH_SIZE images in the order drawn the first VAL_PER_BATCH_SIZE are of val. It shipped as False
 cfg.TRAIN.NO_POS_SAMPLES_ON_TRAIN = False
-
-# Share of val images among the images drawn, e.g. 0.25: one in four, evenly spread. Train images are seen
-# once an epoch, val images repeat or wait as the share demands. 0: as many as there are, in plain random
-# order
-cfg.TRAIN.VAL_PER_BATCH_SIZE = 0.0
+cfg.TRAIN.VAL_PER_BATCH_SIZE = 1
 
 # Regress boxes (Fast R-CNN's bbox_pred); false in the RPN's own stages
 cfg.TRAIN.BBOX_REG = True

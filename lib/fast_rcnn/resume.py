@@ -60,8 +60,7 @@ def save(solver, data_layer, prefix, mark):
         numpy=[position, has_gauss, gauss],
         torch=torch.get_rng_state().numpy(),
         gpus=[state.numpy() for state in gpus],
-        order=data_layer.order,
-        place=data_layer.place,
+        **{f'sampler_{name}': value for name, value in data_layer.sampler.state().items()},
     )
     remove(prefix, but=solver.iter)
 
@@ -81,7 +80,7 @@ def restore(solver, data_layer, prefix, mark):
         torch.set_rng_state(torch.from_numpy(state['torch']))
         if len(state['gpus']) and torch.cuda.is_available():
             torch.cuda.set_rng_state_all([torch.from_numpy(gpu) for gpu in state['gpus']])
-        data_layer.order, data_layer.place = state['order'], int(state['place'])
+        data_layer.sampler.restore({name: state[f'sampler_{name}'] for name in ('order', 'place', 'epoch')})
         log.info('Going on from iteration %d', solver.iter)
         return True
     return False

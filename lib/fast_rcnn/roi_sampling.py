@@ -10,17 +10,21 @@ from fast_rcnn.bbox_transform import bbox_transform
 from utils.cython_bbox import bbox_overlaps
 
 
-def sample_rois(overlaps, num_rois, fg_fraction, fg_thresh, bg_thresh_hi, bg_thresh_lo, use_bg=True):
-    """Draw up to num_rois RoIs by their highest overlaps (R,).
+def sample_rois(overlaps, num_rois, fg_fraction, fg_thresh, bg_thresh_hi, bg_thresh_lo, bg_times=None):
+    """Draw up to num_rois RoIs (inf: all) by their highest overlaps (R,).
 
     Foreground: overlap >= fg_thresh, at most fg_fraction of num_rois. Background: overlap in
-    [bg_thresh_lo, bg_thresh_hi), the rest, or none unless use_bg.
+    [bg_thresh_lo, bg_thresh_hi), as many as foreground leaves, or bg_times those that a full foreground
+    leaves.
     -> indices (foreground first), number of foreground ones
     """
     fg = np.where(overlaps >= fg_thresh)[0]
-    bg = np.where((overlaps < bg_thresh_hi) & (overlaps >= bg_thresh_lo))[0] if use_bg else fg[:0]
+    bg = np.where((overlaps < bg_thresh_hi) & (overlaps >= bg_thresh_lo))[0]
     num_fg = int(min(np.round(fg_fraction * num_rois), fg.size))
-    num_bg = int(min(num_rois - num_fg, bg.size))
+    left = num_rois - num_fg
+    if bg_times is not None:
+        left = bg_times and bg_times * np.round((1 - fg_fraction) * num_rois)
+    num_bg = int(min(left, bg.size))
     if fg.size:
         fg = npr.choice(fg, size=num_fg, replace=False)
     if bg.size:
@@ -52,13 +56,19 @@ def compute_targets(rois, overlaps, labels, thresh):
     return targets
 
 
-def expand_bbox_targets(targets, num_classes, inside_weights):
+def box_classes(num_classes, agnostic):
+    """Classes that boxes are regressed for: all, or background and object."""
+    return 2 if agnostic else num_classes
+
+
+def expand_bbox_targets(targets, num_classes, inside_weights, agnostic=False):
     """Targets (R, 5: class, dx, dy, dw, dh) -> targets and inside weights (R, 4K), zero but for the RoI's own
-    class (background: all zero)."""
-    expanded = np.zeros((targets.shape[0], 4 * num_classes), np.float32)
+    class (background: all zero). agnostic: (R, 8), every class is the second."""
+    expanded = np.zeros((targets.shape[0], 4 * box_classes(num_classes, agnostic)), np.float32)
     weights = np.zeros_like(expanded)
     rows = np.where(targets[:, 0] > 0)[0]
-    columns = 4 * targets[rows, 0].astype(np.int64)[:, None] + np.arange(4)
+    classes = np.ones(len(rows)) if agnostic else targets[rows, 0]
+    columns = 4 * classes.astype(np.int64)[:, None] + np.arange(4)
     expanded[rows[:, None], columns] = targets[rows, 1:]
     weights[rows[:, None], columns] = inside_weights
     return expanded, weights

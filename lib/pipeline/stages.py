@@ -238,6 +238,7 @@ def stage_cfg(stage):
         and cfg.TRAIN.REAL_BATCH_SIZE
     ):
         settings['TRAIN.REAL_BATCH_SIZE'] = max(cfg.TRAIN.REAL_BATCH_SIZE // 2, 1)
+        settings['TRAIN.VAL_PER_BATCH_SIZE'] = 1  # where val images are mixed in
     unread = 'TRAIN' if stage.function is propose else 'TEST'
     with overrides(settings):
         return {key: value for key, value in cfg_values().items() if key != unread}

@@ -1,33 +1,40 @@
-"""The roidb made ready to train on: paths, sizes, best classes, regression targets and their statistics.
+"""The roidb made ready to train on: paths, sizes, which entries are of use, regression targets and statistics.
 
-K classes; a roidb is a list of dicts, one an image.
+K classes, R boxes of an image; a roidb is a list of entries, one an image: datasets.record.Records, which compute
+what is asked of them, or dicts, which are given it.
 """
 
 import logging
 
 import numpy as np
 
+from datasets.record import Record, best_objects
 from fast_rcnn.config import cfg
-from fast_rcnn.roi_sampling import compute_targets
-from roi_data_layer.minibatch import background_allowed, is_empty
+from fast_rcnn.roi_sampling import box_classes, compute_targets
+from roi_data_layer.minibatch import background_times, is_empty
 
 log = logging.getLogger(__name__)
 
 
 def prepare_roidb(imdb):
-    """Add image (path), width, height, max_classes, max_overlaps to imdb.roidb's entries, in place."""
+    """Add image (path), width, height to imdb.roidb's entries, in place, and to dicts max_classes, max_overlaps."""
     for i, entry in enumerate(imdb.roidb):
-        entry['image'] = path = imdb.image_path_at(i)
+        entry['image'] = imdb.image_path_at(i)
         entry['width'], entry['height'] = imdb.image_size_at(i)
-        overlaps = entry['gt_overlaps'].toarray()
-        entry['max_classes'] = overlaps.argmax(axis=1)
-        entry['max_overlaps'] = overlaps.max(axis=1)
-        odd = (entry['max_overlaps'] > 0) != (entry['max_classes'] > 0)
-        if odd.any():
-            raise ValueError(
-                f'{path}: RoI {np.where(odd)[0][0]} has a class if and only if it overlaps an '
-                'object; its gt_overlaps say otherwise'
-            )
+        if not isinstance(entry, Record):
+            _find_best(entry)
+
+
+def _find_best(entry):
+    overlaps = entry['gt_overlaps'].toarray()
+    entry['max_classes'] = overlaps.argmax(axis=1)
+    entry['max_overlaps'] = overlaps.max(axis=1)
+    odd = (entry['max_overlaps'] > 0) != (entry['max_classes'] > 0)
+    if odd.any():
+        raise ValueError(
+            f'{entry["image"]}: RoI {np.where(odd)[0][0]} has a class if and only if it overlaps an '
+            'object; its gt_overlaps say otherwise'
+        )
 
 
 def filter_roidb(roidb):
@@ -44,39 +51,60 @@ def filter_roidb(roidb):
     return kept
 
 
-def add_bbox_regression_targets(roidb):
-    """Give each entry bbox_targets (n, 5: class, dx, dy, dw, dh), normalised by cfg.TRAIN.
+class RegressionTargets:
+    """An entry -> its bbox_targets (R, 5: class, dx, dy, dw, dh), those of each class less means, divided by stds (K, 4)
+    where these are given. thresh: as in compute_targets."""
 
-    -> means, stds (4K,) that a snapshot's bbox_pred is to be unnormalised with
+    def __init__(self, thresh):
+        self.thresh, self.means, self.stds = thresh, None, None
+
+    def __call__(self, entry):
+        targets = compute_targets(entry['boxes'], *best_objects(entry), self.thresh)
+        if self.means is not None:
+            rows = np.where(targets[:, 0] > 0)[0]
+            classes = _classes(targets[rows], len(self.means))
+            targets[rows, 1:] = (targets[rows, 1:] - self.means[classes]) / self.stds[classes]
+        return targets
+
+
+def _classes(targets, num_classes):
+    """The row of the statistics that each target counts in; of two, every object's is the second."""
+    return np.minimum(targets[:, 0].astype(np.int64), num_classes - 1)
+
+
+def add_bbox_regression_targets(roidb):
+    """Give each entry bbox_targets (R, 5: class, dx, dy, dw, dh), normalised by cfg.TRAIN: a Record the function that
+    computes them, a dict the array.
+
+    -> means, stds (4K,) that a snapshot's bbox_pred is to be unnormalised with; (8,) with cfg.TRAIN.AGNOSTIC
     """
     if not roidb or 'max_classes' not in roidb[0]:
         raise ValueError('the roidb is empty or not prepared: call prepare_roidb first')
-    for entry in roidb:
-        entry['bbox_targets'] = compute_targets(
-            entry['boxes'], entry['max_overlaps'], entry['max_classes'], cfg.TRAIN.BBOX_THRESH
-        )
-    num_classes = roidb[0]['gt_overlaps'].shape[1]
-    if cfg.TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
-        means = np.tile(np.array(cfg.TRAIN.BBOX_NORMALIZE_MEANS), (num_classes, 1))
-        stds = np.tile(np.array(cfg.TRAIN.BBOX_NORMALIZE_STDS), (num_classes, 1))
+    train, find = cfg.TRAIN, RegressionTargets(cfg.TRAIN.BBOX_THRESH)
+    num_classes = box_classes(roidb[0]['gt_overlaps'].shape[1], train.AGNOSTIC)
+    if train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
+        means = np.tile(np.array(train.BBOX_NORMALIZE_MEANS), (num_classes, 1))
+        stds = np.tile(np.array(train.BBOX_NORMALIZE_STDS), (num_classes, 1))
     else:
-        means, stds = _target_statistics(roidb, num_classes)
-    if cfg.TRAIN.BBOX_NORMALIZE_TARGETS:
-        for entry in roidb:
-            targets = entry['bbox_targets']
-            rows = np.where(targets[:, 0] > 0)[0]
-            classes = targets[rows, 0].astype(np.int64)
-            targets[rows, 1:] = (targets[rows, 1:] - means[classes]) / np.where(stds == 0, 1, stds)[classes]
+        means, stds = _target_statistics(map(find, roidb), num_classes)
+    if train.BBOX_NORMALIZE_TARGETS:
+        find.means, find.stds = means, np.where(stds == 0, 1, stds)
+    for entry in roidb:
+        if isinstance(entry, Record):
+            entry.targets = find
+        else:
+            entry['bbox_targets'] = find(entry)
     return means.ravel(), stds.ravel()
 
 
-def _target_statistics(roidb, num_classes):
-    """Mean and standard deviation (K, 4) of each class's targets; zero for a class without any."""
+def _target_statistics(all_targets, num_classes):
+    """Mean and standard deviation (K, 4) of each class's targets, over an iterable of bbox_targets; zero for a
+    class without any."""
     counts = np.zeros((num_classes, 1))
     sums, squares = np.zeros((num_classes, 4)), np.zeros((num_classes, 4))
-    for entry in roidb:
-        targets = entry['bbox_targets'][entry['bbox_targets'][:, 0] > 0].astype(np.float64)
-        classes = targets[:, 0].astype(np.int64)
+    for targets in all_targets:
+        targets = targets[targets[:, 0] > 0].astype(np.float64)
+        classes = _classes(targets, num_classes)
         np.add.at(counts, classes, 1)
         np.add.at(sums, classes, targets[:, 1:])
         np.add.at(squares, classes, targets[:, 1:] ** 2)
@@ -92,10 +120,11 @@ def _is_wide_enough(entry):
 
 
 def _has_examples(entry):
-    train, overlaps = cfg.TRAIN, entry['max_overlaps']
+    train, overlaps = cfg.TRAIN, best_objects(entry)[0]
+    background_allowed = background_times(entry, train) != 0
     if train.USE_EMPTY and is_empty(entry):
-        return background_allowed(entry) and (train.HAS_RPN or len(overlaps) > 0)
+        return background_allowed and (train.HAS_RPN or len(overlaps) > 0)
     if np.any(overlaps >= train.FG_THRESH):
         return True
     background = (overlaps < train.BG_THRESH_HI) & (overlaps >= train.BG_THRESH_LO)
-    return bool(background.any()) and background_allowed(entry)
+    return bool(background.any()) and background_allowed

@@ -37,10 +37,18 @@ def label_anchors(overlaps, positive_overlap, negative_overlap, clobber_positive
     return labels
 
 
-def subsample(labels, batch_size, fg_fraction):
-    """Ignore, in place, all but batch_size labels, at most fg_fraction of them positive; these draw first."""
-    for kind, most in (POSITIVE, int(fg_fraction * batch_size)), (NEGATIVE, None):
-        most = batch_size - np.sum(labels == POSITIVE) if most is None else most
+def subsample(labels, batch_size, fg_fraction, bg_times=None):
+    """Ignore, in place, all but batch_size labels, at most fg_fraction of them positive; these draw first.
+
+    bg_times: instead of what positive ones leave, so many times 1 - fg_fraction of the batch are negative.
+    """
+    for kind in POSITIVE, NEGATIVE:
+        if kind == POSITIVE:
+            most = int(fg_fraction * batch_size)
+        elif bg_times is None:
+            most = batch_size - np.sum(labels == POSITIVE)
+        else:
+            most = int(bg_times * (1 - fg_fraction) * batch_size)
         inds = np.where(labels == kind)[0]
         if len(inds) > most:
             labels[npr.choice(inds, size=int(len(inds) - most), replace=False)] = IGNORED
@@ -61,10 +69,10 @@ def outside_weights(labels, positive_weight):
     return weights
 
 
-def anchor_targets(grid, gt_boxes, im_info, train, border=0, use_bg=True):
+def anchor_targets(grid, gt_boxes, im_info, train, border=0, bg_times=None):
     """Labels and box targets of the whole grid (H * W * A, 4), by gt_boxes (G, 4+) and settings cfg.TRAIN.
 
-    Anchors that leave the image by more than border pixels are ignored; so are the negatives unless use_bg.
+    Anchors that leave the image by more than border pixels are ignored; bg_times: as in subsample.
     -> labels (H * W * A,), targets, inside weights, outside weights (H * W * A, 4), float32
     """
     inside = np.where(
@@ -76,12 +84,12 @@ def anchor_targets(grid, gt_boxes, im_info, train, border=0, use_bg=True):
     labels = label_anchors(
         overlaps, train.RPN_POSITIVE_OVERLAP, train.RPN_NEGATIVE_OVERLAP, train.RPN_CLOBBER_POSITIVES
     )
-    if not use_bg:
-        labels[labels == NEGATIVE] = IGNORED
-    subsample(labels, train.RPN_BATCHSIZE, train.RPN_FG_FRACTION)
+    subsample(labels, train.RPN_BATCHSIZE, train.RPN_FG_FRACTION, bg_times)
     targets = np.zeros((len(inside), 4), np.float32)
     if overlaps.size:
         targets[:] = bbox_transform(grid[inside], gt_boxes[overlaps.argmax(1), :4])
+        if train.RPN_NORMALIZE_TARGETS:
+            targets = (targets - np.float32(train.RPN_NORMALIZE_MEANS)) / np.float32(train.RPN_NORMALIZE_STDS)
     inside_weights = np.zeros((len(inside), 4), np.float32)
     inside_weights[labels == POSITIVE] = train.RPN_BBOX_INSIDE_WEIGHTS
     return (
@@ -101,8 +109,8 @@ def _unmap(values, count, inds, fill):
 
 
 class AnchorTargetLayer(caffe.Layer):
-    """Bottoms: RPN scores (1, 2A, H, W) for their shape, gt_boxes (G, 5), im_info (1, 3; a fourth number 0
-    keeps negatives out), data.
+    """Bottoms: RPN scores (1, 2A, H, W) for their shape, gt_boxes (G, 5), im_info (1, 3; a fourth number is
+    subsample's bg_times), data.
     Tops: labels (1, 1, A * H, W) in 1, 0, -1; box targets, inside, outside weights (1, 4A, H, W).
     No gradient.
     param_str: feat_stride, scales, ratios, allowed_border (pixels an anchor may leave the image by; 0).
@@ -126,7 +134,7 @@ class AnchorTargetLayer(caffe.Layer):
         grid = anchor_grid(self._anchors, height, width, self._feat_stride)
         im_info = bottom[2].data[0]
         results = anchor_targets(
-            grid, bottom[1].data, im_info, cfg.TRAIN, self._border, use_bg=len(im_info) < 4 or im_info[3] != 0
+            grid, bottom[1].data, im_info, cfg.TRAIN, self._border, im_info[3] if len(im_info) > 3 else None
         )
         for blob, values in zip(top, results):
             blob.data[...] = values.reshape(height, width, -1).transpose(2, 0, 1).reshape(blob.shape)

@@ -62,6 +62,10 @@ class ProposalLayer(caffe.Layer):
                 f'deltas per position, got {probs.shape[1]} and {deltas.shape[1]}'
             )
         phase = cfg[str(self.phase)]
+        if self.phase == caffe.TRAIN and phase.RPN_NORMALIZE_TARGETS:
+            stds, means = phase.RPN_NORMALIZE_STDS, phase.RPN_NORMALIZE_MEANS
+            stds, means = (np.tile(values, num_anchors)[:, None, None] for values in (stds, means))
+            deltas = deltas * stds + means
         boxes, scores = propose(
             probs[0, num_anchors:],
             deltas[0],

@@ -8,7 +8,7 @@ import numpy as np
 
 from fast_rcnn.bbox_transform import bbox_transform
 from fast_rcnn.config import cfg
-from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
+from fast_rcnn.roi_sampling import background_from, box_classes, expand_bbox_targets, sample_rois
 from roi_data_layer.minibatch import rois_per_image
 from utils.cython_bbox import bbox_overlaps
 from utils.param_str import parse_param_str
@@ -17,7 +17,7 @@ from utils.param_str import parse_param_str
 def proposal_targets(rois, gt_boxes, num_classes, num_rois, train):
     """Sample rois (R, 5: batch index, box) joined by gt_boxes (G, 5: box, class), by the settings cfg.TRAIN.
 
-    -> rois (S, 5), labels (S,), targets (S, 4K), inside weights (S, 4K)
+    -> rois (S, 5), labels (S,), targets (S, 4K; AGNOSTIC: (S, 8)), inside weights, the same
     """
     rois = np.vstack([rois, np.hstack([np.zeros((len(gt_boxes), 1), gt_boxes.dtype), gt_boxes[:, :4]])])
     overlaps = bbox_overlaps(rois[:, 1:5], gt_boxes[:, :4])
@@ -37,7 +37,8 @@ def proposal_targets(rois, gt_boxes, num_classes, num_rois, train):
     targets[:num_fg, 1:] = bbox_transform(rois[fg, 1:5], gt_boxes[best[fg], :4])
     if train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
         targets[:num_fg, 1:] = (targets[:num_fg, 1:] - train.BBOX_NORMALIZE_MEANS) / train.BBOX_NORMALIZE_STDS
-    return (rois[keep], targets[:, 0], *expand_bbox_targets(targets, num_classes, train.BBOX_INSIDE_WEIGHTS))
+    expanded = expand_bbox_targets(targets, num_classes, train.BBOX_INSIDE_WEIGHTS, train.AGNOSTIC)
+    return (rois[keep], targets[:, 0], *expanded)
 
 
 class ProposalTargetLayer(caffe.Layer):
@@ -53,7 +54,8 @@ class ProposalTargetLayer(caffe.Layer):
                 'nothing tells this layer which images are annotated in full'
             )
         self._num_classes = parse_param_str(self.param_str)['num_classes']
-        for blob, shape in zip(top, [(1, 5), (1,)] + 3 * [(1, 4 * self._num_classes)]):
+        columns = 4 * box_classes(self._num_classes, cfg.TRAIN.AGNOSTIC)
+        for blob, shape in zip(top, [(1, 5), (1,)] + 3 * [(1, columns)]):
             blob.reshape(*shape)
 
     def reshape(self, bottom, top):

@@ -1,0 +1,96 @@
+"""The order in which a roidb's images are drawn, epoch by epoch, by each of several workers.
+
+N images, k of them a minibatch, n workers. Draws come from numpy's global generator; their number and order
+are part of the contract: the same seed gives the original's order.
+"""
+
+import numpy as np
+
+
+def is_train_split(path):
+    """Whether the last folder named train or val in an image's path is train."""
+    folders = [part for part in path.replace('\\', '/').split('/')[:-1] if part in ('train', 'val')]
+    return bool(folders) and folders[-1] == 'train'
+
+
+def epoch_order(wide, aspect_grouping):
+    """Indices of all images in random order; grouped, the wide ones (N,) bool come in pairs, the others too."""
+    if not aspect_grouping:
+        return np.random.permutation(np.arange(len(wide)))
+    order = np.hstack([np.random.permutation(np.where(wide)[0]), np.random.permutation(np.where(~wide)[0])])
+    pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
+    return np.append(pairs[np.random.permutation(np.arange(len(pairs)))].ravel(), order[2 * len(pairs) :])
+
+
+def mix_val(order, is_val, val_images, real_batch):
+    """Of every real_batch places of the order (N,) the first val_images go to images of val (N,) bool, the
+    others to those of train, each kind as it comes and over again where it is too few. No draws."""
+    of_val = np.arange(len(order)) % real_batch < val_images
+    mixed = np.empty_like(order)
+    mixed[of_val] = np.resize(order[is_val[order]], np.count_nonzero(of_val))
+    mixed[~of_val] = np.resize(order[~is_val[order]], np.count_nonzero(~of_val))
+    return mixed
+
+
+class Sampler:
+    """Indices of one minibatch after another. order (N,) of this epoch, place: how many are used up, epoch.
+
+    images: k. mix: (val_images, real_batch) for mix_val, or None. rank, count: this worker's number r of n. All
+    workers go through one order: from `place` on the worker takes the k images from r k on, and place moves on by
+    n k. A new order begins when no more than n k images are left, so that the last 1 .. n k of an order are not
+    drawn.
+    """
+
+    def __init__(self, roidb, images, aspect_grouping=True, mix=None, rank=0, count=1):
+        if count > 1 and len(roidb) < images * count:
+            raise ValueError(f'{len(roidb)} images are too few for {count} workers with {images} each')
+        self.roidb, self.images, self.grouping, self.mix = roidb, images, aspect_grouping, mix
+        self.rank, self.count = rank, count
+        self.wide = np.array([entry['width'] >= entry['height'] for entry in roidb], bool)
+        self.is_val = mix and self._is_val()
+        self.order, self.place, self.epoch = np.zeros(0, np.int64), 0, 0
+
+    def _is_val(self):
+        val_images, real_batch = self.mix
+        if not 0 < val_images < real_batch:
+            raise ValueError(
+                f'TRAIN.NO_POS_SAMPLES_ON_TRAIN mixes images of train and val: wanted 0 < TRAIN.VAL_PER_BATCH_SIZE '
+                f'< TRAIN.REAL_BATCH_SIZE, got {val_images} and {real_batch}'
+            )
+        is_val = np.array([not is_train_split(entry['image']) for entry in self.roidb], bool)
+        if is_val.all() or not is_val.any():
+            raise ValueError(
+                'TRAIN.NO_POS_SAMPLES_ON_TRAIN mixes images of train and val; here is one kind alone'
+            )
+        return is_val
+
+    def shuffle(self):
+        """Begin an epoch."""
+        self.order = epoch_order(self.wide, self.grouping)
+        if self.mix:
+            self.order = mix_val(self.order, self.is_val, *self.mix)
+        self.place, self.epoch = 0, self.epoch + 1
+
+    @property
+    def exhausted(self):
+        """Whether a new order must begin."""
+        return self.place + self.images * self.count >= len(self.order)
+
+    def take(self):
+        """The next minibatch's indices (k,); see exhausted."""
+        taken = self.coming(1)
+        self.place += self.images * self.count
+        return taken
+
+    def coming(self, minibatches):
+        """Indices of the next minibatches of this order, as far as it goes."""
+        begins = self.place + self.images * (self.rank + self.count * np.arange(minibatches))
+        return np.concatenate([self.order[begin : begin + self.images] for begin in begins])
+
+    def state(self):
+        """What restore goes on from."""
+        return {'order': self.order, 'place': self.place, 'epoch': self.epoch}
+
+    def restore(self, state):
+        self.order = np.asarray(state['order'])
+        self.place, self.epoch = int(state['place']), int(state['epoch'])
