@@ -20,7 +20,7 @@ def kit(tmp_path, monkeypatch):
         'b': [obj('cat', 2, 2, 9, 9)],
         'c': [],
     }
-    write_voc(tmp_path, images, {'train': ['a', 'b'], 'val': ['a', 'c']})
+    write_voc(tmp_path, images, {'train': ['a', 'b'], 'val': ['c'], 'all': ['a', 'b', 'c']})
     write(tmp_path / 'pets.yml', 'name: pets\nformat: voc\nroot: .\nclasses: [cat, dog]\n')
     return tmp_path
 
@@ -35,11 +35,13 @@ def test_nothing_wrong(kit, capsys):
     status, lines = run(kit, capsys)
     assert status == 0
     assert lines == [
-        'pets_train 2, pets_val 2 images',
+        'pets_all 3, pets_train 2, pets_val 1 images',
         '3 different images with annotations, 1 of them without objects',
         '3 objects, 0 of them difficult; pixels count from 1',
-        '2 classes; with objects: cat 2, dog 1',
-        'problems: 0, of them stop training: 0',
+        'objects pets_all pets_train pets_val',
+        'cat            2          2        0',
+        'dog            1          1        0',
+        'No problems',
     ]
 
 
@@ -63,7 +65,7 @@ def test_boxes_are_listed_by_file_object_and_rule(kit, capsys):
         f'{path}: object 4 (dog): inverted: xmin 30 ymin 20 xmax 10 ymax 10 {of}; corners are swapped back',
         f'{path}: object 5 (cat): outside: xmin 61 ymin 1 xmax 70 ymax 20 {of}; is dropped',
     ]
-    assert lines[-1] == 'problems: 4, of them stop training: 0'
+    assert lines[-1] == '4 problems, listed above; training goes on all the same'
 
 
 def test_an_unknown_class_stops(kit, capsys):
@@ -79,7 +81,7 @@ def test_files_that_cannot_be_read_stop(kit, capsys):
     os.remove(kit / 'Annotations' / 'b.xml')
     write(kit / 'Annotations' / 'c.xml', '<annotation>')
     status, lines = run(kit, capsys)
-    assert status == 1 and lines[-1] == 'problems: 4, of them stop training: 4'
+    assert status == 1 and lines[-1] == '4 problems, listed above; training stops at 4 of them'
     assert lines[0].startswith(f'{kit}/JPEGImages/a: no such image')
     assert lines[1] == f'{kit}/JPEGImages/b.jpg: not an image that can be read [stops training]'
     assert lines[2].startswith(f'{kit}/Annotations/b.xml: no such annotation file')
@@ -90,9 +92,10 @@ def test_classes_from_annotations_of_which_one_cannot_be_read(kit, capsys):
     write(kit / 'pets.yml', 'name: pets\nformat: voc\nroot: .\n')
     write(kit / 'Annotations' / 'c.xml', '<annotation>')
     status, lines = run(kit, capsys)
-    assert status == 1 and lines[-2:] == [
-        '2 classes; with objects: cat 2, dog 1',
-        'problems: 1, of them stop training: 1',
+    assert status == 1 and lines[-3:] == [
+        'cat            2          2        0',
+        'dog            1          1        0',
+        '1 problem, listed above; training stops at 1 of them',
     ]
 
 
@@ -120,6 +123,49 @@ def test_an_image_turned_by_exif(kit, capsys):
     assert status == 0 and lines[0].startswith(f'{path}: is turned by its EXIF tag')
 
 
+def test_a_class_without_objects_is_named(kit, capsys):
+    write(kit / 'pets.yml', 'name: pets\nformat: voc\nroot: .\nclasses: [cat, dog, fish]\n')
+    status, lines = run(kit, capsys)
+    assert status == 0 and 'fish           0          0        0  a class without objects' in lines
+
+
+@pytest.mark.parametrize('val, how_many', [('a\nb\n', 'all of its 2'), ('a\nc\n', '1 of its 2')])
+def test_images_trained_on_and_tested_on(kit, capsys, val, how_many):
+    write(kit / 'ImageSets' / 'Main' / 'val.txt', val)
+    status, lines = run(kit, capsys)
+    assert status == 0 and lines[0] == (
+        f'pets_val: {how_many} images are in pets_train too: the test does not say how well new images are done'
+    )
+
+
+def test_lists_whose_lines_end_in_an_extension(kit, capsys, caplog):
+    path = write(kit / 'ImageSets' / 'Main' / 'train.txt', 'a.jpg\nb.jpg\n')
+    status, lines = run(kit, capsys)
+    assert status == 0 and lines[0] == 'pets_all 3, pets_train 2, pets_val 1 images'
+    assert f'{path}: 2 of 2 lines end in an extension (first: a.jpg), which is left out' in caplog.text
+
+
+def test_files_that_are_not_utf_8_are_named(kit, capsys):
+    path = kit / 'ImageSets' / 'Main' / 'train.txt'
+    path.write_bytes(b'a\xe9\n')
+    assert run(kit, capsys) == (1, [f'{path}: not UTF-8 text (invalid continuation byte at byte 1)'])
+    path = kit / 'pets.yml'
+    path.write_bytes(b'name: p\xe9ts\n')
+    assert run(kit, capsys) == (1, [f'{path}: not UTF-8 text (invalid continuation byte at byte 7)'])
+
+
+def test_an_image_too_large_to_be_read_is_named(kit, capsys, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 600)
+    status, lines = run(kit, capsys)
+    assert status == 1 and lines[0].startswith(f'{kit}/JPEGImages/a.jpg: Image size (2400 pixels) exceeds')
+
+
+def test_an_encoding_that_is_not_known(kit, capsys):
+    path = write(kit / 'Annotations' / 'b.xml', '<?xml version="1.0" encoding="none"?><annotation/>')
+    status, lines = run(kit, capsys)
+    assert lines[0] == f'{path}: not well-formed XML (unknown encoding: none) [stops training]'
+
+
 def test_a_wrong_description(kit, capsys):
     write(kit / 'pets.yml', 'name: pets\nformat: voc\nroot: .\nclases: [cat]\n')
     status, lines = run(kit, capsys)
@@ -130,9 +176,9 @@ def test_by_name(kit, capsys):
     os.makedirs(kit / 'data' / 'datasets')
     os.symlink(kit / 'pets.yml', kit / 'data' / 'datasets' / 'pets.yml')
     assert check_dataset.main(['pets']) == 0
-    assert capsys.readouterr().out.startswith('pets_train 2, pets_val 2 images')
+    assert capsys.readouterr().out.startswith('pets_all 3, pets_train 2, pets_val 1 images')
     assert check_dataset.main(['pets_val']) == 0
-    assert capsys.readouterr().out.startswith('pets_val 2 images')
+    assert capsys.readouterr().out.startswith('pets_val 1 images')
     assert check_dataset.main(['cats']) == 1
     assert 'unknown imdb cats' in capsys.readouterr().out
     assert check_dataset.main(['pascal_voc']) == 1

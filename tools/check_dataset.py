@@ -8,6 +8,7 @@ Exit status 1 if a problem would stop training (unreadable file, unknown class),
 """
 
 import argparse
+import collections
 import difflib
 import logging
 
@@ -43,23 +44,46 @@ def nearest_names(name, names):
 
 def report(imdbs, survey):
     """Print what the dataset holds, and the number of problems."""
-    classes = imdbs[0].classes[1:]
     print(', '.join(f'{imdb.name} {imdb.num_images}' for imdb in imdbs) + ' images')
     print(f'{survey.images} different images with annotations, {survey.empty} of them without objects')
     print(
         f'{sum(survey.objects.values())} objects, {survey.difficult} of them difficult; pixels count from '
         f'{imdbs[0].base}'
     )
-    found = {imdbs[0].class_index(name): count for name, count in survey.objects.items()}
-    counts = [f'{imdbs[0].class_names[i]} {found[i]}' for i in sorted(found.keys() - {None})]
-    print(f'{len(classes)} classes; with objects: {", ".join(counts) or "none"}')
+    print_classes(imdbs, survey)
     for name, count in survey.objects.items():
         more = [n for n in nearest_names(name, survey.objects) if survey.objects[n] > 50 * count]
         if more:
             print(
                 f'class {name!r} occurs {count} times: is it {more[0]!r} ({survey.objects[more[0]]} times), misspelt?'
             )
-    print(f'problems: {len(survey.problems)}, of them stop training: {survey.stops}')
+    print(verdict(len(survey.problems), survey.stops))
+
+
+def print_classes(imdbs, survey):
+    """A table: objects of each class (annotations may call one by several names) in each imdb."""
+    by_class = [sum_by_class(imdbs[0], names) for names in survey.by_split]
+    titles = [imdb.name for imdb in imdbs]
+    width = max(map(len, ['objects', *imdbs[0].class_names[1:]]))
+    print(' '.join(['objects'.ljust(width), *titles]))
+    for k, name in list(enumerate(imdbs[0].class_names))[1:]:
+        row = [str(counts[k]).rjust(len(title)) for counts, title in zip(by_class, titles)]
+        none = '' if any(counts[k] for counts in by_class) else '  a class without objects'
+        print(' '.join([name.ljust(width), *row]) + none)
+
+
+def sum_by_class(imdb, names):
+    counts = collections.Counter()
+    for name, count in names.items():
+        counts[imdb.class_index(name)] += count
+    return counts
+
+
+def verdict(problems, stops):
+    if not problems:
+        return 'No problems'
+    some = f'{problems} problem{"s" * (problems > 1)}, listed above'
+    return f'{some}; training stops at {stops} of them' if stops else f'{some}; training goes on all the same'
 
 
 if __name__ == '__main__':

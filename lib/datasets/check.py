@@ -1,4 +1,4 @@
-"""What is wrong with a dataset: every problem of its images and annotations, by file, object and rule."""
+"""What is in a dataset, and what is wrong with it: every problem, by file, object and rule."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class Survey:
 
     def __init__(self, imdbs):
         self.problems = []
-        self.objects = Counter()
+        self.names = {}  # (root, image id) -> names of the image's objects
         self.images = self.empty = self.difficult = 0
         unique = {
             (imdb.layout.root, image_id): (imdb, i)
@@ -47,6 +47,25 @@ class Survey:
         }
         for imdb, i in progress(list(unique.values()), 'checking'):
             self._survey_image(imdb, i)
+        self.by_split = [self._names_of(imdb) for imdb in imdbs]
+        self.objects = Counter(name for names in self.names.values() for name in names)
+        self._compare(*train_and_test(imdbs))
+
+    def _names_of(self, imdb):
+        """Counter of the names of an imdb's objects."""
+        of_images = (self.names.get((imdb.layout.root, image_id), ()) for image_id in imdb.image_index)
+        return Counter(name for names in of_images for name in names)
+
+    def _compare(self, train, test):
+        """What is trained on says nothing when it is tested on."""
+        common = set(train.image_index) & set(test.image_index)
+        if train is not test and train.layout.root == test.layout.root and common:
+            whole = len(common) == len(set(test.image_index))
+            self._add(
+                test.name,
+                f'{"all" if whole else len(common)} of its {len(set(test.image_index))} images are in {train.name} '
+                'too: the test does not say how well new images are done',
+            )
 
     @property
     def stops(self):
@@ -63,7 +82,7 @@ class Survey:
         self.images += 1
         self.empty += not annotation.names
         self.difficult += int(annotation.difficult.sum())
-        self.objects.update(annotation.names)
+        self.names[imdb.layout.root, imdb.image_index[i]] = annotation.names
         if size and annotation.size and size != annotation.size:
             self._add(path, 'size is {}x{}, but the image has {}x{} pixels'.format(*annotation.size, *size))
         self._classes(imdb, path, annotation)
@@ -112,6 +131,15 @@ class Survey:
 
     def _add(self, path, text, stops=False):
         self.problems.append(Problem(path, text, stops))
+
+
+def train_and_test(imdbs):
+    """Of a dataset's imdbs those that the scripts train and test on; of one imdb, it and itself."""
+    described = getattr(imdbs[0], 'description', None)
+    by_split = {imdb.split: imdb for imdb in imdbs}
+    if described and {described.train, described.test} <= by_split.keys():
+        return by_split[described.train], by_split[described.test]
+    return imdbs[0], imdbs[-1]
 
 
 def _from_error(error, imdb, i):

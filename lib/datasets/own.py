@@ -27,10 +27,11 @@ import yaml
 from datasets.imagenet import SYNSETS
 from datasets.readers import FORMATS
 from datasets.readers.boxes import guess_base
-from datasets.readers.images import read_image_set
+from datasets.readers.images import read_image_set, without_extensions
 from datasets.readers.voc_xml import read_annotations
 from datasets.xml_imdb import xml_imdb
 from fast_rcnn.config import overrides
+from utils.files import read_text
 from utils.words import nearest
 
 FROM_ANNOTATIONS = 'from annotations'
@@ -84,6 +85,7 @@ class own(xml_imdb):
             description.splits[split],
             description.base,
         )
+        self.description = description
         self._by_synset = description.format == 'imagenet'
 
     @property
@@ -133,11 +135,10 @@ def _over(settings, more):
 def _read(path):
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no such dataset description')
-    with open(path, encoding='utf-8') as stream:
-        try:
-            values = yaml.safe_load(stream)
-        except yaml.YAMLError as error:
-            raise ValueError(f'{path}: not YAML that can be read: {error}') from None
+    try:
+        values = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path}: not YAML that can be read: {error}') from None
     if not isinstance(values, dict):
         raise ValueError(f'{path}: wanted a mapping with name, format and root, got {type(values).__name__}')
     return values
@@ -174,7 +175,7 @@ def _ids(path, name, source):
         return read_image_set(os.path.join(os.path.dirname(path), source), f'{path} names it as split {name}')
     if not isinstance(source, list) or not source:
         raise ValueError(f'{path}: split {name}: wanted a file or a list of image ids, got {source!r}')
-    return [str(image_id) for image_id in source]
+    return without_extensions(f'{path}: split {name}', [str(image_id) for image_id in source])
 
 
 def _train_and_test(path, values):

@@ -72,6 +72,10 @@ class pascal_voc(xml_imdb):
         self.config.update(cleanup=False, use_salt=False, use_diff=False, matlab_eval=False, min_size=2)
 
     @property
+    def split(self):
+        return self._image_set
+
+    @property
     def layout(self):
         return VocLayout(self._data_path)
 

@@ -29,6 +29,15 @@ def atomic_path(path):
             os.remove(temporary)
 
 
+def read_text(path):
+    """The text of a UTF-8 file; one in another encoding raises naming it."""
+    with open(path, encoding='utf-8-sig') as stream:
+        try:
+            return stream.read()
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{path}: not UTF-8 text ({error.reason} at byte {error.start})') from None
+
+
 def save_npz(path, **arrays):
     """numpy.savez_compressed, atomically; arrays of objects are refused."""
     for name, array in arrays.items():

@@ -2,6 +2,7 @@
 
 A format is a class of root and split, entered in FORMATS, with
     sets_dir, sets()                  where image sets lie, and the names of those there
+    ids()                             ids of all images there are
     image(id), annotation(id)         path of an image, and of its XML file (None: known to have no objects)
     default_base                      the number of the first pixel in its files; None: guess_base says
 

@@ -3,7 +3,7 @@
 import os
 import re
 
-from datasets.readers.images import EXTENSIONS, find_image, set_names
+from datasets.readers.images import EXTENSIONS, find_image, image_ids, set_names
 
 
 class ImagenetLayout:
@@ -25,6 +25,10 @@ class ImagenetLayout:
     def sets(self):
         """Image sets, without ILSVRC's lists per class (train_1 ... train_200)."""
         return [name for name in set_names(self.sets_dir) if not re.fullmatch(r'train_\d+', name)]
+
+    def ids(self):
+        """Ids of all images, with their folder: FOLDER/ID."""
+        return image_ids(os.path.join(self.root, 'Data', 'DET'))
 
     def image(self, image_id):
         return find_image(

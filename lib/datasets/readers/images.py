@@ -1,10 +1,15 @@
 """Image files and image sets: finding them, their sizes, their ids."""
 
 import glob
+import logging
 import os
 import re
 
 from PIL import Image, UnidentifiedImageError
+
+from utils.files import read_text
+
+log = logging.getLogger(__name__)
 
 EXTENSIONS = ('.jpg', '.jpeg', '.JPEG', '.JPG', '.png', '.PNG', '.bmp', '.BMP')
 
@@ -18,14 +23,30 @@ def find_image(stem, extensions=EXTENSIONS):
 
 
 def read_image_set(path, hint=''):
-    """Image ids of a text file: one a line, a number after it (index or flag) ignored. At least one."""
+    """Image ids of a text file: one a line, a number after it (index or flag) ignored. At least one.
+
+    An id is the file's name without extension; one that has it is taken without, and that is logged.
+    """
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no such image set.{" " * bool(hint)}{hint}')
-    with open(path, encoding='utf-8-sig') as stream:
-        ids = [re.sub(r'\s+-?\d+$', '', line.strip()) for line in stream if line.strip()]
-    if not ids:
+    lines = [re.sub(r'\s+-?\d+$', '', line.strip()) for line in read_text(path).splitlines() if line.strip()]
+    if not lines:
         raise ValueError(f'{path}: an image set without images')
-    return ids
+    return without_extensions(path, lines)
+
+
+def without_extensions(path, ids):
+    """ids without an image's extension; path: where they come from."""
+    wrong = [image_id for image_id in ids if image_id.endswith(EXTENSIONS)]
+    if wrong:
+        log.warning(
+            '%s: %d of %d lines end in an extension (first: %s), which is left out: an image id has none',
+            path,
+            len(wrong),
+            len(ids),
+            wrong[0],
+        )
+    return [os.path.splitext(name)[0] if name.endswith(EXTENSIONS) else name for name in ids]
 
 
 def image_size(path):
@@ -35,7 +56,18 @@ def image_size(path):
             return image.size
     except UnidentifiedImageError:
         raise OSError(f'{path}: not an image that can be read') from None
+    except Image.DecompressionBombError as error:
+        raise OSError(f'{path}: {error}') from None
 
 
 def set_names(folder):
+    """Names of the lists FOLDER/NAME.txt."""
     return sorted(name[: -len('.txt')] for name in glob.glob('*.txt', root_dir=folder))
+
+
+def image_ids(folder):
+    """Ids of all images in a folder and the folders in it: their paths from there, without extension."""
+    found = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
+    return sorted(
+        os.path.relpath(os.path.splitext(path)[0], folder) for path in found if path.endswith(EXTENSIONS)
+    )

@@ -3,7 +3,8 @@
 import os
 import re
 
-from datasets.readers.images import find_image, set_names
+from datasets.readers.images import find_image, image_ids, set_names
+from utils.files import read_text
 
 
 class VocLayout:
@@ -19,6 +20,10 @@ class VocLayout:
         """Image sets, without VOC's lists per class (lines 'ID -1', 'ID 0' or 'ID 1')."""
         return [name for name in set_names(self.sets_dir) if not self._is_class_list(name)]
 
+    def ids(self):
+        """Ids of all images."""
+        return image_ids(os.path.join(self.root, 'JPEGImages'))
+
     def image(self, image_id):
         return find_image(os.path.join(self.root, 'JPEGImages', image_id))
 
@@ -26,5 +31,5 @@ class VocLayout:
         return os.path.join(self.root, 'Annotations', image_id + '.xml')
 
     def _is_class_list(self, name):
-        with open(os.path.join(self.sets_dir, name + '.txt'), encoding='utf-8-sig') as stream:
-            return re.search(r'\s(-1|0|1)$', stream.readline().rstrip()) is not None
+        first = read_text(os.path.join(self.sets_dir, name + '.txt')).partition('\n')[0]
+        return re.search(r'\s(-1|0|1)$', first.rstrip()) is not None

@@ -56,7 +56,7 @@ def read_root(path):
         raise FileNotFoundError(
             f'{path}: no such annotation file (an image without objects has one without <object>)'
         ) from None
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise ValueError(f'{path}: not well-formed XML ({error})') from None
 
 
