@@ -33,7 +33,7 @@ def agree(blobs, wanted, what):
 
 
 def test_all_cases_are_here():
-    assert len(CASES) == 92
+    assert len(CASES) == 93
 
 
 @pytest.mark.parametrize('device', DEVICES)

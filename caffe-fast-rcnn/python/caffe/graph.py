@@ -46,6 +46,7 @@ class Graph:
         self._version_count = 0
         self._version_needs = set()  # versions that a gradient must reach
         self._param_owners = {}  # parameter name -> (blob, layer name, index in learnable_params)
+        self._stated = set()  # (index in learnable_params, 'lr_mult' or 'decay_mult') that a prototxt gives
         for layer_param in param.layer:
             self._append(layer_param)
         self._decide_backward(param.force_backward)
@@ -140,9 +141,10 @@ class Graph:
             spec = specs[i] if i < len(specs) else caffe_pb2.ParamSpec()
             owner = self._param_owners.get(spec.name) if spec.name else None
             if owner is None:
-                lr = spec.lr_mult
+                lr, index = spec.lr_mult, len(self.learnable_params)
                 if spec.name:
-                    self._param_owners[spec.name] = (blob, layer.name, len(self.learnable_params))
+                    self._param_owners[spec.name] = (blob, layer.name, index)
+                self._stated.update((index, w) for w in ('lr_mult', 'decay_mult') if spec.HasField(w))
                 self.learnable_params.append(blob)
                 self.params_lr.append(spec.lr_mult)
                 self.params_weight_decay.append(spec.decay_mult)
@@ -167,12 +169,13 @@ class Graph:
         self.shared.add((layer.name, i))
         for what, values in (('lr_mult', self.params_lr), ('decay_mult', self.params_weight_decay)):
             if spec.HasField(what):
-                if getattr(spec, what) != values[index] and values[index] != 1:
+                if getattr(spec, what) != values[index] and (index, what) in self._stated:
                     raise ValueError(
                         f'layer {layer.name!r}: {what} {getattr(spec, what)} of the shared parameter {spec.name!r} '
                         f'differs from {values[index]} in layer {owner_name!r}'
                     )
                 values[index] = getattr(spec, what)
+                self._stated.add((index, what))
         return self.params_lr[index]
 
     def _decide_backward(self, force):

@@ -3,7 +3,7 @@
 Bottoms of RNN and LSTM: x (T, N, D...), cont (T, N), where 0 starts a sequence anew; then, optionally, a
 constant input (N, S...); then with expose_hidden the states (1, N, H) to begin with. Tops: output (T, N, H);
 with expose_hidden the states at the end, (1, N, H). Without expose_hidden the state at the end of one forward
-pass begins the next.
+pass begins the next. No gradient goes through states given or exposed: only their values are shared.
 """
 
 import math
@@ -60,12 +60,12 @@ class _Recurrent(TorchLayer):
             outputs.append(torch.tanh(F.linear(state[0], *output)) if output else state[0])
         if not x.is_meta:
             self.carried = [s.detach() for s in state]
-        return (torch.stack(outputs), *(s[None] for s in state[: self.exposed]))
+        return (torch.stack(outputs), *(s[None].detach() for s in state[: self.exposed]))
 
     def first_state(self, x, given):
         shape = (x.shape[1], self.field('num_output'))
         if given:
-            return [g.reshape(shape) for g in given]
+            return [g.detach().reshape(shape) for g in given]
         if self.carried is None or x.is_meta or self.carried[0].shape != shape:
             return [x.new_zeros(shape) for _ in range(self.states)]
         return [s.to(x.device) for s in self.carried]
