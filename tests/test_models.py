@@ -93,7 +93,9 @@ def test_schedules():
     assert step('pascal_voc/VGG16/faster_rcnn_alt_opt/stage2_fast_rcnn_solver30k40k.pt') == 30000
     assert step('pascal_voc/ZF/faster_rcnn_end2end/solver.prototxt') == 50000
     assert schedule('own', 400).stages == (300,) * 4
-    assert schedule('own', [400, 200, 100, 1]) == Schedule((300, 150, 75, 1), 150, 300)
+    assert schedule('own', [400, 200, 100, 1]) == Schedule(
+        (300, 150, 75, 1), 150, 300, (300, 150, 75, 1, 75), 300
+    )
     with pytest.raises(ValueError, match='one number or four'):
         schedule('own', [400, 200])
 

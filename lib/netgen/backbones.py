@@ -30,15 +30,18 @@ class Backbone:
     rpn_relu: str = 'rpn_relu/3x3'
     rpn_top: str = 'rpn/output'
     rpn_outputs: int = 512
+    rfcn_outputs: int = 0  # channels between the dilated last stage and R-FCN's maps; 0: it has no such stage
 
 
 @dataclass(frozen=True)
 class ResNet(Backbone):
     """He et al. 2015 (arXiv 1512.03385), table 1: conv1 to res4 are shared, res5 runs on every RoI.
 
+    For R-FCN res5 runs on the whole image too: dilated, at the stride of res4.
+
     Layers have the names, and blocks the stride (in the first 1x1), of the nets that its authors published.
     torchvision: the stride is in the 3x3, and pool1 is padded and rounds down. conv1, res2 and res3 are
-    frozen, and so are BatchNorm and Scale everywhere; scratch: everything learns.
+    frozen (in R-FCN conv1 and res2), and so are BatchNorm and Scale everywhere; scratch: everything learns.
     """
 
     blocks: tuple = (3, 4, 6, 3)  # res2 ... res5
@@ -48,6 +51,8 @@ class ResNet(Backbone):
     conv1_bias: bool = False  # the published ResNet-50 has one, ResNet-101 has none
     torchvision: bool = False
     scratch: bool = False
+    frozen: int = 3  # the last stage that stays as it is
+    rfcn_outputs: int = 1024
     pooled: int = 14
     head_top = 'pool5'
     roi_pool = 'roi_pool'
@@ -75,25 +80,31 @@ class ResNet(Backbone):
             pool('pool1', 'conv1', 'MAX', 3, 2, *padding),
         ]
         lines += self.stage(2, 'pool1', early, early)
-        lines += self.stage(3, self.block_names(2)[-1], early, early)
+        third = early if self.frozen >= 3 else lr
+        lines += self.stage(3, self.block_names(2)[-1], third, third)
         return lines + self.stage(4, self.block_names(3)[-1], lr, lr)
+
+    def dilated(self, lr, bn):
+        """res5 on res4 -> the lines, the blob."""
+        return self.stage(5, self.block_names(4)[-1], lr, bn, dilation=2), self.block_names(5)[-1]
 
     def head(self, bottom, lr, bn):
         size = (self.pooled + 1) // 2
         return self.stage(5, bottom, lr, bn) + [pool('pool5', self.block_names(5)[-1], 'AVE', size, 1)]
 
-    def stage(self, stage, bottom, lr, bn):
-        """The first block of a stage halves the map (not in res2) and projects where it changes the shape."""
+    def stage(self, stage, bottom, lr, bn, dilation=1):
+        """The first block of a stage halves the map (not in res2, nor dilated) and projects where it changes
+        the shape."""
         lines, width = [], self.widths[stage - 2]
         for i, name in enumerate(self.block_names(stage)):
-            stride = 2 if i == 0 and stage > 2 else 1
+            stride = 2 if i == 0 and stage > 2 and dilation == 1 else 1
             before = self.conv1_outputs if stage == 2 else self.widths[stage - 3] * self.expansion
             project = i == 0 and (stride > 1 or before != width * self.expansion)
-            lines += self.block(name, bottom, width, stride, project, lr, bn)
+            lines += self.block(name, bottom, width, stride, project, lr, bn, dilation)
             bottom = name
         return lines
 
-    def block(self, name, bottom, width, stride, project, lr, bn):
+    def block(self, name, bottom, width, stride, project, lr, bn, dilation):
         lines, shortcut = [], bottom
         if project:
             shortcut = name + '_branch1'
@@ -102,19 +113,19 @@ class ResNet(Backbone):
         strided = kernels.index(3) if self.torchvision else 0
         for i, kernel in enumerate(kernels):
             last, top = i == len(kernels) - 1, f'{name}_branch2{"abc"[i]}'
-            outputs = width * (self.expansion if last else 1)
-            lines += self.unit(top, bottom, outputs, kernel, stride if i == strided else 1, lr, bn)
+            outputs, step = width * (self.expansion if last else 1), stride if i == strided else 1
+            lines += self.unit(top, bottom, outputs, kernel, step, lr, bn, dilation=dilation)
             lines += [] if last else [relu(top + '_relu', top)]
             bottom = top
         return lines + [layer(name, 'Eltwise', f'{shortcut} {bottom}', name), relu(name + '_relu', name)]
 
-    def unit(self, name, bottom, outputs, kernel, stride, lr, bn, bias=False):
+    def unit(self, name, bottom, outputs, kernel, stride, lr, bn, bias=False, dilation=1):
         """Convolution, BatchNorm, Scale."""
         suffix = '_' + name if name == 'conv1' else name.removeprefix('res')
         bn = bn if self.scratch else bn and 0
         stats = 'use_global_stats: false moving_average_fraction: 0.99' if bn else 'use_global_stats: true'
         return [
-            conv(name, bottom, outputs, kernel, lr, stride, kernel // 2, bias),
+            conv(name, bottom, outputs, kernel, lr, stride, kernel // 2 * dilation, bias, dilation=dilation),
             layer(
                 'bn' + suffix,
                 'BatchNorm',
@@ -222,6 +233,7 @@ BACKBONES = {
         widths=(32, 64, 128, 256),
         bottleneck=False,
         scratch=True,
+        rfcn_outputs=256,
         pooled=7,
     ),
     'VGG16': VGG16('vgg16', maps=(FeatureMap('conv5_3', 16, 512),)),

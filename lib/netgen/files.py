@@ -16,21 +16,25 @@ from netgen.methods import METHODS, Detector, Schedule
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMITTED = {'imagenet': 201, 'pascal_voc': 21}  # set -> K
 COMMITTED_NETS = ('ResNet-101', 'ResNet-50', 'VGG16', 'VGG_CNN_M_1024', 'ZF', 'ResNet-10')
-IMAGENET = Schedule((240000,) * 4, 240000, 240000)  # of 320k: He et al. 2015, appendix A
-PASCAL_VOC = Schedule((60000, 30000, 60000, 30000), 30000, 50000, 2)  # of 80k, 40k and, end to end, 70k
+# The rate falls in ImageNet's schedule at 240k of 320k (He et al. 2015, appendix A); in VOC's at 60k of 80k (RPN),
+# 30k of 40k (Fast R-CNN), 50k of 70k (end to end), 80k of 120k (R-FCN) and 80k of 110k (R-FCN, end to end)
+IMAGENET = Schedule((240000,) * 4, 240000, 240000, (240000,) * 5, 240000)
+PASCAL_VOC = Schedule(
+    (60000, 30000, 60000, 30000), 30000, 50000, (60000, 80000, 60000, 80000, 60000), 80000, images=2
+)
 logger = logging.getLogger(__name__)
 
 
 def schedule(set_name, max_iters=None):
     """The schedule of a set. max_iters, one number or one per stage: the rate falls after three quarters of
-    them, as in the published schedules; fast_rcnn goes by the second stage, end2end by the longest."""
+    them, as in the published schedules; fast_rcnn goes by the second stage, end to end by the longest."""
     if max_iters is None:
         return IMAGENET if set_name == 'imagenet' else PASCAL_VOC
     iters = (max_iters,) * 4 if isinstance(max_iters, int) else tuple(max_iters)
     if len(iters) != 4 or min(iters) < 1:
         raise ValueError(f'max_iters wants one number or four, all positive, got {max_iters}')
     steps = tuple(map(step, iters))
-    return Schedule(steps, steps[1], max(steps))
+    return Schedule(steps, steps[1], max(steps), (*steps, steps[2]), max(steps))
 
 
 def step(max_iters):
@@ -39,7 +43,7 @@ def step(max_iters):
 
 
 def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None):
-    """{path: text} of all nets and solvers of one backbone. num_classes K counts the background; anchors: a
+    """{path: text} of all nets and solvers of one backbone, by every method that it is fit for. num_classes K counts the background; anchors: a
     mapping with 'scales' and 'ratios', either optional; max_iters: see schedule. Errors: ValueError."""
     if net not in BACKBONES:
         raise ValueError(f'unknown net {net!r}; the nets are {", ".join(BACKBONES)}')
@@ -51,7 +55,9 @@ def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, ma
         raise ValueError(f'anchors have scales and ratios, not {", ".join(map(str, given))}')
     detector = Detector(BACKBONES[net], num_classes, scales, ratios)
     texts = {}
-    for method, make in METHODS.items():
+    for method, (make, fits) in METHODS.items():
+        if not fits(detector.net):
+            continue
         folder = Path(out_root) / set_name / net / method
         shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
         for name, lines in make(detector, schedule(set_name, max_iters), shown.as_posix()).items():

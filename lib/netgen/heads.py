@@ -5,12 +5,14 @@ A row of HEADS is all that a new one needs. K classes with the background, A anc
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from netgen.backbones import Backbone
 from netgen.layers import (
     conv,
     inner_product,
     layer,
+    propagate,
     python,
     relu,
     reshape,
@@ -58,7 +60,8 @@ class RPN:
         return [*self.lines(0), silence('rpn_cls_score'), silence('rpn_bbox_pred')]
 
     def scores(self):
-        return [reshape('rpn_cls_score', 2)]
+        """(1, 2A, H, W) -> (1, 2, A H, W): of background and of object."""
+        return [reshape('rpn_cls_score_reshape', 'rpn_cls_score', 'rpn_cls_score_reshape', 0, 2, -1, 0)]
 
     def loss(self):
         return [
@@ -82,7 +85,9 @@ class RPN:
     def proposal(self, tops):
         return [
             layer('rpn_cls_prob', 'Softmax', 'rpn_cls_score_reshape', 'rpn_cls_prob'),
-            reshape('rpn_cls_prob', 2 * self.anchors),
+            reshape(
+                'rpn_cls_prob_reshape', 'rpn_cls_prob', 'rpn_cls_prob_reshape', 0, 2 * self.anchors, -1, 0
+            ),
             python(
                 'proposal',
                 'rpn.proposal_layer.ProposalLayer',
@@ -147,4 +152,114 @@ class FastRCNN:
         return [layer('cls_prob', 'Softmax', 'cls_score', 'cls_prob')]
 
 
-HEADS = {'fast_rcnn': FastRCNN}
+@dataclass(frozen=True)
+class RFCN:
+    """Position-sensitive score maps of the whole image, pooled on each RoI, vote (Dai et al., 2016, arXiv
+    1605.06409). One box for all classes: 8 columns, the last four an object's.
+
+    ohem: every RoI gets a loss, and the ROIS of an image with the largest ones train.
+    """
+
+    net: Backbone
+    classes: int  # K
+    ohem: bool = False
+    box_classes = 2
+    GROUP, ROIS = 7, 128
+
+    def lines(self, lr, bn):
+        lines, blob = self.net.dilated(lr, bn)
+        suffix = '_pre' if lr is None else ''  # a test net's are reshaped, see output
+        return [
+            *lines,
+            conv('conv_new_1', blob, self.net.rfcn_outputs, 1, lr, std=0.01),
+            relu('conv_new_1_relu', 'conv_new_1'),
+            conv('rfcn_cls', 'conv_new_1', self.classes * self.GROUP**2, 1, lr, std=0.01),
+            conv('rfcn_bbox', 'conv_new_1', 4 * self.box_classes * self.GROUP**2, 1, lr, std=0.01),
+            *self.vote('rfcn_cls', 'cls', 'cls_score', self.classes),
+            *self.vote('rfcn_bbox', 'loc', 'bbox_pred', 4 * self.box_classes, suffix),
+        ]
+
+    def vote(self, maps, word, name, outputs, suffix=''):
+        pooled, scale = f'psroipooled_{word}_rois', 1 / self.net.maps[-1].stride
+        size = f'spatial_scale: {scale} output_dim: {outputs} group_size: {self.GROUP}'
+        size_of_pool = f'pool: AVE kernel_size: {self.GROUP} stride: {self.GROUP}'
+        return [
+            layer(pooled, 'PSROIPooling', f'{maps} rois', pooled, f'psroi_pooling_param {{ {size} }}'),
+            layer(
+                f'ave_{name}_rois', 'Pooling', pooled, name + suffix, f'pooling_param {{ {size_of_pool} }}'
+            ),
+        ]
+
+    def loss(self):
+        labels, weights, ignore = 'labels', 'bbox_inside_weights', ''
+        if self.ohem:
+            labels, weights, ignore = 'labels_ohem', 'bbox_loss_weights_ohem', 'ignore_label: -1'
+        normalizer = f'normalization: PRE_FIXED pre_fixed_normalizer: {self.ROIS}'
+        return [
+            *(self.hardest() if self.ohem else []),
+            silence('bbox_outside_weights'),
+            softmax_loss('loss_cls', f'cls_score {labels}', ignore and f'loss_param {{ {ignore} }}'),
+            layer(
+                'accuracy',
+                'Accuracy',
+                f'cls_score {labels}',
+                'accuracy',
+                propagate(0, 0),
+                ignore and f'accuracy_param {{ {ignore} }}',
+            ),
+            layer(
+                'loss_bbox',
+                'SmoothL1LossOHEM',
+                f'bbox_pred bbox_targets {weights}',
+                'loss_bbox',
+                propagate(1, 0, 0),
+                f'loss_weight: 1 loss_param {{ {normalizer} }}',
+            ),
+        ]
+
+    def hardest(self):
+        """The losses of each RoI, and the labels and weights of those with the largest."""
+        return [
+            layer(
+                'per_roi_loss_cls',
+                'SoftmaxWithLossOHEM',
+                'cls_score labels',
+                'temp_loss_cls temp_prob_cls per_roi_loss_cls',
+                propagate(0, 0),
+                ' '.join(['loss_weight: 0'] * 3),
+            ),
+            layer(
+                'per_roi_loss_bbox',
+                'SmoothL1LossOHEM',
+                'bbox_pred bbox_targets bbox_inside_weights',
+                'temp_loss_bbox per_roi_loss_bbox',
+                propagate(0, 0, 0),
+                ' '.join(['loss_weight: 0'] * 2),
+            ),
+            layer(
+                'per_roi_loss',
+                'Eltwise',
+                'per_roi_loss_cls per_roi_loss_bbox',
+                'per_roi_loss',
+                propagate(0, 0),
+            ),
+            layer(
+                'annotator_detector',
+                'BoxAnnotatorOHEM',
+                'rois per_roi_loss labels bbox_inside_weights',
+                'labels_ohem bbox_loss_weights_ohem',
+                propagate(0, 0, 0, 0),
+                f'box_annotator_ohem_param {{ roi_per_img: {self.ROIS} ignore_label: -1 }}',
+            ),
+            silence('temp_loss_cls temp_prob_cls temp_loss_bbox'),
+        ]
+
+    def output(self):
+        return [
+            layer('cls_prob', 'Softmax', 'cls_score', 'cls_prob_pre'),
+            reshape('cls_prob_reshape', 'cls_prob_pre', 'cls_prob', -1, self.classes),
+            reshape('bbox_pred_reshape', 'bbox_pred_pre', 'bbox_pred', -1, 4 * self.box_classes),
+        ]
+
+
+HEADS = {'fast_rcnn': FastRCNN, 'rfcn': RFCN, 'rfcn_ohem': partial(RFCN, ohem=True)}

@@ -19,11 +19,12 @@ def rates(lr, blobs='wb'):
     return ' '.join('param { lr_mult: %d decay_mult: %d }' % mults[b] for b in blobs)
 
 
-def conv(name, bottom, outputs, kernel, lr, stride=1, pad=0, bias=True, std=None, top=None):
+def conv(name, bottom, outputs, kernel, lr, stride=1, pad=0, bias=True, std=None, top=None, dilation=1):
     """Convolution; filled as He et al. 2015 unless std, of a Gaussian, is given."""
     filler = 'type: "msra"' if std is None else f'type: "gaussian" std: {std}'
     shape = f'num_output: {outputs} kernel_size: {kernel} stride: {stride} pad: {pad}'
     shape += '' if bias else ' bias_term: false'
+    shape += f' dilation: {dilation}' if dilation > 1 and kernel > 1 else ''
     return layer(
         name,
         'Convolution',
@@ -66,31 +67,24 @@ def python(name, kind, bottom, top, param_str):
     )
 
 
-def reshape(bottom, channels):
-    """(1, 2A, H, W) -> (1, 2, A H, W), the scores of background and of object, and back."""
-    return layer(
-        bottom + '_reshape',
-        'Reshape',
-        bottom,
-        bottom + '_reshape',
-        f'reshape_param {{ shape {{ dim: 0 dim: {channels} dim: -1 dim: 0 }} }}',
-    )
+def reshape(name, bottom, top, *dims):
+    shape = ' '.join(f'dim: {dim}' for dim in dims)
+    return layer(name, 'Reshape', bottom, top, f'reshape_param {{ shape {{ {shape} }} }}')
+
+
+def propagate(*to):
+    """Which bottoms receive a gradient."""
+    return ' '.join(f'propagate_down: {str(bool(each)).lower()}' for each in to)
 
 
 def softmax_loss(name, bottom, *fields):
-    return layer(
-        name,
-        'SoftmaxWithLoss',
-        bottom,
-        name,
-        'propagate_down: true propagate_down: false loss_weight: 1',
-        *fields,
-    )
+    return layer(name, 'SoftmaxWithLoss', bottom, name, propagate(1, 0), 'loss_weight: 1', *fields)
 
 
 def smooth_l1_loss(name, bottom, *fields):
     return layer(name, 'SmoothL1Loss', bottom, name, 'loss_weight: 1', *fields)
 
 
-def silence(blob):
-    return layer('silence_' + blob, 'Silence', blob, '')
+def silence(blobs):
+    """Blobs that nothing else reads: so they are no outputs of the net."""
+    return layer('silence_' + blobs.split()[0], 'Silence', blobs, '')

@@ -1,13 +1,14 @@
 """Whole nets and the solvers that train them: a function per method, which gives the files of its folder.
 
-A row of METHODS is all that a new one needs. `stage`: of alternating optimization; in the second the shared
-layers stay as they are.
+A row of METHODS is all that a new one needs.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from netgen.backbones import Backbone
-from netgen.heads import BBOX_BLOBS, RATIOS, RPN, SCALES, FastRCNN
+from netgen.heads import BBOX_BLOBS, HEADS, RATIOS, RPN, SCALES
 from netgen.layers import python
 
 IMAGE_AND_BOXES = 'data im_info gt_boxes'
@@ -18,7 +19,7 @@ ROIS = 'input: "rois" input_shape { dim: 1 dim: 5 }'
 
 @dataclass(frozen=True)
 class Detector:
-    """The nets of a backbone for K classes and one set of anchors."""
+    """The nets of a backbone for K classes and one set of anchors; `head` is a name of HEADS."""
 
     net: Backbone
     classes: int  # K
@@ -29,53 +30,47 @@ class Detector:
     def rpn(self):
         return RPN(self.net, self.scales, self.ratios)
 
-    @property
-    def head(self):
-        return FastRCNN(self.net, self.classes)
+    def head(self, name):
+        return HEADS[name](self.net, self.classes)
 
-    def data(self, name, tops):
-        param = f"'num_classes': {self.classes}"
-        return [python(name, 'roi_data_layer.layer.RoIDataLayer', '', tops, param)]
-
-    def rpn_train(self, stage):
+    def rpn_train(self, lr, head=None):
+        """lr: of the shared layers. head: one whose parameters a snapshot is to hold too."""
         return [
-            *self.data('input-data', IMAGE_AND_BOXES),
-            *self.net.trunk(int(stage == 1)),
+            *data('input-data', IMAGE_AND_BOXES, self.classes),
+            *self.net.trunk(lr),
             *self.rpn.lines(1),
             *self.rpn.scores(),
             *self.rpn.loss(),
-            *self.head.unused(),
+            *(self.head(head).unused() if head else []),
         ]
 
-    def head_train(self, stage, rpn=True):
-        learn = int(stage == 1)
+    def head_train(self, head, lr, rpn=False):
+        """lr: of the shared layers. rpn: a snapshot is to hold its parameters too."""
+        head = self.head(head)
         return [
-            *self.data('data', f'data rois labels {BBOX_BLOBS}'),
-            *self.net.trunk(learn),
-            *self.head.lines(1, learn),
-            *self.head.loss(),
+            *data('data', f'data rois labels {BBOX_BLOBS}', head.box_classes),
+            *self.net.trunk(lr),
+            *head.lines(1, lr),
+            *head.loss(),
             *(self.rpn.unused() if rpn else []),
         ]
 
-    def end2end_train(self):
+    def joint_train(self, head):
         """Approximate joint training: the head takes proposals as given, no gradient goes to them."""
+        head = self.head(head)
         targets = python(
             'roi-data',
             'rpn.proposal_target_layer.ProposalTargetLayer',
             'rpn_rois gt_boxes',
             f'rois labels {BBOX_BLOBS}',
-            f"'num_classes': {self.head.box_classes}",
+            f"'num_classes': {head.box_classes}",
         )
         return [
-            *self.data('input-data', IMAGE_AND_BOXES),
-            *self.net.trunk(1),
-            *self.rpn.lines(1),
-            *self.rpn.scores(),
-            *self.rpn.loss(),
+            *self.rpn_train(1),
             *self.rpn.proposal('rpn_rois'),
             targets,
-            *self.head.lines(1, 1),
-            *self.head.loss(),
+            *head.lines(1, 1),
+            *head.loss(),
         ]
 
     def rpn_test(self, tops='rois scores'):
@@ -89,11 +84,18 @@ class Detector:
             *rpn.proposal(tops),
         ]
 
-    def head_test(self):
-        return [DATA, ROIS, *self.net.trunk(None), *self.head.lines(None, None), *self.head.output()]
+    def head_test(self, head):
+        head = self.head(head)
+        return [DATA, ROIS, *self.net.trunk(None), *head.lines(None, None), *head.output()]
 
-    def joint_test(self):
-        return [*self.rpn_test('rois'), *self.head.lines(None, None), *self.head.output()]
+    def joint_test(self, head):
+        head = self.head(head)
+        return [*self.rpn_test('rois'), *head.lines(None, None), *head.output()]
+
+
+def data(name, tops, classes):
+    param = f"'num_classes': {classes}"
+    return [python(name, 'roi_data_layer.layer.RoIDataLayer', '', tops, param)]
 
 
 # -------------------------------------------------------------------------------------------- methods
@@ -106,7 +108,9 @@ class Schedule:
     stages: tuple  # RPN and Fast R-CNN of stage 1, the same of stage 2
     fast_rcnn: int
     end2end: int
-    end2end_images: int = 1  # images an update sees, end to end
+    rfcn_stages: tuple  # RPN and R-FCN of stages 1 and 2, RPN of stage 3
+    rfcn: int  # R-FCN, end to end
+    images: int = 1  # that an update sees, where the published solvers differ: end to end, and R-FCN
 
 
 def solver(train_net, prefix, base_lr, step, *fields):
@@ -131,9 +135,10 @@ def alt_opt(detector, plan, folder):
     """{file name: lines}. Stage 2 starts from stage 1 and moves only what is not shared."""
     net, files, steps = detector.net, {}, iter(plan.stages)
     for stage in 1, 2:
+        learn = int(stage == 1)
         for kind, iters, lines in (
-            ('rpn', '60k80k', detector.rpn_train(stage)),
-            ('fast_rcnn', '30k40k', detector.head_train(stage)),
+            ('rpn', '60k80k', detector.rpn_train(learn, 'fast_rcnn')),
+            ('fast_rcnn', '30k40k', detector.head_train('fast_rcnn', learn, rpn=True)),
         ):
             name = f'stage{stage}_{kind}'
             files[f'{name}_train.pt'] = lines
@@ -143,22 +148,22 @@ def alt_opt(detector, plan, folder):
     return {
         **files,
         'rpn_test.pt': detector.rpn_test(),
-        'fast_rcnn_test.pt': detector.head_test(),
-        'faster_rcnn_test.pt': detector.joint_test(),
+        'fast_rcnn_test.pt': detector.head_test('fast_rcnn'),
+        'faster_rcnn_test.pt': detector.joint_test('fast_rcnn'),
     }
 
 
 def end2end(detector, plan, folder):
     net = detector.net
     return {
-        'train.prototxt': detector.end2end_train(),
-        'test.prototxt': detector.joint_test(),
+        'train.prototxt': detector.joint_train('fast_rcnn'),
+        'test.prototxt': detector.joint_test('fast_rcnn'),
         'solver.prototxt': solver(
             f'{folder}/train.prototxt',
             f'{net.prefix}_faster_rcnn',
             net.base_lr,
             plan.end2end,
-            f'iter_size: {plan.end2end_images}',
+            f'iter_size: {plan.images}',
         ),
     }
 
@@ -166,12 +171,63 @@ def end2end(detector, plan, folder):
 def fast_rcnn(detector, plan, folder):
     net = detector.net
     return {
-        'train.prototxt': detector.head_train(1, rpn=False),
-        'test.prototxt': detector.head_test(),
+        'train.prototxt': detector.head_train('fast_rcnn', 1),
+        'test.prototxt': detector.head_test('fast_rcnn'),
         'solver.prototxt': solver(
             f'{folder}/train.prototxt', f'{net.prefix}_fast_rcnn', net.base_lr, plan.fast_rcnn
         ),
     }
 
 
-METHODS = {'faster_rcnn_alt_opt': alt_opt, 'faster_rcnn_end2end': end2end, 'fast_rcnn': fast_rcnn}
+def rfcn_end2end(detector, plan, folder):
+    detector = replace(detector, net=replace(detector.net, frozen=2))
+    net, files = detector.net, {'test_agnostic.prototxt': detector.joint_test('rfcn')}
+    for suffix in '', '_ohem':
+        train = f'train_agnostic{suffix}.prototxt'
+        files[train] = detector.joint_train(f'rfcn{suffix}')
+        files[f'solver{suffix}.prototxt'] = solver(
+            f'{folder}/{train}',
+            f'{net.prefix}_rfcn{suffix}',
+            net.base_lr,
+            plan.rfcn,
+            f'iter_size: {plan.images}',
+        )
+    return files
+
+
+def rfcn_alt_opt(detector, plan, folder):
+    """Five stages. Stage 2 starts from nothing but better proposals; stage 3's RPN from stage 2's R-FCN, whose
+    layers stay, so that the two share them."""
+    detector = replace(detector, net=replace(detector.net, frozen=2, rpn_outputs=256))
+    net, files, steps = detector.net, {}, iter(plan.rfcn_stages)
+    for stage, kind in (1, 'rpn'), (1, 'rfcn_ohem'), (2, 'rpn'), (2, 'rfcn_ohem'), (3, 'rpn'):
+        name, rpn = f'stage{stage}_{kind}', kind == 'rpn'
+        files[f'{name}_train.pt'] = (
+            detector.rpn_train(int(stage < 3)) if rpn else detector.head_train('rfcn_ohem', 1)
+        )
+        files[f'{name}_solver{"60k80k" if rpn else "80k120k"}.pt'] = solver(
+            f'{folder}/{name}_train.pt',
+            f'{net.prefix}_{kind}',
+            net.base_lr,
+            next(steps),
+            f'iter_size: {1 if rpn else plan.images}',
+        )
+    return {**files, 'rpn_test.pt': detector.rpn_test(), 'rfcn_test.pt': detector.head_test('rfcn')}
+
+
+class Method(NamedTuple):
+    make: Callable  # Detector, Schedule, folder -> {file name: lines}
+    fits: Callable = lambda net: True  # whether a backbone has what it takes
+
+
+def has_dilated_stage(net):
+    return net.rfcn_outputs > 0
+
+
+METHODS = {
+    'faster_rcnn_alt_opt': Method(alt_opt),
+    'faster_rcnn_end2end': Method(end2end),
+    'fast_rcnn': Method(fast_rcnn),
+    'rfcn_end2end': Method(rfcn_end2end, has_dilated_stage),
+    'rfcn_alt_opt_5step_ohem': Method(rfcn_alt_opt, has_dilated_stage),
+}
