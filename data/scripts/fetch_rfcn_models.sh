@@ -1,0 +1,3 @@
+#!/bin/sh
+# Where they come from, and whether they lie here
+exec "$(dirname "$0")/fetch.py" rfcn_models "$@"
