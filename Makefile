@@ -26,7 +26,7 @@ $(VENV)/kernels.done: $(KERNEL_SOURCES) $(VENV)/requirements.done
 	else \
 	  for setup in $(SETUPS); do \
 	    echo "Compiling the kernels of $$setup"; \
-	    (cd $$(dirname $$setup) && $(CURDIR)/$(PY) setup.py -q build_ext --inplace) || failed=1; \
+	    (cd $$(dirname $$setup) && "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace) || failed=1; \
 	  done; \
 	  if [ -z "$$failed" ]; then touch $@; \
 	  else echo "Compiling failed (see above). Everything works without, but slower."; fi; \

@@ -194,11 +194,25 @@ def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
             ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'TRAIN.SCALE', '[200]'],
             'nearest is TRAIN.SCALES',
         ),
+        (
+            ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'EXP_DIR', '../models/generate.py'],
+            'recipe.py: .*models/generate.py',
+        ),
+        (
+            ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--max_iters', '3', '4'],
+            '--max_iters wants one number or 4',
+        ),
     ],
 )
 def test_what_a_recipe_refuses(checkout, words, message):
     status, output = recipe(checkout, *words)
     assert status and re.search(message, output) and 'Traceback' not in output, output
+
+
+def test_missing_proposals_are_named_before_anything_is_trained(checkout):
+    status, output = recipe(checkout, 'cpu', 'ResNet-10', 'pascal_voc', name='fast_rcnn')
+    assert status and re.search(r'voc_2007_test.mat: no such file.*data/README.md', output), output
+    assert 'Traceback' not in output
 
 
 def test_alternating_optimization(checkout):
