@@ -150,6 +150,9 @@ def test_frozen_parameters_do_not_decay(tmp_path):
         ('base_lr: 0.1 lr_policy: "stepp"', "unknown lr_policy 'stepp'; did you mean 'step'"),
         ('base_lr: 0.1 lr_policy: "step" gamma: 0.1', "'step' needs stepsize"),
         ('base_lr: 0.1 lr_policy: "fixed" type: "Adamm"', "unknown solver type 'Adamm'; did you mean 'Adam'"),
+        ('base_lr: 0.1 lr_policy: "step" gamma: 0.1 stepsize: 0', r'solver.prototxt: stepsize is 0'),
+        ('base_lr: 0.1 lr_policy: "fixed" iter_size: 0', r'solver.prototxt: iter_size is 0'),
+        ('base_lr: 0.1 lr_policy: "poly" power: 1 max_iter: 0', r'solver.prototxt: max_iter is 0'),
         ('base_lr: 0.1 lr_policy: "fixed" train_net: "x"', 'one of net, net_param'),
         (
             'base_lr: 0.1 lr_policy: "fixed" test_iter: 1 test_state { stage: "a" } test_state { stage: "b" }',
@@ -197,3 +200,21 @@ def test_debug_info_tells_of_every_layer(tmp_path, caplog):
         '[Backward] All net params (data, diff): L1 norm = (1, 3); L2 norm = (1, 3)',
         '[Update] Layer ip, param 0 data: 2.5; diff: 1.5',
     ]
+
+
+@pytest.mark.parametrize('kind', ['SGD', 'Nesterov', 'Adam'])
+def test_held_views_of_parameters_follow_the_update(tmp_path, kind):
+    """The diff then holds what was subtracted."""
+    text = f'base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 weight_decay: 0.1 type: "{kind}"'
+    solver = caffe.get_solver(write_solver(tmp_path, text))
+    solver.net.blobs['data'].data[...] = 1
+    solver.net.blobs['label'].data[...] = 2
+    blob = solver.net.params['ip'][0]
+    data, diff = blob.data, blob.diff
+    for _ in range(3):
+        before = data.copy()
+        solver.step(1)
+        np.testing.assert_array_equal(data, blob.data)
+        np.testing.assert_array_equal(diff, blob.diff)
+        np.testing.assert_allclose(before - data, diff, rtol=1e-4, atol=1e-7)
+        assert diff.any()

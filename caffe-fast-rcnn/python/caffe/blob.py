@@ -261,6 +261,10 @@ class Blob:
         """The values on the engine's device, for changing in place (by the solver)."""
         return _fit(self._data.update(self.count), self._shape)
 
+    def update_grad(self):
+        """The diff on the engine's device, for changing in place (by the solver)."""
+        return self._diff.update(self._shape)
+
     def clear_grad(self):
         self._diff.clear()
 

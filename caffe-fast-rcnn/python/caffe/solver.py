@@ -1,58 +1,33 @@
-"""Solver: step, test, solve, snapshot, restore; the learning-rate policies; clipping and decay; the six
-update rules.
+"""Solver: step, test, solve, snapshot, restore.
 
 One iteration (Caffe, src/caffe/solver.cpp): clear the parameters' diffs, test if due, forward and backward
 iter_size times, then apply_update: clip, divide by iter_size, add weight decay, turn each diff into an
-update by the solver's rule, subtract it. `iter` counts updates.
+update by the solver's rule (rules.py), subtract it. `iter` counts updates.
 """
 
 import collections
 import difflib
-import math
 import os
 import time
 
-import h5py
 import torch
-from google.protobuf.message import DecodeError
 
-from . import common, debug
-from .format.files import atomic_write
+from . import common, debug, rules
 from .format.prototxt import read_net, read_solver
-from .format.weights import array_to_blobproto, blobproto_to_array
+from .format.state import read_state, write_state
 from .common import logger
 from .net import Net
 from .proto import caffe_pb2
 
-# The learning rate after `it` updates, by lr_policy; p is the SolverParameter.
-_POLICIES = {
-    'fixed': lambda p, it: p.base_lr,
-    'step': lambda p, it: p.base_lr * p.gamma ** (it // p.stepsize),
-    'exp': lambda p, it: p.base_lr * p.gamma**it,
-    'inv': lambda p, it: p.base_lr * (1 + p.gamma * it) ** -p.power,
-    'multistep': lambda p, it: p.base_lr * p.gamma ** sum(it >= s for s in p.stepvalue),
-    'poly': lambda p, it: p.base_lr * (1 - it / p.max_iter) ** p.power,
-    'sigmoid': lambda p, it: p.base_lr / (1 + math.exp(-p.gamma * (it - p.stepsize))),
-}
-_POLICY_NEEDS = {
-    'step': ['gamma', 'stepsize'],
-    'exp': ['gamma'],
-    'inv': ['gamma', 'power'],
-    'multistep': ['gamma'],
-    'poly': ['power', 'max_iter'],
-    'sigmoid': ['gamma', 'stepsize'],
-}
-
 
 class Solver:
-    """Base of the solvers; a subclass gives update(grad, rate, i), which turns gradient into what is
-    subtracted.
+    """Base of the solvers; its subclasses, one for each update rule of rules.py, are made below.
 
     solver_file: a solver prototxt, or a SolverParameter. Relative paths in it are taken from the current
     directory.
     """
 
-    histories = 1  # arrays of history per parameter
+    rule = None
 
     def __init__(self, solver_file):
         if isinstance(solver_file, caffe_pb2.SolverParameter):
@@ -60,6 +35,7 @@ class Solver:
         else:
             self.param, self._file = read_solver(str(solver_file)), str(solver_file)
         self._check_policy()
+        self._check_numbers()
         if self.param.random_seed >= 0:
             common.set_random_seed(self.param.random_seed + common.solver_rank())
         self.iter = 0
@@ -68,7 +44,7 @@ class Solver:
         self._losses = collections.deque(maxlen=max(1, self.param.average_loss))
         self.net = self._train_net()
         self.test_nets = self._test_nets() if common.solver_rank() == 0 else []
-        self.history = [None] * (self.histories * len(self.net.learnable_params))  # None: zeros
+        self.history = [None] * (self.rule.histories * len(self.net.learnable_params))  # None: zeros
         for weights in self.param.weights:
             for path in filter(None, (w.strip() for w in weights.split(','))):
                 for net in [self.net, *self.test_nets]:
@@ -78,16 +54,31 @@ class Solver:
 
     def _check_policy(self):
         policy = self.param.lr_policy
-        if policy not in _POLICIES:
-            near = difflib.get_close_matches(policy, _POLICIES, 1, 0.3)
+        if policy not in rules.POLICIES:
+            near = difflib.get_close_matches(policy, rules.POLICIES, 1, 0.3)
             raise ValueError(
                 f'{self._file}: unknown lr_policy {policy!r}'
                 + (f'; did you mean {near[0]!r}?' if near else '')
-                + f' Known: {", ".join(_POLICIES)}'
+                + f' Known: {", ".join(rules.POLICIES)}'
             )
-        for name in _POLICY_NEEDS.get(policy, []):
+        for name in rules.POLICY_NEEDS.get(policy, []):
             if not self.param.HasField(name):
                 raise ValueError(f'{self._file}: lr_policy {policy!r} needs {name}')
+
+    def _check_numbers(self):
+        p, least = self.param, {'iter_size': 1}
+        if p.lr_policy == 'step':
+            least['stepsize'] = 1
+        if p.lr_policy == 'poly':
+            least['max_iter'] = 1
+        for name, wanted in least.items():
+            if getattr(p, name) < wanted:
+                raise ValueError(f'{self._file}: {name} is {getattr(p, name)}, wanted is {wanted} at least')
+        if p.weight_decay and p.regularization_type not in rules.DECAYS:
+            raise ValueError(
+                f'{self._file}: unknown regularization_type {p.regularization_type!r}, '
+                f'known: {", ".join(rules.DECAYS)}'
+            )
 
     # nets
 
@@ -245,56 +236,53 @@ class Solver:
     # updating
 
     def learning_rate(self):
-        return _POLICIES[self.param.lr_policy](self.param, self.iter)
+        return rules.POLICIES[self.param.lr_policy](self.param, self.iter)
 
     def apply_update(self):
         """Turn the parameters' diffs into updates and subtract them; the diffs then hold the updates.
         Counts one iteration."""
-        net, rate = self.net, self.learning_rate()
-        if self.param.debug_info:
+        p, net = self.param, self.net
+        if p.debug_info:
             debug.log_gradients(net)
-        scale = self._clip_scale() / self.param.iter_size
-        for i, (blob, lr, decay) in enumerate(
-            zip(net.learnable_params, net.params_lr, net.params_weight_decay)
-        ):
+        rate = self.learning_rate()
+        cached = common.device().type == 'cpu'  # one after the other, each stays in the CPU's cache
+        groups = collections.defaultdict(list)
+        for i, (lr, decay) in enumerate(zip(net.params_lr, net.params_weight_decay)):
             if lr == 0 and self.history[i] is None:
-                continue
-            with torch.no_grad():
-                weight = blob.update()
-                grad = blob.grad if scale == 1 else blob.grad * scale
-                grad = self._decay(grad, weight, self.param.weight_decay * decay)
-                update = self.update(grad, rate * lr, i)
-                weight.sub_(update)
-                blob.grad = update
-        if self.param.debug_info:
+                net.learnable_params[i].clear_grad()
+            else:
+                groups[lr, decay, i if cached else None].append(i)
+        with torch.no_grad():
+            scale = rules.clip_scale([b.grad for b in net.learnable_params], p.clip_gradients) / p.iter_size
+            for (lr, decay, _), members in groups.items():
+                self._update(members, rate * lr, p.weight_decay * decay, scale)
+        for blob in net.learnable_params:
+            blob.settle()
+        if p.debug_info:
             debug.log_update(net)
         self.iter += 1
 
-    def _clip_scale(self):
-        limit = self.param.clip_gradients
-        if limit < 0:
-            return 1.0
-        norms = [blob.grad.norm() for blob in self.net.learnable_params]
-        norm = float(torch.stack(norms).norm())
-        return limit / norm if norm > limit else 1.0
+    def _update(self, members, rate, decay, scale):
+        """Update the parameters of the numbers `members`, which share a learning rate and a decay."""
+        blobs = [self.net.learnable_params[i] for i in members]
+        weights, grads = [b.update() for b in blobs], [b.update_grad() for b in blobs]
+        if scale != 1:
+            torch._foreach_mul_(grads, scale)
+        rules.decay(grads, weights, decay, self.param.regularization_type)
+        updates = self.rule(self.param, self.iter, rate, grads, *self._histories(members, grads))
+        torch._foreach_sub_(weights, updates)
+        for blob, update in zip(blobs, updates):
+            blob.grad = update
 
-    def _decay(self, grad, weight, rate):
-        if not rate:
-            return grad
-        kind = self.param.regularization_type
-        if kind not in ('L1', 'L2'):
-            raise ValueError(f'{self._file}: unknown regularization_type {kind!r}, known: L1, L2')
-        return grad + rate * (weight if kind == 'L2' else weight.sign())
-
-    def update(self, grad, rate, i):
-        raise TypeError(f'{type(self).__name__} has no update(grad, rate, i)')
-
-    def _history(self, i, like):
-        if self.history[i] is None or self.history[i].device != like.device:
-            self.history[i] = (
-                torch.zeros_like(like) if self.history[i] is None else self.history[i].to(like.device)
-            )
-        return self.history[i]
+    def _histories(self, members, grads):
+        """The rule's lists of histories of some parameters, on the device of their gradients."""
+        count = len(self.net.learnable_params)
+        for k in range(self.rule.histories):
+            places = [k * count + i for i in members]
+            for place, grad in zip(places, grads):
+                h = self.history[place]
+                self.history[place] = torch.zeros_like(grad) if h is None else h.to(grad.device)
+            yield [self.history[place] for place in places]
 
     # snapshots
 
@@ -319,12 +307,11 @@ class Solver:
         suffix = '.h5' if hdf5 else ''
         model, state = (self.snapshot_filename(e) + suffix for e in ('.caffemodel', '.solverstate'))
         self.net.save(model, self.param.snapshot_diff)
-        with atomic_write(state) as path:
-            (self._write_state_hdf5 if hdf5 else self._write_state)(path, model)
+        write_state(state, self.iter, model, self._current_step(), self._history_arrays())
         logger.info('Snapshotting to %s and %s', model, state)
 
     def _history_arrays(self):
-        blobs = self.net.learnable_params * self.histories
+        blobs = self.net.learnable_params * self.rule.histories
         return [
             torch.zeros(b.shape).numpy() if h is None else h.cpu().numpy()
             for b, h in zip(blobs, self.history)
@@ -338,32 +325,15 @@ class Solver:
             'multistep': lambda: sum(self.iter >= s for s in p.stepvalue),
         }.get(p.lr_policy, lambda: 0)()
 
-    def _write_state(self, path, model):
-        state = caffe_pb2.SolverState(iter=self.iter, learned_net=model, current_step=self._current_step())
-        for array in self._history_arrays():
-            state.history.append(array_to_blobproto(array))
-        with open(path, 'wb') as f:
-            f.write(state.SerializeToString())
-
-    def _write_state_hdf5(self, path, model):
-        with h5py.File(path, 'w') as f:
-            f['iter'], f['learned_net'], f['current_step'] = self.iter, model, self._current_step()
-            group = f.create_group('history')
-            for i, array in enumerate(self._history_arrays()):
-                group[str(i)] = array
-
     def restore(self, state_file):
         """Go on from a .solverstate (or .solverstate.h5): iteration, history, and the weights it names."""
         state_file = str(state_file)
-        if not os.path.isfile(state_file):
-            raise FileNotFoundError(f'solver state {state_file} does not exist')
-        read = self._read_state_hdf5 if h5py.is_hdf5(state_file) else self._read_state
-        iteration, model, history = read(state_file)
-        blobs = self.net.learnable_params * self.histories
+        iteration, model, history = read_state(state_file)
+        blobs = self.net.learnable_params * self.rule.histories
         if len(history) != len(blobs):
             raise ValueError(
-                f'{state_file}: {len(history)} history arrays, this {type(self).__name__} of net {self.net.name!r} has '
-                f'{len(blobs)}'
+                f'{state_file}: {len(history)} history arrays, this {type(self).__name__} of net '
+                f'{self.net.name!r} has {len(blobs)}'
                 + ('; weights (.caffemodel) are loaded by net.copy_from' if not history else '')
             )
         for i, (blob, array) in enumerate(zip(blobs, history)):
@@ -381,93 +351,13 @@ class Solver:
             for a, b in zip(history, blobs)
         ]
 
-    @staticmethod
-    def _read_state(path):
-        state = caffe_pb2.SolverState()
-        with open(path, 'rb') as f:
-            try:
-                state.ParseFromString(f.read())
-            except DecodeError as error:
-                raise ValueError(
-                    f'{path} is not a solver state, or is cut off ({os.path.getsize(path)} bytes): {error}'
-                ) from None
-        return state.iter, state.learned_net, [blobproto_to_array(b) for b in state.history]
 
-    @staticmethod
-    def _read_state_hdf5(path):
-        with h5py.File(path, 'r') as f:
-            model = f['learned_net'].asstr()[()] if 'learned_net' in f else ''
-            history = f['history']
-            return int(f['iter'][()]), model, [history[str(i)][()] for i in range(len(history))]
-
-
-class SGDSolver(Solver):
-    """h = momentum h + rate g; update h (Caffe's classic momentum: the rate is inside the history)."""
-
-    def update(self, grad, rate, i):
-        return self._history(i, grad).mul_(self.param.momentum).add_(grad, alpha=rate).clone()
-
-
-class NesterovSolver(Solver):
-    """h' = momentum h + rate g; update (1 + momentum) h' - momentum h."""
-
-    def update(self, grad, rate, i):
-        h, m = self._history(i, grad), self.param.momentum
-        old = h.clone()
-        h.mul_(m).add_(grad, alpha=rate)
-        return (1 + m) * h - m * old
-
-
-class AdaGradSolver(Solver):
-    """h = h + g^2; update rate g / (sqrt(h) + delta)."""
-
-    def update(self, grad, rate, i):
-        h = self._history(i, grad).addcmul_(grad, grad)
-        return rate * grad / (h.sqrt() + self.param.delta)
-
-
-class RMSPropSolver(Solver):
-    """h = d h + (1 - d) g^2, d = rms_decay; update rate g / (sqrt(h) + delta)."""
-
-    def update(self, grad, rate, i):
-        d = self.param.rms_decay
-        h = self._history(i, grad).mul_(d).addcmul_(grad, grad, value=1 - d)
-        return rate * grad / (h.sqrt() + self.param.delta)
-
-
-class AdaDeltaSolver(Solver):
-    """h = m h + (1 - m) g^2; v = g sqrt((delta + u) / (delta + h)); u = m u + (1 - m) v^2; update rate v;
-    m = momentum."""
-
-    histories = 2
-
-    def update(self, grad, rate, i):
-        m, delta = self.param.momentum, self.param.delta
-        h = self._history(i, grad).mul_(m).addcmul_(grad, grad, value=1 - m)
-        u = self._history(i + len(self.net.learnable_params), grad)
-        v = grad * ((u + delta) / (h + delta)).sqrt()
-        u.mul_(m).addcmul_(v, v, value=1 - m)
-        return rate * v
-
-
-class AdamSolver(Solver):
-    """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; update rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v)
-    + delta)."""
-
-    histories = 2
-
-    def update(self, grad, rate, i):
-        b1, b2, t = self.param.momentum, self.param.momentum2, self.iter + 1
-        m = self._history(i, grad).mul_(b1).add_(grad, alpha=1 - b1)
-        v = (
-            self._history(i + len(self.net.learnable_params), grad)
-            .mul_(b2)
-            .addcmul_(grad, grad, value=1 - b2)
-        )
-        return rate * math.sqrt(1 - b2**t) / (1 - b1**t) * m / (v.sqrt() + self.param.delta)
-
-
-_SOLVERS = {cls.__name__[: -len('Solver')]: cls for cls in Solver.__subclasses__()}
+SOLVERS = {
+    kind: type(f'{kind}Solver', (Solver,), {'__doc__': rule.__doc__, 'rule': staticmethod(rule)})
+    for kind, rule in rules.RULES.items()
+}
+SGDSolver, NesterovSolver, AdaGradSolver = (SOLVERS[kind] for kind in ('SGD', 'Nesterov', 'AdaGrad'))
+RMSPropSolver, AdaDeltaSolver, AdamSolver = (SOLVERS[kind] for kind in ('RMSProp', 'AdaDelta', 'Adam'))
 
 
 def get_solver(solver_file):
@@ -475,12 +365,12 @@ def get_solver(solver_file):
     param = (
         solver_file if isinstance(solver_file, caffe_pb2.SolverParameter) else read_solver(str(solver_file))
     )
-    known = {name.lower(): cls for name, cls in _SOLVERS.items()}
+    known = {name.lower(): cls for name, cls in SOLVERS.items()}
     if param.type.lower() not in known:
-        near = difflib.get_close_matches(param.type, _SOLVERS, 1, 0.3)
+        near = difflib.get_close_matches(param.type, SOLVERS, 1, 0.3)
         raise ValueError(
             f'{solver_file}: unknown solver type {param.type!r}'
             + (f'; did you mean {near[0]!r}?' if near else '')
-            + f' Known: {", ".join(sorted(_SOLVERS))}'
+            + f' Known: {", ".join(sorted(SOLVERS))}'
         )
     return known[param.type.lower()](solver_file)

@@ -1,0 +1,62 @@
+"""Solver states: .solverstate files, binary or HDF5: the iteration, the weights' file and the histories.
+
+A state is (iteration, path of the weights or '', learning-rate steps done, [history arrays]).
+"""
+
+import os
+
+import h5py
+from google.protobuf.message import DecodeError
+
+from ..proto import caffe_pb2
+from .files import atomic_write, read_bytes, require_file
+from .weights import array_to_blobproto, blobproto_to_array
+
+
+def write_state(path, iteration, model, steps, history):
+    """Write a state, as HDF5 by suffix .h5."""
+    with atomic_write(path) as temporary:
+        write = _write_hdf5 if path.endswith('.h5') else _write_binary
+        write(temporary, iteration, model, steps, history)
+
+
+def _write_binary(path, iteration, model, steps, history):
+    state = caffe_pb2.SolverState(iter=iteration, learned_net=model, current_step=steps)
+    for array in history:
+        state.history.append(array_to_blobproto(array))
+    with open(path, 'wb') as f:
+        f.write(state.SerializeToString())
+
+
+def _write_hdf5(path, iteration, model, steps, history):
+    with h5py.File(path, 'w') as f:
+        f['iter'], f['learned_net'], f['current_step'] = iteration, model, steps
+        group = f.create_group('history')
+        for i, array in enumerate(history):
+            group[str(i)] = array
+
+
+def read_state(path):
+    """(iteration, path of the weights or '', [history arrays]) of a state, whose content tells which it is.
+
+    Errors: FileNotFoundError; ValueError with the file and its size, where it is no state or cut off.
+    """
+    require_file(path, 'solver state')
+    try:
+        return _read_hdf5(path) if h5py.is_hdf5(path) else _read_binary(path)
+    except (DecodeError, OSError, KeyError) as error:
+        raise ValueError(
+            f'{path} is not a solver state, or is cut off ({os.path.getsize(path)} bytes): {error}'
+        ) from None
+
+
+def _read_binary(path):
+    state = caffe_pb2.SolverState.FromString(read_bytes(path, 'solver state'))
+    return state.iter, state.learned_net, [blobproto_to_array(b) for b in state.history]
+
+
+def _read_hdf5(path):
+    with h5py.File(path, 'r') as f:
+        model = f['learned_net'].asstr()[()] if 'learned_net' in f else ''
+        history = f['history']
+        return int(f['iter'][()]), model, [history[str(i)][()] for i in range(len(history))]

@@ -1,0 +1,66 @@
+"""Update rules against plain loops over numbers, and clipping and decay."""
+
+import math
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from caffe import rules
+
+P = types.SimpleNamespace(momentum=0.9, momentum2=0.99, rms_decay=0.8, delta=1e-3)
+
+
+def by_hand(kind, t, rate, g, h, u):
+    """(update, h, u) of one number."""
+    m = P.momentum
+    if kind == 'SGD':
+        h = m * h + rate * g
+        return h, h, u
+    if kind == 'Nesterov':
+        new = m * h + rate * g
+        return (1 + m) * new - m * h, new, u
+    if kind == 'AdaGrad':
+        h = h + g * g
+        return rate * g / (math.sqrt(h) + P.delta), h, u
+    if kind == 'RMSProp':
+        h = P.rms_decay * h + (1 - P.rms_decay) * g * g
+        return rate * g / (math.sqrt(h) + P.delta), h, u
+    if kind == 'AdaDelta':
+        h = m * h + (1 - m) * g * g
+        v = g * math.sqrt((P.delta + u) / (P.delta + h))
+        return rate * v, h, m * u + (1 - m) * v * v
+    h, u = m * h + (1 - m) * g, P.momentum2 * u + (1 - P.momentum2) * g * g
+    correction = math.sqrt(1 - P.momentum2 ** (t + 1)) / (1 - m ** (t + 1))
+    return rate * correction * h / (math.sqrt(u) + P.delta), h, u
+
+
+@pytest.mark.parametrize('kind', rules.RULES)
+def test_three_updates(kind):
+    rng = np.random.default_rng(0)
+    shapes = [(2, 3), (4,), ()]
+    rule = rules.RULES[kind]
+    histories = [[torch.zeros(s) for s in shapes] for _ in range(rule.histories)]
+    wanted = {}
+    for t in range(3):
+        grads = [rng.normal(size=s).astype('f') for s in shapes]
+        updates = rule(P, t, 0.1, [torch.tensor(g) for g in grads], *histories)
+        for k, grad in enumerate(grads):
+            for place in np.ndindex(grad.shape):
+                _, h, u = wanted.get((k, place), (0, 0, 0))
+                wanted[k, place] = by_hand(kind, t, 0.1, float(grad[place]), h, u)
+                assert float(updates[k][place]) == pytest.approx(wanted[k, place][0], rel=1e-4, abs=1e-7)
+
+
+def test_clipping_takes_the_norm_of_all():
+    grads = [torch.tensor([3.0]), torch.tensor([[4.0]])]
+    assert rules.clip_scale(grads, 2.5) == pytest.approx(0.5)
+    assert rules.clip_scale(grads, 6) == rules.clip_scale(grads, -1) == rules.clip_scale([], 1) == 1
+
+
+@pytest.mark.parametrize('kind, wanted', [('L2', [1 + 0.1 * -2, 2]), ('L1', [1 - 0.1, 2])])
+def test_decay(kind, wanted):
+    grads = [torch.tensor([1.0, 2.0])]
+    rules.decay(grads, [torch.tensor([-2.0, 0.0])], 0.1, kind)
+    np.testing.assert_allclose(grads[0], wanted, rtol=1e-6)
