@@ -263,7 +263,7 @@ class Blob:
 
     def update_grad(self):
         """The diff on the engine's device, for changing in place (by the solver)."""
-        return self._diff.update(self._shape)
+        return _fit(self._diff.update(self.count), self._shape)
 
     def clear_grad(self):
         self._diff.clear()
