@@ -1,10 +1,9 @@
-"""tools/: arguments and what they refuse; the toy devkit; the README."""
+"""tools/: arguments and what they refuse; the toy devkit."""
 
 import argparse
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -153,29 +152,3 @@ def test_the_toy_has_no_faults(toy):
 def test_sliding_windows():
     windows = make_toy.sliding_windows(50, 40, sides=(32,))
     assert windows.tolist() == [[x, y, x + 31, y + 31] for y in (0, 8, 16) for x in (0, 8)]
-
-
-# ------------------------------------------------------------------------------------------------- the README
-MADE_LATER = (
-    'output/',
-    'data/toy',
-    'data/imagenet_models',
-    'data/cache',
-    'data/selective_search_data',
-    'data/BCCD',
-    'data/VOCdevkit2007',
-    'data/VOCdevkit2012',
-    'data/ImageNet2015',
-    'data/datasets/',
-    '.venv',
-    'models/mine',
-)
-
-
-def test_every_path_in_the_readme_is_there():
-    text = (ROOT / 'README.md').read_text()
-    names = set(re.findall(r'(?<![\w/.])(?:\.?[A-Za-z][\w-]*/)+[\w.-]*', text))
-    tops = {path.name for path in ROOT.iterdir()}
-    paths = {name for name in names if name.split('/')[0] in tops and not name.startswith(MADE_LATER)}
-    assert len(paths) > 10
-    assert [name for name in sorted(paths) if not (ROOT / name.rstrip('.')).exists()] == []

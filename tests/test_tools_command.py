@@ -76,3 +76,11 @@ def test_a_python_that_lacks_the_packages_says_what_to_do(name, tmp_path):
     )
     assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
     assert 'lacks torch' in done.stderr and 'make all' in done.stderr and f'tools/{name}' in done.stderr
+
+
+def test_what_was_stopped_says_so(capsys):
+    stop = KeyboardInterrupt('stage1_rpn was stopped')
+    stop.status = 143
+    with pytest.raises(SystemExit) as ended:
+        _command.run(fail(stop))
+    assert ended.value.code == 143 and capsys.readouterr().err == 'stage1_rpn was stopped\n'

@@ -75,13 +75,14 @@ TOLD = (OSError, ValueError, KeyError, RuntimeError, FloatingPointError)
 def run(main):
     """Ends the program with what main() returns; an error that a user can mend is one line and exit status 1.
 
-    TRACEBACK=1 in the environment shows where it came from. Ctrl-C ends with status 130.
+    TRACEBACK=1 in the environment shows where it came from. Ctrl-C ends with status 130, or the one that the
+    exception has.
     """
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or 'interrupted', file=sys.stderr)
+        sys.exit(getattr(stop, 'status', 130))
     except TOLD as error:
         if os.environ.get('TRACEBACK'):
             raise
