@@ -2,6 +2,10 @@
 
 import json
 import os
+import pathlib
+import signal
+import subprocess
+import sys
 
 import caffe
 import numpy as np
@@ -9,7 +13,8 @@ import pytest
 from layer_runs import entry, write_image
 
 from fast_rcnn.config import overrides
-from fast_rcnn.train import SolverWrapper, iter_size, train_net
+from fast_rcnn.hooks import Display
+from fast_rcnn.train import SolverWrapper, iter_size, plain_predictions, train_net
 from caffe.format.weights import read_weights
 
 NET = """
@@ -39,18 +44,22 @@ SETTINGS = {
 }
 
 
-@pytest.fixture
-def tiny(tmp_path):
-    """(make solver file, roidb)"""
-    roidb = [
+def roidb_of(folder):
+    return [
         entry(
-            write_image(tmp_path / f'{i}.png', seed=i),
+            write_image(pathlib.Path(folder) / f'{i}.png', seed=i),
             [[10, 5, 20, 30]],
             [2],
             [([11 + i, 5, 20, 30], 0.9, 2), ([40, 0, 50, 9], 0, 0)],
         )
         for i in range(4)
     ]
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """(make solver file, roidb)"""
+    roidb = roidb_of(tmp_path)
     (tmp_path / 'net.prototxt').write_text(NET)
 
     def solver(base_lr=1e-6):
@@ -134,9 +143,8 @@ def test_loss_that_is_not_finite_names_iteration_and_image(tiny, tmp_path):
     wrapper = SolverWrapper(solver(), roidb, str(tmp_path))
     wrapper.data_layer._get_next_minibatch_inds = iter([[0], [1], [2]]).__next__
     roidb[1]['bbox_targets'][:, 1:] = np.nan
-    wrapper.step()
     with pytest.raises(FloatingPointError, match=r'iteration 2: loss_bbox is nan on .*1\.png$'):
-        wrapper.step()
+        wrapper.train_model(3)
     assert len(read_log(tmp_path)) == 1
 
 
@@ -166,7 +174,7 @@ def kill_at(wrapper_class, iteration, monkeypatch):
     def mortal(self):
         if self.solver.iter == iteration:
             raise Killed
-        step(self)
+        return step(self)
 
     monkeypatch.setattr(wrapper_class, 'step', mortal)
 
@@ -213,3 +221,168 @@ def test_changed_training_begins_anew(tiny, tmp_path, monkeypatch):
         train_from_seed(lambda: solver(base_lr=1e-7), roidb, out, max_iters=4)
     assert [r['lr'] for r in read_log(out)][0] == pytest.approx(1e-7)
     assert not [name for name in os.listdir(out) if 'resume' in name]
+
+
+CHILD = """
+import os, signal, sys
+sys.path[:0] = {path!r}
+import caffe, numpy as np
+from fast_rcnn.config import overrides
+from fast_rcnn.train import train_net
+from test_train import SETTINGS, roidb_of
+
+class Interrupt:
+    def on_step(self, loop, record):
+        if record['iteration'] == {at}:
+            os.kill(os.getpid(), signal.{signal})
+
+with overrides(SETTINGS):
+    np.random.seed(3)
+    caffe.set_random_seed(3)
+    try:
+        train_net({solver!r}, roidb_of({folder!r}), {out!r}, max_iters=9, hooks=[Interrupt()])
+    except KeyboardInterrupt as stopped:
+        print(stopped)
+        sys.exit(stopped.status)
+"""
+
+
+@pytest.mark.parametrize('name, status', [('SIGTERM', 143), ('SIGINT', 130)])
+def test_a_signal_ends_training_and_it_goes_on_from_there(tiny, tmp_path, name, status):
+    """In a process of its own, far below the first snapshot."""
+    solver, roidb = tiny
+    out, straight_out = str(tmp_path / 'out'), str(tmp_path / 'straight')
+    code = CHILD.format(path=sys.path, at=5, signal=name, solver=solver(), folder=str(tmp_path), out=out)
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stderr
+    assert f'{name}: stopped after iteration 5 of 9; the same command goes on' in done.stdout
+    assert os.listdir(out).count('tiny_resume_iter_5_0.npz') == 1
+    straight, resumed = (train_from_seed(solver, roidb, folder) for folder in (straight_out, out))
+    for ours, theirs in zip(resumed, straight, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert [r['iteration'] for r in read_log(out)] == list(range(1, 10))
+    assert not [name for name in os.listdir(out) if 'resume' in name]
+
+
+def test_states_are_written_every_few_minutes(tiny, tmp_path, monkeypatch):
+    solver, roidb = tiny
+    clock, out = iter(range(0, 10000, 40)), str(tmp_path / 'out')  # each look at it is 40 seconds later
+    monkeypatch.setattr('fast_rcnn.hooks.time.monotonic', lambda: next(clock))
+    seen = []
+
+    class Look:
+        def on_step(self, loop, record):
+            seen.append([name for name in os.listdir(out) if name.endswith('.npz')])
+
+    with overrides({'TRAIN.RESUME_MINUTES': 2}):
+        train_net(solver(), roidb, out, max_iters=6, hooks=[Look()])
+    assert seen == [[], [], [], ['tiny_resume_iter_3_0.npz'], ['tiny_resume_iter_3_0.npz']] + [
+        ['tiny_resume_iter_3_0.npz']
+    ]
+
+
+def test_signals_are_left_as_they_were(tiny, tmp_path):
+    solver, roidb = tiny
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=1)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_display_is_one_line(tiny, tmp_path, caplog):
+    solver, roidb = tiny
+    caplog.set_level('INFO')
+    display = Display('stage 2 of 6', after=lambda loop: 7200)
+    train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=3, hooks=[display])
+    lines = [r.message for r in caplog.records if 'iteration' in r.message]
+    assert [line.split(',')[1] for line in lines] == [f' iteration {n}/3' for n in (1, 2, 3)]
+    assert lines[-1].startswith('stage 2 of 6, iteration 3/3, loss ') and lines[-1].endswith(
+        '0 s left, 2 h 00 min in all'
+    )
+    assert not [r for r in caplog.records if r.name == 'caffe']
+    caplog.clear()
+    train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=1, hooks=[Display(verbose=True)])
+    assert [r for r in caplog.records if r.name == 'caffe' and 'lr = ' in r.message]
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (('num_output: 3', 'num_output: 4'), 'net.prototxt: blob cls_score has 4 columns, wanted 3'),
+        (('num_output: 12', 'num_output: 8'), 'net.prototxt: blob bbox_pred has 8 columns, wanted 12'),
+        (("'num_classes': 3", "'num_classes': 5"), "layer data has 'num_classes': 5, wanted 3"),
+    ],
+)
+def test_another_class_count_is_told_before_the_first_iteration(tiny, tmp_path, change, message):
+    solver, roidb = tiny
+    (tmp_path / 'net.prototxt').write_text(NET.replace(*change).split('layer { name: "loss_cls"')[0])
+    with pytest.raises(ValueError, match=message):
+        train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=1)
+
+
+def test_class_agnostic_boxes(tiny, tmp_path):
+    solver, roidb = tiny
+    (tmp_path / 'net.prototxt').write_text(NET.replace('num_output: 12', 'num_output: 8'))
+    with overrides({'TRAIN.AGNOSTIC': True}):
+        wrapper = SolverWrapper(solver(), roidb, str(tmp_path))
+        wrapper.train_model(1)
+        assert wrapper.bbox_stds.shape == (8,)
+
+
+def test_every_group_of_channels_is_unnormalised():
+    """rfcn_bbox holds a group of channels for each of the means; a 1 x 1 convolution, here of 2 x 3 for 2."""
+    blobs = [np.ones((6, 2, 1, 1), np.float32), np.ones(6, np.float32)]
+
+    class Blob:
+        def __init__(self, data):
+            self.data, self.shape, self.count = data, data.shape, data.size
+
+    class Net:
+        params = {'rfcn_bbox': [Blob(data) for data in blobs]}
+
+    with plain_predictions(
+        Net, {'rfcn_bbox': (np.array([10, 20]), np.array([2, 3])), 'bbox_pred': ([0], [1])}
+    ):
+        assert blobs[0][:, 1, 0, 0].tolist() == [2, 2, 2, 3, 3, 3]
+        assert blobs[1].tolist() == [12, 12, 12, 23, 23, 23]
+    assert (blobs[0] == 1).all() and (blobs[1] == 1).all()
+
+
+def test_hooks_are_called_in_turn_however_it_ends(tiny, tmp_path):
+    solver, roidb = tiny
+    calls = []
+
+    class Hook:
+        def __getattr__(self, name):
+            if not name.startswith('on_'):
+                raise AttributeError(name)
+            return lambda loop, *record: calls.append(name)
+
+    class Failing:
+        def on_step(self, loop, record):
+            if record['iteration'] == 2:
+                raise Killed
+
+    with pytest.raises(Killed):
+        train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=3, hooks=[Hook(), Failing()])
+    assert calls == ['on_start', 'on_step', 'on_step', 'on_exit']
+
+
+class ForkWrapper(SolverWrapper):
+    """train_model as forks have it."""
+
+    def train_model(self, max_iters):
+        paths = []
+        while self.solver.iter < max_iters:
+            self.solver.step(1)
+            paths.append(self.snapshot())
+        return paths
+
+
+def test_a_forks_own_loop(tiny, tmp_path):
+    solver, roidb = tiny
+    wrapper = ForkWrapper(solver(), roidb, str(tmp_path), pretrained_model=None)
+    assert [os.path.basename(path) for path in wrapper.train_model(2)] == [
+        'tiny_iter_1.caffemodel',
+        'tiny_iter_2.caffemodel',
+    ]
+    assert wrapper.output_dir == str(tmp_path) and wrapper.solver_param.display == 1

@@ -1,6 +1,6 @@
 """Where an interrupted training goes on: state of the solver, of the random generators and of the data layer.
 
-Beside the snapshots, at the iteration of the last one: <prefix>_resume_iter_<N>.caffemodel (weights as
+Beside the snapshots: <prefix>_resume_iter_<N>.caffemodel (weights as
 trained, targets normalised), .solverstate, and for each worker _<rank>.npz. A mark tells whether the same
 training asks for it again.
 """
@@ -9,6 +9,7 @@ import glob
 import hashlib
 import logging
 import os
+import random
 import re
 
 import caffe
@@ -21,7 +22,7 @@ from utils.files import load_npz, save_npz
 log = logging.getLogger(__name__)
 
 # Settings that do not decide what is learned
-HARMLESS = 'SNAPSHOT_ITERS', 'USE_PREFETCH'
+HARMLESS = 'SNAPSHOT_ITERS', 'RESUME_MINUTES', 'USE_PREFETCH'
 
 
 def training_mark(files, roidb):
@@ -46,7 +47,7 @@ def training_mark(files, roidb):
 
 
 def save(solver, data_layer, prefix, mark):
-    """Write the state; older ones are removed."""
+    """Write the state, the file that stands for it last; then older ones are removed."""
     if caffe.solver_rank() == 0:
         own_prefix, solver.param.snapshot_prefix = solver.param.snapshot_prefix, f'{prefix}_resume'
         solver.snapshot()
@@ -58,6 +59,7 @@ def save(solver, data_layer, prefix, mark):
         mark=mark,
         keys=keys,
         numpy=[position, has_gauss, gauss],
+        python=random.getstate()[1],
         torch=torch.get_rng_state().numpy(),
         gpus=[state.numpy() for state in gpus],
         **{f'sampler_{name}': value for name, value in data_layer.sampler.state().items()},
@@ -66,9 +68,12 @@ def save(solver, data_layer, prefix, mark):
 
 
 def restore(solver, data_layer, prefix, mark):
-    """Go on from the state written by save, if there is one with this mark -> whether there was."""
-    for path in glob.glob(_state_file(glob.escape(prefix), '*')):
-        iteration = re.search(r'_iter_(\d+)_', path[len(prefix) :])[1]
+    """Go on from the last state written by save, if there is one with this mark -> whether there was."""
+    found = {
+        int(re.search(r'_iter_(\d+)_', path[len(prefix) :])[1]): path
+        for path in glob.glob(_state_file(glob.escape(prefix), '*'))
+    }
+    for iteration, path in sorted(found.items(), reverse=True):
         state = load_npz(path)
         weights = glob.glob(f'{glob.escape(prefix)}_resume_iter_{iteration}.solverstate*')
         if state['mark'] != mark or not weights:
@@ -77,6 +82,7 @@ def restore(solver, data_layer, prefix, mark):
         solver.restore(weights[0])
         position, has_gauss, gauss = state['numpy']
         np.random.set_state(('MT19937', state['keys'], int(position), int(has_gauss), gauss))
+        random.setstate((3, tuple(state['python'].tolist()), None))
         torch.set_rng_state(torch.from_numpy(state['torch']))
         if len(state['gpus']) and torch.cuda.is_available():
             torch.cuda.set_rng_state_all([torch.from_numpy(gpu) for gpu in state['gpus']])

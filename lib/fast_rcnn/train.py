@@ -4,21 +4,20 @@ Beside them, <prefix>_log.jsonl gets a line per iteration: iteration, lr, smooth
 the iteration's last image by name, seconds.
 """
 
-import json
+import contextlib
 import logging
 import math
 import os
-import sys
 
 import caffe
 import numpy as np
-from tqdm import tqdm
 
 from fast_rcnn import resume as resume_state
 from fast_rcnn.config import cfg
+from fast_rcnn.hooks import Display, Log, Resume, Snapshots
+from fast_rcnn.net_classes import check_classes
 from roi_data_layer import roidb as rdl_roidb
 from roi_data_layer.roidb import filter_roidb
-from utils.files import atomic_path
 from utils.timer import Timer
 
 log = logging.getLogger(__name__)
@@ -32,13 +31,16 @@ def get_training_roidb(imdb):
     return imdb.roidb
 
 
-def train_net(solver_prototxt, roidb, output_dir, pretrained_model=None, max_iters=40000, resume=True):
+def train_net(
+    solver_prototxt, roidb, output_dir, pretrained_model=None, max_iters=40000, resume=True, hooks=None
+):
     """Train to iteration max_iters -> paths of the snapshots written, the final one last.
 
-    resume: go on from the last snapshot of the same training (settings, nets, initial weights, roidb) if it
-    was interrupted; it then ends as if it had not been.
+    resume: go on where the same training (settings, nets, initial weights, roidb) was interrupted, if it was; it
+    then ends as if it had not been. hooks: see fast_rcnn.hooks; default a Display.
     """
     solver = SolverWrapper(solver_prototxt, filter_roidb(roidb), output_dir, pretrained_model, resume)
+    solver.hooks = [Display()] if hooks is None else hooks
     return solver.train_model(max_iters)
 
 
@@ -54,19 +56,24 @@ def iter_size(real_batch_size, ims_per_batch, workers):
 
 
 class SolverWrapper:
-    """A caffe.SGDSolver fed with a roidb. Its net's first layer is the RoIDataLayer.
+    """A caffe.SGDSolver fed with a roidb: the training loop. Its net's first layer is the RoIDataLayer.
 
-    Regression targets are normalised while training; snapshots hold a bbox_pred that predicts plain targets.
+    Regression targets are normalised while training; snapshots hold a bbox_pred (R-FCN: rfcn_bbox) and rpn_bbox_pred
+    that predict plain targets. hooks: see fast_rcnn.hooks.
     """
 
     def __init__(self, solver_prototxt, roidb, output_dir, pretrained_model=None, resume=False):
         os.makedirs(output_dir, exist_ok=True)
+        self.output_dir, self.hooks, self.max_iters = output_dir, [], 0
         self.bbox_means = self.bbox_stds = None
         if cfg.TRAIN.BBOX_REG:
             self._prepare_targets(roidb)
         self.solver = caffe.get_solver(solver_prototxt)
+        self.solver_param = self.solver.param
+        net_file = self.solver_param.train_net or self.solver_param.net
+        check_classes(self.solver.net, num_classes_of(roidb), cfg.TRAIN.AGNOSTIC, net_file)
         if cfg.TRAIN.REAL_BATCH_SIZE:
-            self.solver.param.iter_size = iter_size(
+            self.solver_param.iter_size = iter_size(
                 cfg.TRAIN.REAL_BATCH_SIZE, cfg.TRAIN.IMS_PER_BATCH, caffe.solver_count()
             )
         if pretrained_model is not None:
@@ -77,15 +84,13 @@ class SolverWrapper:
         self.data_layer.before_draw = lambda: self._check_losses(self.solver.iter + 1)
         self.timer = Timer()
         infix = cfg.TRAIN.SNAPSHOT_INFIX
-        stem = self.solver.param.snapshot_prefix + (f'_{infix}' if infix else '')
-        self.prefix = os.path.join(output_dir, stem)
-        net_file = self.solver.param.train_net or self.solver.param.net
+        self.prefix = os.path.join(
+            output_dir, self.solver_param.snapshot_prefix + (f'_{infix}' if infix else '')
+        )
         self.mark = None
-        if resume:
+        if resume and hasattr(self.data_layer, 'sampler'):
             self.mark = resume_state.training_mark([solver_prototxt, net_file, pretrained_model], roidb)
             resume_state.restore(self.solver, self.data_layer, self.prefix, self.mark)
-        if caffe.solver_rank() == 0:
-            self._cut_log()
 
     def _prepare_targets(self, roidb):
         train = cfg.TRAIN
@@ -96,78 +101,63 @@ class SolverWrapper:
             )
         self.bbox_means, self.bbox_stds = rdl_roidb.add_bbox_regression_targets(roidb)
 
+    @property
+    def pace(self):
+        """Seconds per iteration."""
+        return self.timer.average_time
+
     def train_model(self, max_iters):
         """Step to iteration max_iters -> snapshots' paths: every cfg.TRAIN.SNAPSHOT_ITERS, and at the end."""
-        paths = []
-        with tqdm(
-            total=max_iters,
-            initial=self.solver.iter,
-            disable=not sys.stderr.isatty(),
-            desc=os.path.basename(self.prefix),
-        ) as bar:
+        train, self.max_iters = cfg.TRAIN, max_iters
+        snapshots = Snapshots(train.SNAPSHOT_ITERS)
+        resume = [Resume(self.mark, train.RESUME_MINUTES, train.SNAPSHOT_ITERS)] if self.mark else []
+        hooks = [Log(), *self.hooks, snapshots, *resume]
+        with contextlib.ExitStack() as stack:
+            for hook in hooks:
+                stack.callback(getattr(hook, 'on_exit', _nothing), self)
+                getattr(hook, 'on_start', _nothing)(self)
             while self.solver.iter < max_iters:
-                self.step()
-                bar.update()
-                if self.solver.iter % (10 * max(self.solver.param.display, 1)) == 0:
-                    pace = self.timer.average_time
-                    log.info(
-                        'speed: %.3fs / iter, %d of %d, %.1f min left',
-                        pace,
-                        self.solver.iter,
-                        max_iters,
-                        (max_iters - self.solver.iter) * pace / 60,
-                    )
-                if self.solver.iter % cfg.TRAIN.SNAPSHOT_ITERS == 0 and self.solver.iter < max_iters:
-                    paths.append(self.snapshot())
-                    if self.mark:
-                        resume_state.save(self.solver, self.data_layer, self.prefix, self.mark)
-        paths.append(self.snapshot())
-        if self.mark:
-            resume_state.remove(self.prefix)
-        return paths
+                record = self.step()
+                for hook in hooks:
+                    getattr(hook, 'on_step', _nothing)(self, record)
+            for hook in hooks:
+                getattr(hook, 'on_end', _nothing)(self)
+        return snapshots.paths
 
     def step(self):
-        """One iteration, logged. A loss that is not finite raises FloatingPointError: iteration and image."""
+        """One iteration -> its record. A loss that is not finite raises FloatingPointError: iteration and image."""
         rate = self.solver.learning_rate()
         self.timer.tic()
         self.solver.step(1)
         losses = self._check_losses(self.solver.iter)
         seconds = self.timer.toc(average=False)
-        record = {
+        return {
             'iteration': self.solver.iter,
             'lr': rate,
             'smoothed_loss': self.solver.smoothed_loss,
             **losses,
             'seconds': round(seconds, 4),
         }
-        if caffe.solver_rank() == 0:
-            with open(f'{self.prefix}_log.jsonl', 'a') as stream:
-                stream.write(json.dumps(record) + '\n')
 
     def snapshot(self):
         """Write <snapshot_prefix>[_<infix>]_iter_<N>.caffemodel to the output folder -> its path."""
         path = f'{self.prefix}_iter_{self.solver.iter}.caffemodel'
-        if caffe.solver_rank() != 0:
-            return path
-        net = self.solver.net
-        if self.bbox_means is None or not cfg.TRAIN.BBOX_NORMALIZE_TARGETS or 'bbox_pred' not in net.params:
-            net.save(path)
-        else:
-            weights, bias = net.params['bbox_pred'][:2]
-            kept = weights.data.copy(), bias.data.copy()
-            weights.data[...] = kept[0] * self.bbox_stds[:, None]
-            bias.data[...] = kept[1] * self.bbox_stds + self.bbox_means
-            net.save(path)
-            weights.data[...], bias.data[...] = kept
-        log.info('Wrote snapshot to: %s', path)
+        if caffe.solver_rank() == 0:
+            with plain_predictions(self.solver.net, self._normalisations()):
+                self.solver.net.save(path)
+            log.info('Wrote snapshot to: %s', path)
         return path
 
-    def _cut_log(self):
-        """Leave in the log what came before the present iteration."""
-        path = f'{self.prefix}_log.jsonl'
-        lines = open(path).readlines() if os.path.exists(path) else []
-        with atomic_path(path) as temporary, open(temporary, 'w') as stream:
-            stream.writelines(line for line in lines[: self.solver.iter])
+    def _normalisations(self):
+        """{layer: (means, stds) of its targets, one per output channel, or per group of channels that follow}"""
+        train, found = cfg.TRAIN, {}
+        if self.bbox_means is not None and train.BBOX_NORMALIZE_TARGETS:
+            found = dict.fromkeys(('bbox_pred', 'rfcn_bbox'), (self.bbox_means, self.bbox_stds))
+        if train.RPN_NORMALIZE_TARGETS and 'rpn_bbox_pred' in self.solver.net.params:
+            anchors = self.solver.net.params['rpn_bbox_pred'][1].count // 4
+            values = train.RPN_NORMALIZE_MEANS, train.RPN_NORMALIZE_STDS
+            found['rpn_bbox_pred'] = [np.tile(value, anchors) for value in values]
+        return found
 
     def _check_losses(self, iteration):
         """The net's losses for its last minibatch, by name; FloatingPointError if one is not finite."""
@@ -181,6 +171,35 @@ class SolverWrapper:
         if bad:
             raise FloatingPointError(
                 f'iteration {iteration}: {bad[0]} is {losses[bad[0]]} on '
-                + ', '.join(self.data_layer.images())
+                + ', '.join(getattr(self.data_layer, 'images', list)())
             )
         return losses
+
+
+def _nothing(*args):
+    """For a hook that lacks a method."""
+
+
+def num_classes_of(roidb):
+    """K, with the background, of a roidb's entries."""
+    return roidb[0]['gt_overlaps'].shape[1]
+
+
+@contextlib.contextmanager
+def plain_predictions(net, normalisations):
+    """Within, those layers of the net that are named predict plain targets: weights times stds, biases times stds
+    plus means. normalisations: as SolverWrapper._normalisations gives."""
+    kept = []
+    for name, (means, stds) in normalisations.items():
+        if name in net.params:
+            weights, bias = net.params[name][:2]
+            kept.append((weights, bias, weights.data.copy(), bias.data.copy()))
+            group = bias.count // len(stds)
+            means, stds = np.repeat(means, group), np.repeat(stds, group)
+            weights.data[...] = weights.data * stds.reshape(-1, *[1] * (len(weights.shape) - 1))
+            bias.data[...] = bias.data * stds + means
+    try:
+        yield
+    finally:
+        for weights, bias, old_weights, old_bias in kept:
+            weights.data[...], bias.data[...] = old_weights, old_bias

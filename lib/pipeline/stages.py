@@ -22,6 +22,7 @@ from pipeline.schedule import follow
 from pipeline.settings import seed, use_device
 from rpn.generate import scored_proposals
 from utils.files import atomic_path
+from utils.progress import span
 from utils.proposals import proposal_file, save_proposals
 
 log = logging.getLogger(__name__)
@@ -203,14 +204,6 @@ def given_proposals(imdb_name, method):
             f'says how selective search gives them'
         )
     return path
-
-
-def span(seconds):
-    """A time as a person says it: 40 s, 12 min, 3 h 05 min."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f'{seconds:.0f} s'
-    return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'
 
 
 def images_digest(sets):

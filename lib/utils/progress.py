@@ -22,3 +22,11 @@ def progress(items, desc, total=None, every=30.0):
         if now - last >= every or done == total:
             last, rate = now, done / max(now - start, 1e-9)
             log.info('%s: %d/%d, %.2f/s, %.0f s left', desc, done, total, rate, (total - done) / rate)
+
+
+def span(seconds):
+    """A time as a person says it: 40 s, 12 min, 3 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f'{seconds:.0f} s'
+    return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'
