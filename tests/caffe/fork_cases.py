@@ -101,6 +101,7 @@ CASES = {
         case(x(2, 3, 4, 5), more='interp_param { height: 7 width: 3 }'),
         case(x(2, 3, 4, 5), more='interp_param { zoom_factor: 3 pad_beg: -1 }'),
         case(x(2, 3, 6, 5), more='interp_param { shrink_factor: 2 }'),
+        case(x(2, 3, 6, 5), x(1, 2, 7, 3), more='interp_param { use_blob_size: true }'),
         case(x(2, 3, 7, 6), more='interp_param { shrink_factor: 3 zoom_factor: 2 pad_end: -1 }'),
     ],
     'Mish': [case(x(2, 3, 4))],

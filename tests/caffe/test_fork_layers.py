@@ -907,6 +907,13 @@ def test_interp(more, size, tmp_path):
         )
 
 
+def test_interp_to_the_size_of_the_second_bottom(tmp_path):
+    x, like = rng().standard_normal((2, 3, 5, 7)), np.zeros((1, 2, 9, 4))
+    (want,) = answer(tmp_path, 'Interp', [x], 'interp_param { height: 9 width: 4 }')
+    (got,) = answer(tmp_path, 'Interp', [x, like], 'interp_param { use_blob_size: true }')
+    np.testing.assert_array_equal(got, want)
+
+
 def places_by_hand(x, mask, size):
     top = np.zeros((*x.shape[:2], *size))
     for n, c, y, x_ in np.ndindex(x.shape):
@@ -1229,6 +1236,7 @@ BAD = [
     ),
     ('Interp', [(1, 1, 4, 4)], '', 'height and width, zoom_factor or shrink_factor'),
     ('Interp', [(1, 1, 4, 4)], 'interp_param { zoom_factor: 2 pad_beg: 1 }', 'can only cut'),
+    ('Interp', [(1, 1, 4, 4)], 'interp_param { use_blob_size: true }', 'a second bottom'),
     ('Upsample', [(1, 1, 4, 4)], 'upsample_param { pad_out_h: true }', 'want the mask'),
     ('Upsample', [(1, 1, 4, 4), (1, 1, 4, 3)], '', r'got \(1, 1, 4, 3\)'),
     ('Unpooling', [(1, 1, 4, 4)], 'unpooling_param { kernel_size: 2 }', 'MAX wants the mask'),

@@ -404,6 +404,11 @@ def test_python_layer_that_writes_no_diff_has_none(tmp_path, user_module):
 
 
 def test_python_layer_errors(tmp_path, user_module):
+    with pytest.raises(TypeError, match="layer 'b'.*'exit' of module 'sys' is .*subclass of caffe.Layer"):
+        net_from(
+            tmp_path,
+            data('x') + layer('b', 'Python', 'x', more='python_param { module: "sys" layer: "exit" }'),
+        )
     with pytest.raises(AttributeError, match="layer 'b'.*no class 'Thrice'"):
         net_from(tmp_path, data('a', 2) + python('b', 'a', 'Thrice'))
     with pytest.raises(ModuleNotFoundError, match="layer 'b': no module 'nowhere'"):

@@ -31,6 +31,7 @@ NO_LAYER = {
     'annotated_data_param': 'AnnotatedData',
     'video_data_param': 'VideoData',
     'detection_evaluate_param': 'DetectionEvaluate',
+    'selu_dropout_param': 'SELUDropout',
 }
 # Fields that are read only where the nets below do not go, and the tests that go there.
 READ_ELSEWHERE = {'InfogainLoss': {'source'}}  # test_layers.test_infogain_matrix_from_file

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import caffe
+from caffe.format.prototxt import parse_net
+from caffe.proto import caffe_pb2
 from helpers import data, layer
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'solver'
@@ -218,3 +220,18 @@ def test_held_views_of_parameters_follow_the_update(tmp_path, kind):
         np.testing.assert_array_equal(diff, blob.diff)
         np.testing.assert_allclose(before - data, diff, rtol=1e-4, atol=1e-7)
         assert diff.any()
+
+
+def test_the_train_state_is_of_the_train_net_alone():
+    """Also of a net given within the solver's own file, which both nets are made of."""
+    ip = 'name: "%s" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 1 }'
+    text = data('data', 4, 3) + data('label', 4, 1)
+    text += f'layer {{ {ip % "ip"} include {{ stage: "a" }} }} layer {{ {ip % "other"} exclude {{ stage: "a" }} }}'
+    text += layer('loss', 'EuclideanLoss', 'ip label')
+    param = caffe_pb2.SolverParameter(base_lr=0.1, lr_policy='fixed', test_iter=[1], test_interval=1)
+    param.net_param.MergeFrom(parse_net(text))
+    param.train_state.stage.append('a')
+    before = param.SerializeToString()
+    solver = caffe.SGDSolver(param)
+    assert list(solver.net.params) == ['ip'] and list(solver.test_nets[0].params) == ['other']
+    assert param.SerializeToString() == before

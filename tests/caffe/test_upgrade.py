@@ -84,6 +84,12 @@ def test_input_shape_becomes_an_input_layer():
     assert not net.input and not net.input_shape
 
 
+def test_an_input_without_any_shape_says_nothing():
+    layer = 'layer { name: "d" type: "Input" top: "data" input_param { shape { dim: 1 } } }'
+    assert parse_net('input: "data" ' + layer) == parse_net(layer)
+    assert not parse_net('input: "data"').layer
+
+
 def test_fields_of_v1_data_layers_move_to_the_transformation():
     net = parse_net(
         'layers { name: "d" type: IMAGE_DATA image_data_param { '

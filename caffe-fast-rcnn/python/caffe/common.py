@@ -117,9 +117,23 @@ class _StderrHandler(logging.StreamHandler):
             super().emit(record)
 
 
+def _glog_level():
+    text = os.environ.get('GLOG_minloglevel', '').strip() or '0'
+    names = ['INFO', 'WARNING', 'ERROR', 'FATAL']
+    if text.upper() in names:
+        return names.index(text.upper())
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(
+            f'the environment variable GLOG_minloglevel is {text!r}, wanted is 0 to 3 or one of {names}'
+        ) from None
+
+
 def init_log(level=None):
-    """Start the log; `level` as in glog (0 info, 1 warning, 2 error), by default GLOG_minloglevel."""
-    level = int(os.environ.get('GLOG_minloglevel', 0) if level is None else level)
+    """Start the log; `level` as in glog (0 info, 1 warning, 2 error, 3 fatal), by default GLOG_minloglevel,
+    where the names do as well. ValueError for another word there."""
+    level = _glog_level() if level is None else int(level)
     logger.setLevel([logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL][max(0, min(level, 3))])
     if not logger.handlers:
         logger.addHandler(_StderrHandler())

@@ -112,7 +112,8 @@ class Solver:
         return nets
 
     def _make_net(self, source, phase, state):
-        param = read_net(source) if isinstance(source, str) else source
+        param = caffe_pb2.NetParameter()
+        param.CopyFrom(read_net(source) if isinstance(source, str) else source)
         param.state.MergeFrom(state)
         param.debug_info |= self.param.debug_info
         return Net.from_param(param, phase, param.state.level, ())

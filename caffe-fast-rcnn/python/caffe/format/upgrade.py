@@ -14,12 +14,12 @@ def upgrade_net(param):
 
     V0 and V1 `layers` become `layer`; V0 padding layers go into the convolution or pooling that reads them;
     transformation fields of V1 data layers move to transform_param; `input` with input_shape or input_dim
-    becomes an Input layer; a BatchNorm's three param entries go, since its blobs never learn; DeepLab's
+    becomes an Input layer, and without any shape says nothing; a BatchNorm's three param entries go, since its blobs never learn; DeepLab's
     `hole` becomes dilation. ValueError when that cannot be done.
     """
     if param.layers:
         _upgrade_layers(param)
-    if param.input or param.input_shape or param.input_dim:
+    if param.input:
         _upgrade_input(param)
     for layer in param.layer:
         if layer.type == 'BatchNorm' and len(layer.param) == 3:
@@ -63,6 +63,9 @@ def _upgrade_hole(conv):
 
 def _upgrade_input(param):
     dims = list(param.input_dim)
+    if not dims and not param.input_shape:
+        del param.input[:]
+        return
     shapes = [list(s.dim) for s in param.input_shape] or [dims[i : i + 4] for i in range(0, len(dims), 4)]
     odd = dims and not param.input_shape and len(dims) % 4
     if len(shapes) != len(param.input) or odd or not all(shapes):

@@ -26,4 +26,10 @@ class PythonLayer(Layer):
             raise
         if not hasattr(module, param.layer):
             raise AttributeError(f'layer {name!r}: module {param.module!r} has no class {param.layer!r}')
-        return getattr(module, param.layer)(layer_param)
+        kind = getattr(module, param.layer)
+        if not (isinstance(kind, type) and issubclass(kind, Layer)):
+            raise TypeError(
+                f'layer {name!r}: {param.layer!r} of module {param.module!r} is {kind!r}, wanted is a subclass '
+                'of caffe.Layer'
+            )
+        return kind(layer_param)

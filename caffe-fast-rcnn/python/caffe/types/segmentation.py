@@ -85,20 +85,23 @@ def constant(value):
     return caffe_pb2.FillerParameter(type='constant', value=value)
 
 
-@layer('Interp')
+@layer('Interp', nondiff=(1,))
 class Interp(TorchLayer):
     """(N, C, H, W) resized bilinearly, corners on corners: to height x width, or to
-    H + (H - 1) (zoom_factor - 1), or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk, then zoomed.
-    pad_beg and pad_end, not above 0, cut the rims first."""
+    H + (H - 1) (zoom_factor - 1), or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk, then zoomed,
+    or with use_blob_size to the height and width of the second bottom, which takes no gradient. pad_beg and pad_end, not above 0, cut the rims first."""
 
-    fields = ('height', 'width', 'zoom_factor', 'shrink_factor', 'pad_beg', 'pad_end')
+    fields = ('height', 'width', 'zoom_factor', 'shrink_factor', 'pad_beg', 'pad_end', 'use_blob_size')
 
-    def compute(self, x):
+    def compute(self, x, like=None):
+        if self.field('use_blob_size') != (like is not None):
+            raise ValueError('use_blob_size and a second bottom, which gives the size, come together')
         first, last = self.field('pad_beg'), self.field('pad_end')
         if first > 0 or last > 0:
             raise ValueError(f'pad_beg and pad_end can only cut (be 0 or below); got {first} and {last}')
         x = F.pad(x, (first, last, first, last))
-        return F.interpolate(x, self.size(x.shape[2:]), mode='bilinear', align_corners=True)
+        size = self.size(x.shape[2:]) if like is None else list(like.shape[2:])
+        return F.interpolate(x, size, mode='bilinear', align_corners=True)
 
     def size(self, size):
         given = self.param.HasField
