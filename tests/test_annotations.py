@@ -120,6 +120,10 @@ def files(tmp_path, monkeypatch):
     ]
 
 
+def read(files):
+    return read_annotations(files, 'set', os.path.join(cfg.DATA_DIR, 'cache'))
+
+
 def count_reads(monkeypatch):
     reads = []
     monkeypatch.setattr(voc_xml, 'read_xml', lambda path: reads.append(path) or read_xml(path))
@@ -127,8 +131,8 @@ def count_reads(monkeypatch):
 
 
 def test_cache_is_used_while_nothing_changes(files, tmp_path, monkeypatch):
-    first, reads = read_annotations(files, 'set'), count_reads(monkeypatch)
-    second = read_annotations(files, 'set')
+    first, reads = read(files), count_reads(monkeypatch)
+    second = read(files)
     assert reads == [] and os.listdir(tmp_path / 'data' / 'cache') == ['set_annotations.npz']
     for a, b in zip(first, second):
         assert a.dtype == b.dtype
@@ -137,25 +141,25 @@ def test_cache_is_used_while_nothing_changes(files, tmp_path, monkeypatch):
 
 
 def test_changed_annotation_image_or_list_is_read_anew(files, monkeypatch):
-    read_annotations(files, 'set')
+    read(files)
     write_xml(files[1][0], [obj('dog', 1, 2, 3, 9)])
-    assert read_annotations(files, 'set').vocabulary.tolist() == ['dog', 'cat']
+    assert read(files).vocabulary.tolist() == ['dog', 'cat']
     write_image(files[0][1], 50, 30)
-    assert read_annotations(files, 'set').sizes[0].tolist() == [50, 30]
-    assert read_annotations(files[:2], 'set').counts.tolist() == [0, 1]
+    assert read(files).sizes[0].tolist() == [50, 30]
+    assert read(files[:2]).counts.tolist() == [0, 1]
     reads = count_reads(monkeypatch)
     os.utime(files[2][0], (1, 1))
-    read_annotations(files[:2], 'set')
+    read(files[:2])
     assert reads == []
-    read_annotations(files, 'set')
+    read(files)
     assert len(reads) == 3
 
 
 def test_damaged_cache_is_made_anew(files, tmp_path):
     path = tmp_path / 'data' / 'cache' / 'set_annotations.npz'
-    first = read_annotations(files, 'set')
+    first = read(files)
     path.write_bytes(path.read_bytes()[:200])
-    np.testing.assert_array_equal(read_annotations(files, 'set').boxes, first.boxes)
+    np.testing.assert_array_equal(read(files).boxes, first.boxes)
     np.testing.assert_array_equal(np.load(path)['boxes'], first.boxes)
 
 

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 import check_dataset
+from datasets import factory
+from datasets.imdb import imdb
 from devkits import obj, write, write_image, write_voc, write_xml
 from fast_rcnn.config import cfg
 
@@ -164,6 +166,12 @@ def test_an_encoding_that_is_not_known(kit, capsys):
     path = write(kit / 'Annotations' / 'b.xml', '<?xml version="1.0" encoding="none"?><annotation/>')
     status, lines = run(kit, capsys)
     assert lines[0] == f'{path}: not well-formed XML (unknown encoding: none) [stops training]'
+
+
+def test_an_imdb_without_xml_files_is_refused(kit, capsys, monkeypatch):
+    monkeypatch.setattr(factory, '_added', {'bare_train': lambda: imdb('bare_train')})
+    with pytest.raises(ValueError, match='bare_train: not annotated in XML files'):
+        check_dataset.main(['bare_train'])
 
 
 def test_a_wrong_description(kit, capsys):

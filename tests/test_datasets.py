@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,6 +193,15 @@ def test_missing_image_sets_say_where_they_come_from(det, data):
         factory.get_imdb('voc_2007_trainval')
     with pytest.raises(FileNotFoundError, match='ImageNet2015/ImageSets/DET/train.txt'):
         factory.get_imdb('imagenet_2015_train')
+
+
+def test_readers_and_evaluators_know_neither_each_other_nor_training():
+    for room, other in ('readers', 'evaluators'), ('evaluators', 'readers'):
+        for path in Path(factory.__file__).parent.glob(f'{room}/*.py'):
+            imports = re.findall(r'^(?:from|import) ([\w.]+)', path.read_text(), re.M)
+            assert not [
+                name for name in imports if re.match(rf'datasets\.{other}|fast_rcnn|roi_data_layer', name)
+            ], path
 
 
 # -------------------------------------------------------------------------------- proposals

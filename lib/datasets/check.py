@@ -8,6 +8,7 @@ from PIL import Image
 from datasets.readers.boxes import clean_boxes
 from datasets.readers.images import image_size
 from datasets.readers.voc_xml import NO_OBJECTS, read_xml
+from datasets.xml_imdb import xml_imdb
 from utils.blob import read_image
 from utils.progress import progress
 from utils.words import nearest
@@ -37,6 +38,9 @@ class Survey:
     """Problems (list) and counts of some xml_imdbs; an image that several of them hold is looked at once."""
 
     def __init__(self, imdbs):
+        for imdb in imdbs:
+            if not isinstance(imdb, xml_imdb):
+                raise ValueError(f'{imdb.name}: not annotated in XML files, which is what can be checked')
         self.problems = []
         self.names = {}  # (root, image id) -> names of the image's objects
         self.images = self.empty = self.difficult = 0

@@ -30,7 +30,7 @@ from datasets.readers.boxes import guess_base
 from datasets.readers.images import read_image_set, without_extensions
 from datasets.readers.voc_xml import read_annotations
 from datasets.xml_imdb import xml_imdb
-from fast_rcnn.config import overrides
+from fast_rcnn.config import cfg, overrides
 from utils.files import read_text
 from utils.words import nearest
 
@@ -150,7 +150,8 @@ def _all_annotations(values, tolerant):
         for split, ids in values['splits'].items()
         for image_id in ids
     ]
-    return read_annotations(list(dict.fromkeys(files)), values['name'], tolerant)
+    cache = os.path.join(cfg.DATA_DIR, 'cache')
+    return read_annotations(list(dict.fromkeys(files)), values['name'], cache, tolerant)
 
 
 def _occurring(annotations):

@@ -33,7 +33,7 @@ def voc_eval(detpath, annopath, imagesetfile, classname, cachedir, ovthresh=0.5,
     """
     ids = read_image_set(imagesetfile)
     stem = os.path.splitext(os.path.basename(imagesetfile))[0]
-    data = read_annotations([(annopath.format(i), None) for i in ids], stem, folder=cachedir)
+    data = read_annotations([(annopath.format(i), None) for i in ids], stem, cachedir)
     wanted = np.flatnonzero(data.vocabulary == classname)
     mine = np.isin(data.names, wanted)
     images = np.repeat(np.arange(len(ids)), data.counts)

@@ -52,7 +52,7 @@ class xml_imdb(imdb):
         return self.layout.image(index)
 
     def image_size_at(self, i):
-        return tuple(self.truth.sizes[i % len(self._originals)].tolist())
+        return tuple(self.truth.sizes[i % len(self.truth.sizes)].tolist())
 
     def annotation_path_at(self, i):
         """The XML file of image i, None if it is known to have no objects."""
@@ -61,7 +61,7 @@ class xml_imdb(imdb):
     @cached_property
     def _annotations(self):
         files = [(self.annotation_path_at(i), self.image_path_at(i)) for i in range(len(self._originals))]
-        return read_annotations(files, self.name)
+        return read_annotations(files, self.name, os.path.join(cfg.DATA_DIR, 'cache'))
 
     @cached_property
     def truth(self):

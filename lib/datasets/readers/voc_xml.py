@@ -12,7 +12,6 @@ from xml.etree import ElementTree
 import numpy as np
 
 from datasets.readers.images import image_size
-from fast_rcnn.config import cfg
 from utils.files import load_npz, save_npz
 from utils.progress import progress
 
@@ -105,17 +104,17 @@ def _size(root):
     return (width, height) if width > 0 and height > 0 else None
 
 
-def read_annotations(files, name, tolerant=False, folder=None):
+def read_annotations(files, name, folder, tolerant=False):
     """Annotations of N (annotation path or None for no objects, image path or None to leave its size 0).
 
-    From CACHE_FROM files on they are kept in folder (None: data/cache)/<name>_annotations.npz, whose key changes
-    with every path, modification time, size, and with this module. tolerant: files that cannot be read count as without
-    objects, and nothing is kept.
+    From CACHE_FROM files on they are kept in <folder>/<name>_annotations.npz, whose key changes with every path,
+    modification time, size, and with this module. tolerant: files that cannot be read count as without objects,
+    and nothing is kept.
     """
     if tolerant or len(files) < CACHE_FROM:
         return _collect(files, name, tolerant)
     key = _key(files)
-    cache_file = os.path.join(folder or os.path.join(cfg.DATA_DIR, 'cache'), f'{name}_annotations.npz')
+    cache_file = os.path.join(folder, f'{name}_annotations.npz')
     if os.path.exists(cache_file):
         try:
             arrays = load_npz(cache_file)
