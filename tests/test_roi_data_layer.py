@@ -39,6 +39,19 @@ def test_unreadable_image(tmp_path):
         read_image(str(tmp_path / 'text.jpg'))
 
 
+def test_a_cut_off_jpeg_is_named_once(tmp_path, caplog):
+    whole, cut = write_image(tmp_path / 'whole.jpg', 200, 150), tmp_path / 'cut.jpg'
+    with open(whole, 'rb') as stream:
+        cut.write_bytes(stream.read()[:-2000])
+    for path in whole, whole, str(cut), str(cut):
+        assert read_image(path).shape == (150, 200, 3)
+    (record,) = caplog.records
+    assert record.message.startswith(f'{cut}: a damaged JPEG')
+    (tmp_path / 'empty.jpg').write_bytes(b'')
+    with pytest.raises(OSError, match='empty.jpg: not an image'):
+        read_image(str(tmp_path / 'empty.jpg'))
+
+
 def test_rois_per_image():
     assert rois_per_image(128, 0, 2) == 64 and rois_per_image(512, 16, 1) == 32
     assert rois_per_image(-1, 16, 1) == np.inf

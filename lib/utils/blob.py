@@ -1,18 +1,34 @@
 """Images as the nets want them: read, mean subtracted, scaled, stacked into a blob (N, 3, H, W), BGR."""
 
+import functools
+import logging
 import os
 
 import cv2
 import numpy as np
 
+log = logging.getLogger(__name__)
+
 
 def read_image(path):
-    """The image at `path`, uint8 (H, W, 3) BGR, its pixels as stored (EXIF rotation is not applied)."""
+    """The image at `path`, uint8 (H, W, 3) BGR, its pixels as stored (EXIF rotation is not applied). A JPEG file that
+    is cut off is named in the log, once."""
     im = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if im is None:
         why = 'not an image that OpenCV can read' if os.path.exists(path) else 'no such file'
         raise OSError(f'{path}: {why}')
+    _name_cut_off(path)
     return im
+
+
+@functools.cache
+def _name_cut_off(path):
+    """Logs that the file at `path` is a JPEG without its end marker, which coded pixels never contain."""
+    with open(path, 'rb') as stream:
+        begin = stream.read(2)
+        stream.seek(-min(4096, os.path.getsize(path)), os.SEEK_END)
+        if begin == b'\xff\xd8' and b'\xff\xd9' not in stream.read():
+            log.warning('%s: a damaged JPEG, its end is missing; what can be read of it is used', path)
 
 
 def im_scale_for(shape, target_size, max_size):
