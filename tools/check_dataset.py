@@ -54,9 +54,8 @@ def report(imdbs, survey):
     for name, count in survey.objects.items():
         more = [n for n in nearest_names(name, survey.objects) if survey.objects[n] > 50 * count]
         if more:
-            print(
-                f'class {name!r} occurs {count} times: is it {more[0]!r} ({survey.objects[more[0]]} times), misspelt?'
-            )
+            often = survey.objects[more[0]]
+            print(f'class {name!r} occurs {count} times: is it {more[0]!r} ({often} times), misspelt?')
     print(verdict(len(survey.problems), survey.stops))
 
 

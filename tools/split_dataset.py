@@ -4,8 +4,8 @@
     tools/split_dataset.py data/blood --val 0.2                 train and val
     tools/split_dataset.py data/blood --val 0.1 --test 0.2      and test
 
-The folder holds JPEGImages and Annotations (the voc layout), or Data/DET and Annotations/DET (imagenet). Lists
-that are there already are left as they are, and nothing is written.
+The folder holds JPEGImages and Annotations (the voc layout), or Data/DET and Annotations/DET (imagenet). Where
+a list is there already, nothing is written.
 """
 
 import argparse
@@ -24,16 +24,15 @@ def main(argv=None):
     ids, bare = annotated(layout)
     if not ids:
         raise FileNotFoundError(
-            f'{args.folder}: no image with an annotation file, in the {format_} layout: see data/datasets/README.md'
+            f'{args.folder}: no image with an annotation file, in the {format_} layout: '
+            'see data/datasets/README.md'
         )
     shares = {name: share for name, share in (('val', args.val), ('test', args.test)) if share}
     splits = divide(ids, shares, args.seed)
     for path, names in zip(write_lists(layout, splits), splits.values()):
         print(f'{path}: {len(names)} images')
     if bare:
-        print(
-            f'{bare} images have no annotation file and are in no list (without objects: a file without <object>)'
-        )
+        print(f'{bare} images have no annotation file and are in no list')
 
 
 def parse_args(argv=None):

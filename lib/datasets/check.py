@@ -64,11 +64,11 @@ class Survey:
         """What is trained on says nothing when it is tested on."""
         common = set(train.image_index) & set(test.image_index)
         if train is not test and train.layout.root == test.layout.root and common:
-            whole = len(common) == len(set(test.image_index))
+            total = len(set(test.image_index))
             self._add(
                 test.name,
-                f'{"all" if whole else len(common)} of its {len(set(test.image_index))} images are in {train.name} '
-                'too: the test does not say how well new images are done',
+                f'{"all" if len(common) == total else len(common)} of its {total} images are in '
+                f'{train.name} too: the test does not say how well new images are done',
             )
 
     @property

@@ -3,7 +3,8 @@
 Built in: voc_<year>_<split>, imagenet_2015_<split>. Own datasets are registered as data/datasets/NAME.yml
 (the file, or a link to it) and give imdbs NAME_<split>. An imdb class of one's own joins by
     register('shapes_train', lambda: shapes('train'))
-which may stand in a file data/datasets/NAME.py: such files are run, once a process, before a name is looked up.
+which may stand in a file data/datasets/NAME.py: such files are run, once a process, before a name is looked
+up.
 """
 
 import functools
@@ -59,8 +60,8 @@ def registered():
 
 
 def register(name_or_path, maker=None):
-    """Make a dataset known: of a YAML file -> its Description, if no other has its name; or, by maker, a function
-    without arguments that returns an imdb, one imdb by its name."""
+    """Make a dataset known: that of a YAML file, if no other has its name -> its Description; or one imdb by
+    its name: maker is a function without arguments that returns it."""
     if maker is None:
         return _register_file(name_or_path)
     if not callable(maker):

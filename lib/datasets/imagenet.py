@@ -1,8 +1,8 @@
 """ImageNet DET (ILSVRC 2015), imdb names imagenet_2015_<split>, in data/ImageNet2015.
 
 The devkit holds ImageSets/DET, Annotations/DET and Data/DET. Classes are the 200 WordNet ids of
-imagenet_det_synsets.tsv, in the order of ILSVRC's class index. As in the recipe that this follows, boxes in the
-XML files are not shifted, only cut at width - 1 and height - 1; AP is that of evaluators.imagenet.
+imagenet_det_synsets.tsv, in the order of ILSVRC's class index. As in the recipe that this follows, boxes in
+the XML files are not shifted, only cut at width - 1 and height - 1; AP is that of evaluators.imagenet.
 """
 
 import glob

@@ -49,9 +49,9 @@ class pascal_voc(xml_imdb):
     """image_set: a file of ImageSets/Main; devkit_path: the folder that holds VOC<year>.
 
     A class of one's own may set _classes with _class_to_ind, _data_path, _image_ext or _image_index in its
-    __init__, or replace any of the methods below: they are called for whatever is done. config adds, as before:
-    'cleanup' (remove the result files once they are scored), 'use_salt' (a name for them that no other process
-    has) - both off here, for the files lie in the output folder -, and 'matlab_eval'.
+    __init__, or replace any of the methods below: they are called for whatever is done. config adds 'cleanup'
+    (remove the result files once they are scored), 'use_salt' (a name for them that no other process has) -
+    both off, for the files lie in the output folder - and 'matlab_eval' (keep the files for MATLAB).
     """
 
     base = 1
@@ -141,7 +141,7 @@ class pascal_voc(xml_imdb):
         return str(uuid.uuid4())
 
     def _get_voc_results_file_template(self):
-        """Path of a class's result file, {:s} in the place of the class, as VOC's server wants them packed."""
+        """Path of a class's result file, {:s} in the place of the class; packed as VOC's server wants it."""
         folder = os.path.join(self._results_root or self._devkit_path, 'results', 'VOC' + self._year, 'Main')
         return os.path.join(folder, f'{self._get_comp_id()}_det_{self._image_set}_{{:s}}.txt')
 

@@ -8,8 +8,8 @@ from utils.files import atomic_path
 
 
 def divide(ids, shares, seed):
-    """{split: ids, sorted}: of N ids, round(N x share) for each of shares {split: share}, at least one; the rest
-    for 'train'. The same ids and seed give the same splits, whatever the order of ids."""
+    """{split: ids, sorted}: of N ids, round(N x share) for each of shares {split: share}, at least one; the
+    rest for 'train'. The same ids and seed give the same splits, whatever the order of ids."""
     ids = sorted(ids)
     counts = {name: max(round(len(ids) * share), 1) for name, share in shares.items()}
     if sum(counts.values()) >= len(ids):

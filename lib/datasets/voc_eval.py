@@ -1,18 +1,18 @@
-"""PASCAL VOC's evaluation from files, as VOC's own tools have it: result file, annotations, image set -> AP."""
+"""PASCAL VOC's evaluation from files: result file, annotations, image set -> AP of a class."""
 
 import os
 
 import numpy as np
 
-from datasets.evaluators.average_precision import average_precision, voc_ap  # noqa: F401  (imported from here)
+from datasets.evaluators.average_precision import average_precision, voc_ap  # noqa: F401
 from datasets.evaluators.result_files import class_file, places, read_rows
 from datasets.readers.images import read_image_set
 from datasets.readers.voc_xml import CORNERS, read_annotations, read_root
 
 
 def parse_rec(filename):
-    """Objects of an XML file: dicts of name, pose, truncated, difficult and bbox [xmin, ymin, xmax, ymax], whole
-    numbers as in the file. What the file leaves out is 'Unspecified', or 0."""
+    """Objects of an XML file: dicts of name, pose, truncated, difficult and bbox [xmin, ymin, xmax, ymax],
+    whole numbers as in the file. What the file leaves out is 'Unspecified', or 0."""
     return [
         {
             'name': item.findtext('name'),

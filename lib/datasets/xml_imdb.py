@@ -58,7 +58,6 @@ class xml_imdb(imdb):
         """The XML file of image i, None if it is known to have no objects."""
         return self.layout.annotation(self._image_index[i])
 
-    @cached_property
     def _annotations(self):
         files = [(self.annotation_path_at(i), self.image_path_at(i)) for i in range(len(self._originals))]
         return read_annotations(files, self.name, os.path.join(cfg.DATA_DIR, 'cache'))
@@ -66,7 +65,8 @@ class xml_imdb(imdb):
     @cached_property
     def truth(self):
         """The objects: a readers.truth.Truth."""
-        truth, faults = make_truth(self._annotations, self._known_classes(self._annotations), self.base)
+        data = self._annotations()
+        truth, faults = make_truth(data, self._known_classes(data), self.base)
         dropped = faults['outside'] + faults['zero area']
         if any(faults.values()):
             log.warning(
@@ -123,7 +123,7 @@ class xml_imdb(imdb):
         return float('nan') if self.config.get('competition') else self.report(self.class_aps(all_boxes))
 
     def report(self, aps):
-        """Print {class: AP}, and the classes that have no object to find as such -> the mean AP of the others."""
+        """Print {class: AP}, and which classes have no object to find -> the mean AP of those that have."""
         if not aps:
             raise ValueError(f'{self.name}: no object to be found, so there is no AP')
         for cls, name in zip(self.classes[1:], self.class_names[1:]):

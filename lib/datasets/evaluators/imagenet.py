@@ -1,6 +1,6 @@
 """ILSVRC DET's average precision: the area under the curve, of detections as they are written.
 
-Kept from the recipe, so that its figures compare: 1 is added to detections, nothing to the boxes in the files.
+Kept from the recipe, so that its figures compare: 1 is added to detections, nothing to boxes in the files.
 """
 
 import numpy as np

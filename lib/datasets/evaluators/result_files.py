@@ -1,4 +1,4 @@
-"""Detections as text files, one per class, lines 'image score x1 y1 x2 y2': what competitions' servers take."""
+"""Detections as text files, one per class, lines 'image score x1 y1 x2 y2', as competitions' servers want."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from utils.files import atomic_path
 
 
 def class_file(template, cls):
-    """The file of a class: template has {} or {:s} in its place; what no file name may hold is written %XX."""
+    """The file of a class: template has {} or {:s} in its place; what no file name may hold is %XX."""
     return template.format(re.sub(r'[/\\:%]', lambda match: f'%{ord(match[0]):02X}', cls))
 
 

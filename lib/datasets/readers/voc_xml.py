@@ -107,9 +107,9 @@ def _size(root):
 def read_annotations(files, name, folder, tolerant=False):
     """Annotations of N (annotation path or None for no objects, image path or None to leave its size 0).
 
-    From CACHE_FROM files on they are kept in <folder>/<name>_annotations.npz, whose key changes with every path,
-    modification time, size, and with this module. tolerant: files that cannot be read count as without objects,
-    and nothing is kept.
+    From CACHE_FROM files on they are kept in <folder>/<name>_annotations.npz, whose key changes with every
+    path, modification time, size, and with this module. tolerant: files that cannot be read count as without
+    objects, and nothing is kept.
     """
     if tolerant or len(files) < CACHE_FROM:
         return _collect(files, name, tolerant)
