@@ -1,8 +1,11 @@
 """plan: chains, and what they keep."""
 
 import numpy as np
+import pytest
 import torch
 
+import caffe
+from caffe.types.norm import BatchNorm
 from helpers import data, layer, net_from
 
 CONV = 'convolution_param { num_output: 2 kernel_size: 1 weight_filler { type: "gaussian" std: 1 } }'
@@ -17,3 +20,73 @@ def test_kept_weights_follow_memory_that_is_given_anew(tmp_path):
             weight.reshape(*shape)
         weight.fill(torch.full((2, 3, 1, 1), float(i)))
         assert (net.forward(x=np.ones((1, 3, 1, 1)))['c'] == 3 * i).all(), i
+
+
+CHAIN = (
+    data('x', 2, 4, 5, 6)
+    + layer('c', 'Convolution', 'x', more=CONV.replace('num_output: 2', 'num_output: 4'))
+    + layer('bn', 'BatchNorm', 'c', 'c', 'batch_norm_param { use_global_stats: true }')
+    + layer(
+        'scale',
+        'Scale',
+        'c',
+        'c',
+        'param { lr_mult: 0 } param { lr_mult: 0 } scale_param { bias_term: true }',
+    )
+    + layer('relu', 'ReLU', 'c', 'c')
+    + layer('loss', 'Reduction', 'c', more='loss_weight: 1')
+)
+
+
+def chain_net(tmp_path, kind, phase):
+    net = net_from(tmp_path, CHAIN.replace('Convolution', kind, 1), phase)
+    rng = np.random.RandomState(0)
+    for name in ('bn', 'scale'):
+        for blob in net.params[name]:
+            blob.data[...] = rng.rand(*blob.shape) + 0.5
+    return net
+
+
+@pytest.mark.parametrize('phase', [caffe.TRAIN, caffe.TEST])
+@pytest.mark.parametrize('kind', ['Convolution', 'DepthwiseConvolution', 'ConvolutionDepthwise'])
+def test_chains_of_every_convolution_equal_their_layers(tmp_path, kind, phase):
+    net, plain = (chain_net(tmp_path, kind, phase) for _ in range(2))
+    seen = []
+    plain.after_forward(seen.append)  # layers that somebody watches run one by one
+    x = np.random.RandomState(1).randn(2, 4, 5, 6)
+    for n in (net, plain):
+        n.forward(x=x)
+        n.backward()
+    np.testing.assert_allclose(net.blobs['c'].data, plain.blobs['c'].data, rtol=1e-5, atol=1e-5)
+    for a, b in zip(net.params['c'], plain.params['c']):
+        np.testing.assert_allclose(a.diff, b.diff, rtol=1e-4, atol=1e-4)
+    assert len(seen) == 6 and [len(c.layers) for c in net._runner.chains.values()] == [4]
+
+
+def test_fixed_factors_are_computed_once_in_training(tmp_path, monkeypatch):
+    calls, original = [], BatchNorm.factor_and_shift
+    monkeypatch.setattr(BatchNorm, 'factor_and_shift', lambda *a: calls.append(1) or original(*a))
+    net = chain_net(tmp_path, 'Convolution', caffe.TRAIN)
+    for _ in range(3):
+        net.params['c'][0].data[...] += 1  # the head learns
+        net.forward(x=np.ones((2, 4, 5, 6)))
+        net.backward()
+    assert len(calls) == 1
+    before = net.blobs['c'].data.copy()
+    net.params['bn'][1].data[...] *= 4
+    net.forward()
+    assert len(calls) == 2 and not np.allclose(net.blobs['c'].data, before)
+
+
+def test_a_bottom_is_put_in_order_once_for_all_its_readers(tmp_path):
+    text = data('x', 1, 3, 4, 4) + ''.join(layer(n, 'Convolution', 'x', more=CONV) for n in 'ab')
+    net = net_from(tmp_path, text)
+    values = np.random.RandomState(0).randn(1, 3, 4, 4).astype(np.float32)
+    net.blobs['x'].data[...] = values
+    net.run_forward()
+    assert net.blobs['x'].tensor.is_contiguous(memory_format=torch.channels_last)
+    held = net.blobs['x'].data
+    assert (held == values).all()
+    net.run_forward()  # what somebody looks at stays where it is
+    held[...] = 0
+    assert (net.blobs['x'].tensor == 0).all()

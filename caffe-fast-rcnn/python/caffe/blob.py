@@ -145,6 +145,11 @@ def storage(tensor):
     return tensor.untyped_storage().data_ptr()
 
 
+def channels_last(tensor):
+    """A 4-d tensor in memory with the channels last; others as they are."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
 def _shows(view, tensor):
     return view.__array_interface__['data'][0] == tensor.data_ptr()
 
@@ -247,6 +252,14 @@ class Blob:
         """Take the tensor `value` as the values, and its memory for our own."""
         self.reshape(*value.shape)
         self._data.set(value.detach().to(common.device()), own=True)
+
+    def reorder(self):
+        """Lay 4-d values on the host out with the channels last, unless somebody holds a view of them."""
+        values = self.tensor
+        if values.dim() == 4 and self._data.view is None:
+            ordered = channels_last(values)
+            if ordered is not values:
+                self._data.set(ordered, own=True)
 
     def add_grad(self, grad, shared=False):
         """diff += grad. shared: others may hold the storage of `grad`; otherwise it becomes ours."""

@@ -20,6 +20,13 @@ class TorchLayer(Layer):
     self.weights.
     """
 
+    # what plan asks
+    is_head = False  # a chain may begin with it
+    absorbs = False  # a head that has absorb(weights, factor, shift) -> weights
+    is_affine = False  # a fixed factor and shift per channel, by factor_and_shift(weights), each or None
+    activation = None  # the layer as a function that writes its tensor in place
+    channels_last = False  # runs faster on the CPU with the channels last in memory
+
     def __init__(self, layer_param=None):
         super().__init__(layer_param)
         self.num_tops = max(1, len(self.layer_param.top))

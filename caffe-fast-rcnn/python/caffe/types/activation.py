@@ -96,9 +96,17 @@ class PReLU(TorchLayer):
 
 
 @layer('ReLU')
-def relu(x, *, negative_slope):
+class ReLU(TorchLayer):
     """max(x, 0) + negative_slope min(x, 0)."""
-    return F.leaky_relu(x, negative_slope) if negative_slope else F.relu(x)
+
+    fields = ('negative_slope',)
+
+    def setup(self, bottom, top):
+        self.slope = self.field('negative_slope')
+        self.activation = None if self.slope else torch.relu_
+
+    def compute(self, x):
+        return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
 
 
 @layer('Sigmoid')

@@ -40,7 +40,27 @@ def geometry(field, n):
     )
 
 
-class _Filters(TorchLayer):
+class _Linear(TorchLayer):
+    """A head of chains: weight, whose axis out_axis runs over the outputs, and with bias_term bias (O,)."""
+
+    is_head, out_axis = True, 0
+
+    @property
+    def absorbs(self):
+        return self.field('axis') == 1
+
+    def absorb(self, weights, factor, shift):
+        """The weights after y -> y factor + shift, (O,) each or None."""
+        weight, bias = weights if len(weights) == 2 else (weights[0], None)
+        if factor is not None:
+            along = [-1 if i == self.out_axis else 1 for i in range(weight.dim())]
+            weight, bias = weight * factor.reshape(along), None if bias is None else bias * factor
+        if shift is not None:
+            bias = shift if bias is None else bias + shift
+        return [weight] if bias is None else [weight, bias]
+
+
+class _Filters(_Linear):
     """What Convolution and Deconvolution share. Several bottoms give as many tops, by the same filters."""
 
     fields = GEOMETRY + ('num_output', 'bias_term', 'group', 'weight_filler', 'bias_filler', 'axis')
@@ -74,6 +94,8 @@ class _Filters(TorchLayer):
 class Convolution(_Filters):
     """Bottom (N, C, ...) to top (N, O, ...); filters (O, C / G, k...), bias (O,)."""
 
+    channels_last = True
+
     def filter_shape(self, channels, outputs):
         return outputs, channels // self.group
 
@@ -85,6 +107,12 @@ class Convolution(_Filters):
 class Deconvolution(_Filters):
     """The transpose of Convolution: bottom (N, C, ...) to top (N, O, stride (size - 1) + extent - 2 pad);
     filters (C, O / G, k...), bias (O,)."""
+
+    out_axis = 1
+
+    @property
+    def absorbs(self):
+        return super().absorbs and self.group == 1
 
     def filter_shape(self, channels, outputs):
         return channels, outputs // self.group
@@ -154,7 +182,7 @@ class Im2col(TorchLayer):
 
 
 @layer('InnerProduct')
-class InnerProduct(TorchLayer):
+class InnerProduct(_Linear):
     """Flattens the axes from `axis` on to K and gives (..., O) = bottom weight^T + bias; weight (O, K), or
     (K, O) with transpose."""
 
@@ -166,6 +194,7 @@ class InnerProduct(TorchLayer):
             raise ValueError('num_output must be given and positive')
         shape = bottom[0].shape
         self.axis = canonical_axis(self.field('axis'), len(shape))
+        self.out_axis = int(self.field('transpose'))
         inputs = math.prod(shape[self.axis :])
         shape = (inputs, outputs) if self.field('transpose') else (outputs, inputs)
         self.add_blob(shape, self.field('weight_filler'))

@@ -36,12 +36,12 @@ class BatchNorm(TorchLayer):
                 )
             spec.lr_mult = 0
         given = self.field('use_global_stats')
-        self.use_global_stats = self.phase == caffe_pb2.TEST if given is None else given
+        self.is_affine = self.use_global_stats = self.phase == caffe_pb2.TEST if given is None else given
 
     def compute(self, x):
         flat = x if x.dim() > 1 else x.reshape(-1, 1)
         if self.use_global_stats:
-            mean, var = self.global_stats()
+            mean, var = self.global_stats(self.weights)
             return F.batch_norm(flat, mean, var, eps=self.field('eps')).reshape(x.shape)
         y, mean, var = self.by_batch(flat)
         if not x.is_meta:
@@ -60,10 +60,15 @@ class BatchNorm(TorchLayer):
         )
         return y, mean, var
 
-    def global_stats(self):
-        mean, var, weight = (w.detach() for w in self.weights)
+    def global_stats(self, weights):
+        mean, var, weight = (w.detach() for w in weights)
         scale = torch.where(weight == 0, 0.0, 1 / weight)
         return mean * scale, var * scale
+
+    def factor_and_shift(self, weights):
+        mean, var = self.global_stats(weights)
+        factor = (var + self.field('eps')).rsqrt()
+        return factor, -mean * factor
 
     def add_to_average(self, mean, var):
         fraction = self.field('moving_average_fraction')
@@ -110,6 +115,10 @@ class _Affine(TorchLayer):
     """What Scale and Bias share: a blob shaped like num_axes axes of the first bottom from `axis` on (-1: all
     of them)."""
 
+    @property
+    def is_affine(self):
+        return len(self.layer_param.bottom) == self.field('axis') == self.field('num_axes') == 1
+
     def param_shape(self, shape):
         axis, num_axes = canonical_axis(self.field('axis'), len(shape)), self.field('num_axes')
         if num_axes < -1 or axis + num_axes > len(shape):
@@ -139,6 +148,9 @@ class Scale(_Affine):
         y = x * along(blobs.pop(0) if factor is None else factor, x, axis)
         return y + along(blobs[0], x, axis) if blobs else y
 
+    def factor_and_shift(self, weights):
+        return weights[0], weights[1] if len(weights) > 1 else None
+
 
 @layer('Bias')
 class Bias(_Affine):
@@ -152,3 +164,6 @@ class Bias(_Affine):
 
     def compute(self, x, bias=None):
         return x + along(self.weights[0] if bias is None else bias, x, self.field('axis'))
+
+    def factor_and_shift(self, weights):
+        return None, weights[0]

@@ -3,32 +3,41 @@
 import torch
 
 from ..registry import layer
+from ..tape import TorchLayer
 from .helpers import alike, canonical_axis
 
 
 @layer('Eltwise')
-def eltwise(*xs, operation, coeff):
+class Eltwise(TorchLayer):
     """SUM (weighted by coeff), PROD or MAX of bottoms of one shape (but for ones at its end). Where the first
     two tie for MAX the second gets the gradient; a later one gets it only where it is larger."""
-    if coeff and (operation != 'SUM' or len(coeff) != len(xs)):
-        raise ValueError(
-            f'coeff is for SUM, one for each of {len(xs)} bottoms; got {len(coeff)} for {operation}'
-        )
-    first, *rest = xs
-    rest = alike(first, *rest)
-    if operation == 'SUM':
-        coeff = coeff or (1,) * len(xs)
-        top = first if coeff[0] == 1 else first * coeff[0]
-        for x, c in zip(rest, coeff[1:]):
-            top = torch.add(top, x, alpha=c)
-        return top
-    if operation == 'PROD':
-        for x in rest:
-            first = first * x
+
+    fields = ('operation', 'coeff')
+
+    def setup(self, bottom, top):
+        self.is_head = len(bottom) > 1  # the result of one may be the bottom itself
+
+    def compute(self, *xs):
+        operation, coeff = self.field('operation'), self.field('coeff')
+        if coeff and (operation != 'SUM' or len(coeff) != len(xs)):
+            raise ValueError(
+                f'coeff is for SUM, one for each of {len(xs)} bottoms; got {len(coeff)} for {operation}'
+            )
+        first, *rest = xs
+        rest = alike(first, *rest)
+        if operation == 'SUM':
+            coeff = coeff or (1,) * len(xs)
+            top = first if coeff[0] == 1 else first * coeff[0]
+            for x, c in zip(rest, coeff[1:]):
+                top = torch.add(top, x, alpha=c)
+            return top
+        if operation == 'PROD':
+            for x in rest:
+                first = first * x
+            return first
+        for i, x in enumerate(rest):
+            first = torch.where(first > x if i == 0 else first >= x, first, x)
         return first
-    for i, x in enumerate(rest):
-        first = torch.where(first > x if i == 0 else first >= x, first, x)
-    return first
 
 
 @layer('Reduction')
