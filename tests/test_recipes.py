@@ -37,7 +37,7 @@ def test_each_stage_uses_what_an_earlier_one_made(method):
 def test_the_nets_of_each_method_are_there(method, dataset):
     cfg.MODELS_DIR = str(ROOT / 'models' / dataset)
     for name in [stage.net for stage in method.stages] + [method.detector[0]]:
-        net_file('ResNet-10', method.name, name)
+        net_file('ResNet-10', method.nets, name)
     assert os.path.exists(recipes.cfg_file(dataset, method.name))
 
 
@@ -89,6 +89,8 @@ def test_iterations_of_an_own_dataset(given, images, four, monkeypatch):
         ('faster_rcnn_alt_opt', four),
         ('faster_rcnn_end2end', (max(four),)),
         ('fast_rcnn', four[1:2]),
+        ('rfcn_end2end_ohem', (max(four),)),
+        ('rfcn_alt_opt_5step_ohem', (*four, four[2])),
     ]:
         assert recipes.iterations(METHODS[name], 'mine') == (wanted, wanted)
 
@@ -96,6 +98,8 @@ def test_iterations_of_an_own_dataset(given, images, four, monkeypatch):
 def test_published_iterations():
     published = {name: recipes.iterations(method, 'pascal_voc')[0] for name, method in METHODS.items()}
     assert published['faster_rcnn_alt_opt'] == (80000, 40000, 80000, 40000)
+    assert published['rfcn_end2end'] == published['rfcn_end2end_ohem'] == (110000,)
+    assert published['rfcn_alt_opt_5step_ohem'] == (80000, 120000, 80000, 120000, 80000)
     assert published['faster_rcnn_end2end'] == (70000,) and published['fast_rcnn'] == (40000,)
 
 

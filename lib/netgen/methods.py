@@ -48,7 +48,7 @@ class Detector:
         """lr: of the shared layers. rpn: a snapshot is to hold its parameters too."""
         head = self.head(head)
         return [
-            *data('data', f'data rois labels {BBOX_BLOBS}', head.box_classes),
+            *data('data', f'data rois labels {BBOX_BLOBS}', self.classes),
             *self.net.trunk(lr),
             *head.lines(1, lr),
             *head.loss(),

@@ -20,13 +20,13 @@ DETECT = {'TRAIN.HAS_RPN': False, 'TRAIN.PROPOSAL_METHOD': 'rpn'}
 
 @dataclass(frozen=True)
 class Method:
-    """The nets' files lie in models/<dataset>/<net>/<name>, the settings in experiments/cfgs/<name>.yml.
+    """The nets' files lie in models/<dataset>/<net>/<nets>, the settings in experiments/cfgs/<name>.yml.
 
     stages: rows. iterations: {dataset: those of each training stage}, as published. own: makes the same of an
     own dataset's four numbers (recipe.four_iterations).
     detector: (net to test, stage that trains it); proposer: the same of a net that proposes for it, where it
     does not do so itself. finals: (word, stage) whose files are copied to <net>_<word>_final.caffemodel.
-    one_round: what --stages 1 makes of it.
+    one_round: what --stages 1 makes of it. folder: nets, where these are another's (name).
     """
 
     name: str
@@ -37,6 +37,11 @@ class Method:
     proposer: tuple = None
     finals: tuple = ()
     one_round: object = None
+    folder: str = ''
+
+    @property
+    def nets(self):
+        return self.folder or self.name
 
     @property
     def trained(self):
@@ -74,6 +79,15 @@ ALT_OPT = Method(
     ('faster_rcnn_test.pt', 'stage2_fast_rcnn'),
     finals=(('faster_rcnn', 'stage2_fast_rcnn'),),
 )
+RFCN_PROPOSE = {'TEST.RPN_PRE_NMS_TOP_N': 6000, 'TEST.RPN_POST_NMS_TOP_N': 300}
+RFCN_DETECT = {**DETECT, 'TRAIN.IMS_PER_BATCH': 1}
+RFCN = Method(
+    'rfcn_end2end',
+    (Stage('train', train, 'solver.prototxt'),),
+    {'pascal_voc': (110000,), 'imagenet': (320000,)},
+    lambda four: (max(four),),
+    ('test_agnostic.prototxt', 'train'),
+)
 METHODS = {
     method.name: method
     for method in (
@@ -100,6 +114,44 @@ METHODS = {
             {'pascal_voc': (40000,), 'imagenet': (320000,)},
             lambda four: (four[1],),
             ('test.prototxt', 'train'),
+        ),
+        RFCN,
+        replace(
+            RFCN,
+            name='rfcn_end2end_ohem',
+            stages=(Stage('train', train, 'solver_ohem.prototxt'),),
+            folder=RFCN.name,
+        ),
+        Method(
+            'rfcn_alt_opt_5step_ohem',
+            (
+                Stage('stage1_rpn', train, 'stage1_rpn_solver60k80k.pt', INITIAL, None, RPN),
+                Stage('stage1_proposals', propose, 'rpn_test.pt', 'stage1_rpn', None, RFCN_PROPOSE),
+                Stage(
+                    'stage1_rfcn',
+                    train,
+                    'stage1_rfcn_ohem_solver80k120k.pt',
+                    INITIAL,
+                    'stage1_proposals',
+                    RFCN_DETECT,
+                ),
+                Stage('stage2_rpn', train, 'stage2_rpn_solver60k80k.pt', 'stage1_rfcn', None, RPN),
+                Stage('stage2_proposals', propose, 'rpn_test.pt', 'stage2_rpn', None, RFCN_PROPOSE),
+                Stage(
+                    'stage2_rfcn',
+                    train,
+                    'stage2_rfcn_ohem_solver80k120k.pt',
+                    INITIAL,
+                    'stage2_proposals',
+                    RFCN_DETECT,
+                ),
+                Stage('stage3_rpn', train, 'stage3_rpn_solver60k80k.pt', 'stage2_rfcn', None, RPN),
+            ),
+            {'pascal_voc': (80000, 120000, 80000, 120000, 80000), 'imagenet': (320000,) * 5},
+            lambda four: (*four, four[2]),
+            ('rfcn_test.pt', 'stage2_rfcn'),
+            proposer=('rpn_test.pt', 'stage3_rpn'),
+            finals=(('rpn', 'stage3_rpn'), ('rfcn', 'stage2_rfcn')),
         ),
     )
 }

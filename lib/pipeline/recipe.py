@@ -78,7 +78,7 @@ class Recipe:
         anchors = data.anchors or (OWN_ANCHORS if own else None)
         four = four_iterations(data) if own else None
         generate(data.name, self.net, data.num_classes, anchors=anchors, max_iters=four, force=self.force)
-        folder = os.path.join(cfg.MODELS_DIR, self.net, method.name)
+        folder = os.path.join(cfg.MODELS_DIR, self.net, method.nets)
         for name in sorted(os.listdir(folder)):
             check_classes(os.path.join(folder, name), data)
 
@@ -103,7 +103,7 @@ class Recipe:
     def trained(self, method, row, results):
         """A net for testing with the weights of the stage that trained it."""
         name, stage = row
-        net = caffe.Net(net_file(self.net, method.name, name), results[stage], caffe.TEST)
+        net = caffe.Net(net_file(self.net, method.nets, name), results[stage], caffe.TEST)
         net.name = os.path.splitext(os.path.basename(results[stage]))[0]
         return net
 

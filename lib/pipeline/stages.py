@@ -161,7 +161,7 @@ class Training:
             'cfg': stage_cfg(stage),
             'gpu': self.gpu,
             'output_dir': self.output_dir,
-            'net': File(net_file(self.net, self.method.name, stage.net)),
+            'net': File(net_file(self.net, self.method.nets, stage.net)),
             'weights': weights and File(weights),
             'proposals': proposals and File(proposals),
             'imdb': self.imdb,
