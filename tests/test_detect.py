@@ -1,14 +1,19 @@
 """Detection of one image, and what is kept of it."""
 
 import os
+import pickle
 from types import SimpleNamespace
 
 import caffe
 import numpy as np
 import pytest
+from layer_runs import write_image
 
 from fast_rcnn.config import overrides
-from fast_rcnn.test import apply_nms, check_classes, detections, im_detect, roi_blob
+from fast_rcnn import test as fast_rcnn_test
+from fast_rcnn.detection import roi_blob
+from fast_rcnn.test import apply_nms, check_classes, detections, im_detect
+from utils.proposals import load_detections
 
 # scores follow a RoI's mean colour; every delta is zero but for class 1's dx
 NET = """
@@ -93,6 +98,98 @@ def test_detections():
     assert [len(dets) for dets in detections(scores, boxes, 2, 0.1)] == [0, 1, 1]
     assert [len(dets) for dets in detections(scores, boxes, 100, 0.1)] == [0, 2, 1]
     assert [len(dets) for dets in detections(scores[:0], boxes[:0], 100, 0.1)] == [0, 0, 0]
+
+
+def test_boxes_of_a_class_agnostic_net():
+    boxes = np.array([[7, 7, 7, 7, 0, 0, 9, 9], [7, 7, 7, 7, 30, 30, 39, 39]], np.float32)
+    scores = np.array([[0.1, 0.5, 0.4], [0.1, 0.1, 0.8]], np.float32)
+    for agnostic in False, True:
+        with overrides({'TEST.AGNOSTIC': agnostic}):
+            found = detections(scores, boxes, 0, 0.2)
+        assert [dets[:, :4].tolist() for dets in found] == [
+            [],
+            [boxes[0, 4:].tolist()],
+            boxes[::-1, 4:].tolist(),
+        ]
+    with pytest.raises(ValueError, match='3 classes want boxes of 12, or 8 .* columns, got 16'):
+        detections(scores, np.hstack([boxes, boxes]), 0, 0.2)
+    with overrides({'TEST.AGNOSTIC': True}), pytest.raises(ValueError, match='8 .*AGNOSTIC.*got 12'):
+        detections(scores, np.zeros((2, 12)), 0, 0.2)
+
+
+def test_a_net_of_8_box_columns_and_4_axes(net, tmp_path):
+    text = NET.replace('num_output: 2', 'num_output: 3').replace('top: "bbox_pred"', 'top: "pred"', 1)
+    shape = (
+        'layer { name: "s" type: "Reshape" bottom: "pred" top: "bbox_pred" reshape_param { shape { %s } } }'
+    )
+    text += shape % 'dim: 0 dim: 8 dim: 1 dim: 1'
+    (tmp_path / 'agnostic.prototxt').write_text(text)
+    net = caffe.Net(str(tmp_path / 'agnostic.prototxt'), caffe.TEST)
+    with overrides(SCALE):
+        scores, pred = im_detect(net, image(), np.array([[0, 0, 9, 9]], np.float32))
+        with overrides({'TEST.BBOX_REG': False, 'TEST.AGNOSTIC': True}):
+            assert im_detect(net, image(), np.array([[0, 0, 9, 9]], np.float32))[1].shape == (1, 8)
+    assert scores.shape == (1, 3) and pred.shape == (1, 8)
+    assert [len(dets) for dets in detections(scores, pred, 0, 0.2)] == [0, 1, 1]
+
+
+def test_soft_nms_is_a_setting():
+    boxes = np.tile(np.array([[0, 0, 9, 9], [0, 0, 9, 8]], np.float32), 2)
+    scores = np.array([[0.1, 0.5], [0.1, 0.6]], np.float32)
+    dets = [[np.hstack([boxes[:, :4], scores[:, 1:]])]]
+    for decay, left in (
+        ('', []),
+        ('linear', [0.5 * (1 - 0.9)]),
+        ('gaussian', [0.5 * np.exp(-(0.9**2) / 0.25)]),
+    ):
+        with overrides({'TEST.SOFT_NMS': decay, 'TEST.SOFT_NMS_SIGMA': 0.25}):
+            for found in detections(scores, boxes, 0, 0.05)[1], apply_nms(dets, 0.3)[0][0]:
+                assert found[:, 4].tolist() == pytest.approx([0.6, *left])
+
+
+def test_names_that_forks_import(monkeypatch):
+    im, rois = image(), np.array([[0, 0, 9, 9]], np.float32)
+    with overrides({'TEST.SCALES': [80, 40]}):
+        data, scales = fast_rcnn_test._get_image_blob(im)
+        blobs, same = fast_rcnn_test._get_blobs(im, rois)
+        with overrides({'TEST.HAS_RPN': True}):
+            assert fast_rcnn_test._get_blobs(im, None)[0]['rois'] is None
+    assert data.shape == (2, 3, 80, 120) and scales.tolist() == same.tolist() == [2, 1]
+    np.testing.assert_array_equal(blobs['data'], data)
+    np.testing.assert_array_equal(blobs['rois'], [[0, 0, 0, 18, 18]])
+    pyplot = pytest.importorskip('matplotlib.pyplot')
+    shown = []
+    monkeypatch.setattr(pyplot, 'imshow', shown.append)
+    monkeypatch.setattr(pyplot, 'show', lambda: None)
+    dets = np.array([[5, 5, 30, 30, 0.9], [5, 5, 20, 20, 0.2]])
+    fast_rcnn_test.vis_detections(im, 'dog', dets)
+    fast_rcnn_test.vis_detections(im, 'dog', dets, thresh=0.95)
+    assert len(shown) == 1 and shown[0].ndim == 3
+
+
+def test_detections_are_written_as_npz_and_on_request_as_pickle(net, tmp_path):
+    class Imdb:
+        name, num_images, num_classes, classes = 'one', 1, 2, ('__background__', 'thing')
+        roidb = [{'boxes': np.array([[0, 0, 9, 9]], np.float32), 'gt_classes': np.zeros(1)}]
+
+        def image_path_at(self, i):
+            return write_image(tmp_path / 'a.png')
+
+        def evaluate_detections(self, all_boxes, output_dir):
+            return output_dir
+
+    net.name = 'n'
+    with overrides({**SCALE, 'ROOT_DIR': str(tmp_path), 'TEST.HAS_RPN': False}):
+        folder = fast_rcnn_test.test_net(net, Imdb())
+        assert os.listdir(folder) == ['detections.npz']
+        with overrides({'TEST.DETECTIONS_PKL': True}):
+            fast_rcnn_test.test_net(net, Imdb())
+    assert sorted(os.listdir(folder)) == ['detections.npz', 'detections.pkl']
+    with open(os.path.join(folder, 'detections.pkl'), 'rb') as stream:
+        as_forks_do = pickle.load(stream)
+    for read in as_forks_do, load_detections(stream.name), load_detections(stream.name[:-3] + 'npz'):
+        assert [[len(dets) for dets in of_class] for of_class in read] == [[0], [1]]
+        np.testing.assert_array_equal(read[1][0], as_forks_do[1][0])
 
 
 def test_a_net_of_another_number_of_classes():

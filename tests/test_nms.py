@@ -11,6 +11,7 @@ from fast_rcnn.nms_wrapper import nms as wrapped_nms
 from nms.cpu_nms import cpu_nms, numpy_cpu_nms
 from nms.gpu_nms import gpu_nms
 from nms.py_cpu_nms import py_cpu_nms
+from nms.soft_nms import soft_nms
 from utils.bbox import bbox_overlaps as numpy_overlaps
 from utils.cython_bbox import bbox_overlaps
 
@@ -93,3 +94,36 @@ def test_overlaps(overlaps):
     np.testing.assert_array_equal(overlaps(a, b), expected)
     assert overlaps(a[:0], b).shape == (0, 30) and overlaps(a, b[:0]).shape == (40, 0)
     assert overlaps([[0, 0, 9, 9]], [[10, 0, 19, 9]])[0, 0] == 0
+
+
+def loop_soft_nms(dets, decay, thresh, sigma, least):
+    left, kept = [list(map(float, row)) for row in dets], []
+    while left:
+        best = max(left, key=lambda row: row[4])
+        left.remove(best)
+        kept.append(best)
+        for row in left:
+            overlap = iou(best, row)
+            if decay == 'gaussian':
+                row[4] *= np.exp(-overlap * overlap / sigma)
+            elif overlap > thresh:
+                row[4] *= 1 - overlap
+        left = [row for row in left if row[4] >= least]
+    return kept
+
+
+@pytest.mark.parametrize('decay', ['linear', 'gaussian'])
+@pytest.mark.parametrize('count', [0, 1, 2, 60])
+def test_soft_nms_against_a_loop(decay, count):
+    dets = random_dets(count, count) + np.array([0, 0, 0, 0, 0.01], np.float32)
+    for thresh, sigma, least in (0.3, 0.5, 0.001), (0.6, 0.1, 0.2):
+        loop = loop_soft_nms(dets[dets[:, 4] >= least], decay, thresh, sigma, least)
+        left = soft_nms(dets, decay, thresh, sigma, least)
+        assert left.dtype == np.float32 and left.shape == (len(loop), 5)
+        np.testing.assert_allclose(left, np.array(loop).reshape(-1, 5), rtol=1e-6)
+    assert (dets == random_dets(count, count) + np.array([0, 0, 0, 0, 0.01], np.float32)).all()
+
+
+def test_soft_nms_knows_two_decays():
+    with pytest.raises(ValueError, match="linear.*gaussian.*'hard'"):
+        soft_nms(random_dets(2, 0), 'hard')

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import _command
-import demo
 import make_toy
 import plot_loss
 import train_faster_rcnn_alt_opt as alt_opt
@@ -73,26 +72,7 @@ def test_the_original_flags():
     assert (args.solver, args.max_iters, args.weights, args.rand) == ('s', 7, 'w', True)
 
 
-# -------------------------------------------------------------------------------------------- demo, plot_loss
-def test_demo_takes_files_and_folders(tmp_path):
-    (tmp_path / 'in').mkdir()
-    for name in 'b.png', 'a.JPG', 'notes.txt':
-        (tmp_path / 'in' / name).touch()
-    (tmp_path / 'a.png').touch()
-    paths = demo.pictures([str(tmp_path / 'in'), str(tmp_path / 'a.png')])
-    assert [os.path.basename(path) for path in paths] == ['a.JPG', 'b.png', 'a.png']
-    assert list(demo.targets(paths, 'out')) == ['out/a.png', 'out/b.png', 'out/a_2.png']
-    with pytest.raises(SystemExit, match='notes.txt: no picture'):
-        demo.pictures([str(tmp_path / 'in' / 'notes.txt')])
-
-
-def test_demo_draws_where_the_box_is():
-    image = np.zeros((100, 100, 3), np.uint8)
-    drawn = demo.draw(image, [('dog', 0.9, (20.0, 40.0, 60.0, 80.0))], ('__background__', 'dog'))
-    assert not image.any()
-    assert drawn[60, 20].any() and drawn[80, 40].any() and not drawn[60, 40].any() and not drawn[90, 90].any()
-
-
+# --------------------------------------------------------------------------------------------------- plot_loss
 def test_plot_takes_the_last_run(tmp_path):
     log = tmp_path / 'log.jsonl'
     lines = [

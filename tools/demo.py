@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
 """Detect objects in any pictures and write them out with boxes, names and scores."""
 
-import collections
 import glob
+import itertools
 import logging
 import os
 import sys
 
 import _command
-import cv2
-import numpy as np
 
 log = logging.getLogger(__name__)
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp')
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+# Nets trained on VOC that others made: --net's name -> prototxt in models/, weights in data/
+NAMED = {
+    'vgg16': ('VGG16/faster_rcnn_alt_opt/faster_rcnn_test.pt', 'faster_rcnn_models/VGG16_faster_rcnn_final'),
+    'zf': ('ZF/faster_rcnn_alt_opt/faster_rcnn_test.pt', 'faster_rcnn_models/ZF_faster_rcnn_final'),
+    'ResNet-50': ('ResNet-50/rfcn_end2end/test_agnostic.prototxt', 'rfcn_models/resnet50_rfcn_final'),
+    'ResNet-101': ('ResNet-101/rfcn_end2end/test_agnostic.prototxt', 'rfcn_models/resnet101_rfcn_final'),
+}
 
 
 def main():
@@ -21,32 +26,43 @@ def main():
     if args.cpu:
         args.gpu = []
     _command.one_gpu(args.gpu, 'demo.py')
-    _command.load_cfg(args)
     from fast_rcnn.config import cfg
     from fast_rcnn.test import check_classes
-    from utils.blob import read_image
 
+    data = knowledge(args)
     cfg.TEST.HAS_RPN = True
-    data = _command.get_imdb(args.imdb)
     net = _command.load_net(args)
     check_classes(net, data)
-    os.makedirs(args.out, exist_ok=True)
-    paths = pictures(args.images) or [data.image_path_at(i) for i in range(min(args.most, data.num_images))]
-    for path, target in zip(paths, targets(paths, args.out)):
-        image = read_image(path)
-        found = detect(net, image, data.class_names, args.thresh)
-        write(target, draw(image, found, data.class_names))
-        log.info('%s: %s', target, ', '.join(f'{name} {score:.2f}' for name, score, _ in found) or 'nothing')
+    if 'im_info' not in net.blobs:
+        sys.exit(f'{args.prototxt}: this net wants proposals; the demo is for nets that make their own')
+    paths = list(pictures(args.images)) or [
+        data.image_path_at(i) for i in range(min(args.most, data.num_images))
+    ]
+    bad = [
+        path for path, target in zip(paths, targets(paths, args)) if not detect(net, path, target, data, args)
+    ]
     print(f'Pictures: {args.out}')
+    if bad:
+        sys.exit(f'{len(bad)} of {len(paths)} pictures could not be read: {", ".join(bad)}')
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__, 'gpu', 'def', 'net', 'imdb', 'cfg', required=('def', 'net', 'imdb'))
-    parser.add_argument('images', nargs='*', help='pictures, or folders of them; none: the first of --imdb')
+    parser = _command.parser(__doc__, 'gpu', 'def', 'imdb', 'cfg')
+    parser.add_argument(
+        '--net',
+        dest='weights',
+        default='vgg16',
+        metavar='CAFFEMODEL',
+        help=f'the weights; without --def, the name of a published net: {", ".join(NAMED)} (default vgg16)',
+    )
+    parser.add_argument(
+        'images', nargs='*', help='pictures, or folders of them; none: the first of --imdb, or data/demo'
+    )
     parser.add_argument('--cpu', action='store_true', help='the same as --gpu cpu')
     parser.add_argument(
         '--out', default='output/demo', metavar='FOLDER', help='where to write (default output/demo)'
     )
+    parser.add_argument('--format', choices=('png', 'jpg'), default='png', help='of what is written')
     parser.add_argument('--thresh', type=float, default=0.5, help='least score shown (default 0.5)')
     parser.add_argument(
         '--most', type=int, default=12, metavar='N', help='pictures taken from --imdb (default 12)'
@@ -55,73 +71,66 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
+def knowledge(args):
+    """What knows the classes: --imdb, else the model's sidecar, else VOC's list for a published net. Settles cfg,
+    the sidecar's settings first, and completes --def, --net and the pictures."""
+    from datasets.pascal_voc import CLASSES
+    from fast_rcnn.config import cfg, cfg_from_list
+    from fast_rcnn.sidecar import Sidecar, read_sidecar, sidecar_path
+
+    known = None
+    if os.path.exists(sidecar_path(args.weights)):
+        known = read_sidecar(args.weights)
+        cfg_from_list([word for setting in known.cfg.items() for word in setting])
+    _command.load_cfg(args)
+    if args.prototxt is None:
+        if args.weights not in NAMED:
+            sys.exit(f'--def is missing: the net of {args.weights}')
+        prototxt, weights = NAMED[args.weights]
+        args.prototxt = os.path.join(cfg.ROOT_DIR, 'models', 'pascal_voc', prototxt)
+        args.weights = os.path.join(cfg.DATA_DIR, f'{weights}.caffemodel')
+        known = Sidecar('PASCAL VOC', ('__background__', *CLASSES), {})
+    if args.imdb:
+        return _command.get_imdb(args.imdb)
+    if known is None:
+        sys.exit(f'what are the classes? {sidecar_path(args.weights)} is not there; give --imdb')
+    args.images = args.images or [os.path.join(cfg.DATA_DIR, 'demo')]
+    return known
+
+
 def pictures(names):
-    """The image files among `names`, folders opened."""
-    paths = []
+    """The files among `names`, folders replaced by the pictures in them."""
     for name in names:
-        inside = sorted(glob.glob(os.path.join(glob.escape(name), '*'))) if os.path.isdir(name) else [name]
-        found = [path for path in inside if path.lower().endswith(EXTENSIONS)]
-        if not os.path.exists(name):
-            sys.exit(f'{name}: no such file or folder')
-        if not found:
-            sys.exit(f'{name}: no picture ({" ".join(EXTENSIONS)})')
-        paths += found
-    return paths
+        inside = sorted(glob.glob(os.path.join(glob.escape(name), '*'))) if os.path.isdir(name) else []
+        yield from [path for path in inside if path.lower().endswith(EXTENSIONS)] or [name]
 
 
-def targets(paths, folder):
-    """A file to write for each picture, all different: its name as .png, numbered where that is taken."""
-    seen = collections.Counter()
+def targets(paths, args):
+    """A file to write for each picture, all different: its name with another ending, numbered where taken."""
+    taken = set()
     for path in paths:
-        stem = os.path.splitext(os.path.basename(path))[0]
-        seen[stem] += 1
-        yield os.path.join(folder, f'{stem}_{seen[stem]}.png' if seen[stem] > 1 else f'{stem}.png')
+        stem = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
+        names = itertools.chain([stem], (f'{stem}_{i}' for i in itertools.count(2)))
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        yield os.path.join(args.out, f'{name}.{args.format}')
 
 
-def detect(net, image, classes, thresh):
-    """[(class name, score, (x1, y1, x2, y2))] of an (H, W, 3) BGR image, best first."""
+def detect(net, path, target, data, args):
+    """Detects on the picture at `path` and writes it to `target`; whether it could be read."""
+    from fast_rcnn.drawing import draw, listed, save_picture
     from fast_rcnn.test import detections, im_detect
+    from utils.blob import read_upright
 
-    by_class = detections(*im_detect(net, image), 0, thresh)
-    found = [
-        (name, float(row[4]), tuple(row[:4]))
-        for name, rows in zip(classes, by_class, strict=True)
-        for row in rows
-    ]
-    return sorted(found, key=lambda one: -one[1])
-
-
-def draw(image, found, classes):
-    """A copy of the image with boxes, each class in a colour of its own, names and scores."""
-    image, size = image.copy(), max(image.shape[0] / 800, 0.35)
-    for name, score, box in reversed(found):
-        hue = 180 * classes.index(name) // len(classes)
-        colour = cv2.cvtColor(np.uint8([[(hue, 255, 230)]]), cv2.COLOR_HSV2BGR)[0, 0].tolist()
-        x1, y1, x2, y2 = (int(round(v)) for v in box)
-        cv2.rectangle(image, (x1, y1), (x2, y2), colour, max(int(2 * size), 1))
-        place = x1, max(y1 - 3, int(22 * size))
-        for shade, width in ((0, 3), (255, 1)):
-            cv2.putText(
-                image,
-                f'{name} {score:.2f}',
-                place,
-                cv2.FONT_HERSHEY_SIMPLEX,
-                size,
-                [shade] * 3,
-                width,
-                cv2.LINE_AA,
-            )
-    return image
-
-
-def write(path, image):
-    """Writes a picture in one piece."""
-    done, data = cv2.imencode('.png', image)
-    if not done:
-        raise ValueError(f'{path}: could not encode the picture')
-    with open(f'{path}.tmp', 'wb') as f:
-        f.write(data.tobytes())
-    os.replace(f'{path}.tmp', path)
+    try:
+        image = read_upright(path)
+    except OSError as error:
+        log.warning('%s', error)
+        return False
+    found = listed(detections(*im_detect(net, image), 0, args.thresh), data.class_names, args.thresh)
+    save_picture(target, draw(image, found, data.class_names))
+    log.info('%s: %s', target, ', '.join(f'{name} {score:.2f}' for name, score, _ in found) or 'nothing')
+    return True
 
 
 if __name__ == '__main__':

@@ -153,13 +153,23 @@ cfg.TEST.MAX_SIZE = 1000
 # NMS threshold (IoU) between detections of one class
 cfg.TEST.NMS = 0.3
 
+# Soft-NMS instead of NMS: '' (off), 'linear' (at the IoU above) or 'gaussian' (of width SIGMA); scores that fall
+# below MIN_SCORE are dropped
+cfg.TEST.SOFT_NMS = ''
+cfg.TEST.SOFT_NMS_SIGMA = 0.5
+cfg.TEST.SOFT_NMS_MIN_SCORE = 0.001
+
+# Write detections.pkl beside detections.npz, for older tools
+cfg.TEST.DETECTIONS_PKL = False
+
 # Scores are the net's raw cls_score, for SVMs trained on top, not its softmax
 cfg.TEST.SVM = False
 
 # Apply the predicted box deltas
 cfg.TEST.BBOX_REG = True
 
-# The net regresses one box for all classes, as TRAIN.AGNOSTIC has it: 8 columns, of which the last four count
+# The net regresses one box for all classes, as TRAIN.AGNOSTIC has it: 8 columns, of which the last four count. Such
+# a net is known by its columns; this key refuses any other
 cfg.TEST.AGNOSTIC = False
 
 # The net proposes boxes by itself; otherwise they come from PROPOSAL_METHOD

@@ -3,4 +3,5 @@
 cpu_nms     drops a box whose IoU with a kept one is >= thresh (compiled; numpy where it is not built)
 gpu_nms     drops at IoU > thresh, in torch on any device
 py_cpu_nms  drops at IoU > thresh, in numpy
+soft_nms    drops none at once: scores fall by overlap
 """

@@ -15,12 +15,12 @@ from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
 
 
 def settle(imdb, cfg_file=None, single=()):
-    """Sets cfg for work on an imdb. single: key, value, key, value ... Errors: KeyError, OSError, ValueError."""
+    """Sets cfg for work on an imdb (None: on none). single: key, value, key, value ... Errors: KeyError, OSError, ValueError."""
     try:
         if cfg_file:
             cfg_from_file(cfg_file)
         cfg_from_list(single)  # already here: DATA_DIR says where datasets are registered
-        dataset = dataset_of(imdb)
+        dataset = imdb and dataset_of(imdb)
         if dataset:
             cfg.MODELS_DIR = os.path.join(cfg.ROOT_DIR, 'models', dataset)
             _merge(describe(dataset))

@@ -1,7 +1,6 @@
 """Proposals of images by an RPN net: tops rois and scores, its ProposalLayer set by cfg.TEST.RPN_*."""
 
-from fast_rcnn.config import cfg
-from fast_rcnn.test import image_blobs
+from fast_rcnn.detection import forward, proposing_blobs
 from utils.blob import read_image
 from utils.progress import progress
 
@@ -11,16 +10,12 @@ SETTINGS = {'TEST.RPN_PRE_NMS_TOP_N': -1, 'TEST.RPN_POST_NMS_TOP_N': 2000}
 
 def im_proposals(net, im):
     """im (H, W, 3) BGR -> boxes (n, 4) in its own pixels, best first; scores (n, 1)."""
-    if len(cfg.TEST.SCALES) != 1:
-        raise ValueError(f'proposals are made at one scale; TEST.SCALES is {cfg.TEST.SCALES}')
-    blobs, scales = image_blobs(im)
-    for name, blob in blobs.items():
-        net.blobs[name].reshape(*blob.shape)
-    tops = net.forward(**blobs)
+    blobs, scale = proposing_blobs(im)
+    tops = forward(net, blobs)
     for name in 'rois', 'scores':
         if name not in tops:
             raise ValueError(f'the RPN test net gives {sorted(tops)}; wanted rois and scores')
-    return tops['rois'][:, 1:5] / float(scales[0]), tops['scores'].copy()
+    return tops['rois'][:, 1:5] / scale, tops['scores'].copy()
 
 
 def imdb_proposals(net, imdb):

@@ -3,9 +3,11 @@
 import functools
 import logging
 import os
+import struct
 
 import cv2
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,20 @@ def _name_cut_off(path):
         stream.seek(-min(4096, os.path.getsize(path)), os.SEEK_END)
         if begin == b'\xff\xd8' and b'\xff\xd9' not in stream.read():
             log.warning('%s: a damaged JPEG, its end is missing; what can be read of it is used', path)
+
+
+def read_upright(path):
+    """The image at `path` as a viewer shows it, uint8 (H, W, 3) BGR: turned as its EXIF orientation says."""
+    try:
+        with Image.open(path) as image:
+            if image.mode[0] in 'IF':  # 16 bits and more: OpenCV scales them to 8
+                return read_image(path)
+            return np.array(ImageOps.exif_transpose(image).convert('RGB'))[:, :, ::-1].copy()
+    except UnidentifiedImageError:
+        raise OSError(f'{path}: not an image that can be read') from None
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OSError(f'{path}: {why}') from None
 
 
 def im_scale_for(shape, target_size, max_size):

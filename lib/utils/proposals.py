@@ -8,11 +8,12 @@ A proposal file holds N images: `boxes` (sum n_i, 4) float32 x1 y1 x2 y2 in pixe
 import glob
 import logging
 import os
+import pickle
 
 import numpy as np
 
 from utils import safe_pickle
-from utils.files import load_npz, pack, save_npz, unpack
+from utils.files import atomic_path, load_npz, pack, save_npz, unpack
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,11 @@ def load_proposals(path):
 
 
 def save_detections(path, all_boxes):
-    """all_boxes[class][image]: (n, 5) array or empty list."""
+    """all_boxes[class][image]: (n, 5) array or empty list. A path that ends in .pkl: a pickle of it."""
+    if path.endswith('.pkl'):
+        with atomic_path(path) as temporary, open(temporary, 'wb') as stream:
+            pickle.dump(all_boxes, stream, pickle.HIGHEST_PROTOCOL)
+        return
     rows, counts = pack([boxes for of_class in all_boxes for boxes in of_class], 5)
     save_npz(path, rows=rows, counts=counts.reshape(len(all_boxes), -1))
 
