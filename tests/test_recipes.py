@@ -238,8 +238,7 @@ def test_alternating_optimization(checkout):
         f'{models}/faster_rcnn_test.pt',
         '--net',
         final,
-        '--imdb',
-        'toy_val',
+        'data/toy/Data/DET/val',
         '--out',
         f'{folder}/pictures',
     )

@@ -16,6 +16,7 @@ from caffe.format.prototxt import read_solver
 from datasets.factory import get_imdb
 from datasets.imdb import imdb
 from fast_rcnn.config import cfg, cfg_restore, cfg_values, get_output_dir, overrides
+from fast_rcnn.sidecar import write_sidecar
 from fast_rcnn.train import get_training_roidb, train_net
 from pipeline.manifest import File, Manifest
 from pipeline.schedule import follow
@@ -184,12 +185,13 @@ class Training:
         return job
 
     def finish(self, results):
-        """Copies what was trained to plain names -> {what it is: file}."""
+        """Copies what was trained to plain names, and writes the detector's sidecar -> {stage: its file}."""
         for word, stage in self.method.finals:
             path = os.path.join(self.output_dir, f'{self.net}_{word}_final.caffemodel')
             with atomic_path(path) as temporary:
                 shutil.copyfile(results[stage], temporary)
             results = {**results, stage: path}
+        write_sidecar(results[self.method.detector[1]], training_sets(self.imdb)[0])
         return results
 
 
