@@ -169,6 +169,32 @@ def test_roi_align(samples, tmp_path):
     close(answer(tmp_path, 'ROIAlign', [x, REGIONS], more)[0], want)
 
 
+def test_roi_align_of_regions_far_larger_than_the_map(tmp_path):
+    """Interpolation and mean are along each axis by itself: the weights of the points of an axis, summed."""
+    x = rng().standard_normal((2, 3, 5, 6))
+    boxes = [[0, 0, 0, 4, 4], [1, -900, -300, 1000, 500], [0, -7.5, 1, 30.2, 3], [1, -4e8, -4e8, 4e8, 4e8]]
+    more = 'roi_align_param { pooled_h: 3 pooled_w: 2 sampling_ratio: 0 spatial_scale: 1 }'
+    (got,) = answer(tmp_path, 'ROIAlign', [x, boxes], more)
+
+    def axis(start, end, bins, size):
+        step = max(end - start, 1) / bins
+        count = math.ceil(step)
+        weight = np.zeros((bins, size))
+        for b, k in itertools.product(range(bins), range(count)):
+            place = start + b * step + (k + 0.5) * step / count
+            if -1 <= place <= size:
+                place = min(max(place, 0), size - 1)
+                low = int(place)
+                weight[b, low] += (1 - place + low) / count
+                weight[b, min(low + 1, size - 1)] += (place - low) / count
+        return weight
+
+    for (n, x1, y1, x2, y2), mean in zip(boxes[:3], got):
+        rows, columns = axis(y1, y2, 3, 5), axis(x1, x2, 2, 6)
+        close(mean, np.einsum('chw,ph,qw->cpq', x[n], rows, columns))
+    assert np.abs(got[3]).max() < 1e-6
+
+
 def test_roi_align_takes_four_points_unless_told(tmp_path):
     """A bin of one cell between four: the mean at the quarters of it is the mean of the four cells."""
     x = np.arange(16.0).reshape(1, 1, 4, 4)

@@ -188,14 +188,40 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
 
     Edges as in Detectron: a region is at least one cell long, points up to one cell outside count as on the
     rim, those beyond as 0; sampling_ratio 0 takes as many points along each side as a bin has cells, rounded
-    up. (Some forks take the maximum instead.)
+    up. (Some forks take the maximum instead.) Of a region with bins larger than the map only the points on the
+    map are looked at.
     """
     check_regions(rois, pooled_h, pooled_w)
     if x.is_meta or not len(rois):
         return x.new_zeros(len(rois), x.shape[1], pooled_h, pooled_w)
     image, rois = regions(x, rois)
-    row, row_weight = taps(rois[:, 1], rois[:, 3], spatial_scale, pooled_h, sampling_ratio, x.shape[2])
-    column, column_weight = taps(rois[:, 0], rois[:, 2], spatial_scale, pooled_w, sampling_ratio, x.shape[3])
+
+    def rows_and_columns(rois):
+        return (
+            taps(rois[:, 1], rois[:, 3], spatial_scale, pooled_h, sampling_ratio, x.shape[2]),
+            taps(rois[:, 0], rois[:, 2], spatial_scale, pooled_w, sampling_ratio, x.shape[3]),
+        )
+
+    bin_size = (rois[:, 2:] - rois[:, :2]) * spatial_scale / rois.new_tensor([pooled_w, pooled_h])
+    large = (bin_size > rois.new_tensor([x.shape[3], x.shape[2]])).any(1)
+    if sampling_ratio or not large.any():
+        return mean_of_taps(x, image, *rows_and_columns(rois))
+    small, large = (~large).nonzero()[:, 0], large.nonzero()[:, 0]
+    top = x.new_zeros(len(rois), x.shape[1], pooled_h, pooled_w)
+    if len(small):
+        top = top.index_copy(0, small, mean_of_taps(x, image[small], *rows_and_columns(rois[small])))
+    for r in large.tolist():
+        row, column = rows_and_columns(rois[r : r + 1].double())
+        row, column = (weights(*t, size).to(x.dtype) for t, size in zip((row, column), x.shape[2:]))
+        mean = torch.einsum('chw,ph,qw->cpq', x[image[r]], row[0], column[0])
+        top = top.index_copy(0, image.new_tensor([r]), mean[None])
+    return top
+
+
+def mean_of_taps(x, image, rows, columns):
+    """(R, C, p, q): the sums over the cells that `taps` gives along both axes, each times its weights."""
+    (row, row_weight), (column, column_weight) = rows, columns
+    bins = row.shape[1], column.shape[1]
     row, row_weight = row[:, :, None, :, None], row_weight[:, :, None, :, None]
     column, column_weight = column[:, None, :, None], column_weight[:, None, :, None]
     image = image[:, None, None, None, None]
@@ -207,16 +233,20 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
         mode='sum',
         per_sample_weights=(row_weight * column_weight).flatten(3).flatten(0, 2),
     )
-    return means.reshape(-1, pooled_h, pooled_w, x.shape[1]).permute(0, 3, 1, 2)
+    return means.reshape(-1, *bins, x.shape[1]).permute(0, 3, 1, 2)
 
 
 def taps(start, end, scale, bins, samples, size):
-    """The cells along one axis that make the mean over a bin, (R, bins, T) int64, and how much of each."""
+    """The cells along one axis that make the mean over a bin, (R, bins, T) int64, and how much of each. Points
+    half a cell apart at least (samples 0) are left out beyond the map where they are many."""
     start, length = start * scale, ((end - start) * scale).clamp(min=1)
     step = (length / bins)[:, None, None]
     count = torch.full_like(step, samples) if samples else step.ceil()
-    k = torch.arange(int(count.max()), device=start.device, dtype=start.dtype)
     b = torch.arange(bins, device=start.device, dtype=start.dtype)[:, None]
+    most, window = int(count.max()), 2 * size + 6
+    k = torch.arange(min(most, window) if not samples else most, device=start.device, dtype=start.dtype)
+    if not samples and most > window:
+        k = k + ((-1 - start[:, None, None] - b * step) * count / step - 1).floor().clamp(min=0)
     at = start[:, None, None] + b * step + (k + 0.5) * step / count
     weight = ((k < count) & (at >= -1) & (at <= size)) / count
     at = at.clamp(0, size - 1)
@@ -224,6 +254,11 @@ def taps(start, end, scale, bins, samples, size):
     part = at - low
     cell = torch.cat([low, (low + 1).clamp(max=size - 1)], 2).long()
     return cell, torch.cat([(1 - part) * weight, part * weight], 2)
+
+
+def weights(cell, weight, size):
+    """The answer of `taps` as the weight of each cell of the axis, (R, bins, size)."""
+    return weight.new_zeros(*cell.shape[:2], size).scatter_add(2, cell, weight)
 
 
 @layer('PSROIPooling', nondiff=(1,), strict=False)
