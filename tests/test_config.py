@@ -102,3 +102,12 @@ def test_param_str():
         parse_param_str('21')
     with pytest.raises(Exception, match='python/object'):
         parse_param_str("'a': !!python/object/apply:os.system ['true']")
+
+
+def test_a_file_in_another_encoding_or_no_yaml_is_named(tmp_path):
+    (tmp_path / 'a.yml').write_bytes(b'EXP_DIR: caf\xe9\n')
+    with pytest.raises(ValueError, match='a.yml: not UTF-8'):
+        cfg_from_file(str(tmp_path / 'a.yml'))
+    (tmp_path / 'b.yml').write_text('EXP_DIR: [\n')
+    with pytest.raises(ValueError, match='b.yml: not YAML'):
+        cfg_from_file(str(tmp_path / 'b.yml'))

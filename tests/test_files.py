@@ -3,6 +3,7 @@
 import collections
 import os
 import pickle
+import resource
 
 import numpy as np
 import pytest
@@ -133,6 +134,43 @@ def test_broken_pickle(tmp_path):
     (tmp_path / 'x.pkl').write_bytes(pickle.dumps(np.arange(100))[:50])
     with pytest.raises(pickle.UnpicklingError, match='x.pkl'):
         safe_pickle.load(tmp_path / 'x.pkl')
+
+
+class Asks:
+    """Pickled as a call of `function` with `args`, then with `state` to take."""
+
+    def __init__(self, function, args, *state):
+        self.parts = function, args, *state
+
+    def __reduce__(self):
+        return self.parts
+
+
+RECONSTRUCT = np.arange(1).__reduce__()[0]
+OBJECTS = (1, (3 * 10**8,), np.dtype(object), False, [])
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        pickle.dumps(Asks(np.ndarray, ((3 * 10**9,), 'b'))),
+        pickle.dumps(Asks(RECONSTRUCT, (np.ndarray, (3 * 10**9,), b'b'))),
+        pickle.dumps(Asks(RECONSTRUCT, (np.ndarray, (0,), b'b'), OBJECTS)),
+        b'N' + pickle.LONG_BINPUT + (10**8).to_bytes(4, 'little') + pickle.MARK + b'.',
+        pickle.BINBYTES8 + (3 * 10**9).to_bytes(8, 'little') + b'x.',
+    ],
+)
+def test_a_pickle_gets_no_more_memory_than_its_file_holds(tmp_path, content):
+    (tmp_path / 'x.pkl').write_bytes(content)
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    with open('/proc/self/statm') as f:
+        now = int(f.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + 2**28, limit[1]))
+    try:
+        with pytest.raises(pickle.UnpicklingError, match='x.pkl'):
+            safe_pickle.load(tmp_path / 'x.pkl')
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
 
 
 def test_newest_proposals(tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from easydict import EasyDict
 
+from utils.files import read_text
 from utils.param_str import Loader
 
 cfg = EasyDict()
@@ -222,8 +223,10 @@ def get_output_dir(imdb, net=None):
 
 def cfg_from_file(filename):
     """Override cfg by a YAML file: a mapping with cfg's keys."""
-    with open(filename) as stream:
-        values = yaml.load(stream, Loader)
+    try:
+        values = yaml.load(read_text(filename), Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f'{filename}: not YAML that can be read: {error}') from None
     if values is None:
         return
     if not isinstance(values, dict):

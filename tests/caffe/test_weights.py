@@ -91,6 +91,13 @@ def test_hdf5_has_the_original_layout(tmp_path, rows):
         assert 'relu' in f['data']
 
 
+def test_hdf5_with_a_blob_of_a_number_no_layer_has(tmp_path):
+    with h5py.File(tmp_path / 'w.h5', 'w') as f:
+        f['data/fc/300000000'] = np.float32([5])
+    with pytest.raises(ValueError, match='w.h5.*fc/300000000'):
+        read_weights(tmp_path / 'w.h5')
+
+
 def test_hdf5_without_a_shared_blob(tmp_path):
     path = tmp_path / 'w.h5'
     with h5py.File(path, 'w') as f:

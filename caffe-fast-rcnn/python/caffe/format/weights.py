@@ -14,6 +14,8 @@ from ..proto import caffe_pb2, weights_pb2
 from .files import atomic_write, read_bytes, require_file
 from .upgrade import V0_TYPES, upgrade_net, v1_type
 
+MOST_BLOBS = 1000  # of a layer: an HDF5 file numbers them
+
 
 def blobproto_to_array(blob, return_diff=False):
     """The data (or diff) of a BlobProto as float32. ValueError when the values do not fill the shape."""
@@ -101,6 +103,8 @@ def _read_hdf5(path):
             layer, _, index = name.rpartition('/')
             if not layer or not index.isdigit():
                 raise ValueError(f'dataset /data/{name}, wanted /data/<layer>/<number>')
+            if len(index) > len(str(MOST_BLOBS)) or int(index) >= MOST_BLOBS:
+                raise ValueError(f'dataset /data/{name}: a layer has at most {MOST_BLOBS} parameters')
             layers[layer][int(index)] = item[()].astype(np.float32)
 
     with h5py.File(path, 'r') as f:

@@ -119,9 +119,8 @@ class HDF5Data(Layer):
     def read_source(self):
         if not os.path.isfile(self.source):
             raise FileNotFoundError(f'layer {self.name!r}: no source file {self.source!r}')
-        with open(self.source) as f:
-            files = f.read().split('\n')
-        files = [name.strip() for name in files if name.strip()]
+        with open(self.source, encoding='utf-8', errors='surrogateescape') as f:
+            files = [name.strip() for name in f if name.strip()]
         if not files:
             raise ValueError(f'layer {self.name!r}: source {self.source!r} names no HDF5 file')
         return files
