@@ -9,6 +9,7 @@ loss_weights   per top: its factor in the net's loss, 0 for most; a loss layer's
 nondiff        bottoms by number that take no gradient (labels, RoIs)
 strict         whether asking for one of theirs is an error, as in Caffe's losses, or gives zero
 shares         whether the tops' values are the first bottom's memory, in other shapes
+draws          whether forward draws random numbers, which a backward may need again
 
 A Net knows four calls, which a user's Python layer implements directly:
     setup(bottom, top)                          once: read parameters, make blobs
@@ -32,6 +33,7 @@ class Layer:
     nondiff = ()  # bottoms that take no gradient
     strict = True  # asking for theirs raises; otherwise it is zero
     shares = False  # the tops' values are the first bottom's memory
+    draws = False  # forward draws random numbers
     messages = ()  # names of LayerParameter's fields that hold this type's parameters
     fields = ()  # names of these messages' fields that the layer honours
 

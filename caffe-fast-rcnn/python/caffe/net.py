@@ -68,9 +68,10 @@ class Net:
         the way, a tensor on the device, so nothing waits for it."""
         return self._runner.forward(start, len(self._nodes) - 1 if end is None else end)
 
-    def run_backward(self):
-        """Backward through the whole net."""
-        self._runner.backward(len(self._nodes) - 1, 0)
+    def run_backward(self, free=False):
+        """Backward through the whole net. free: let go of what a second backward would need; it would compute the
+        layers anew from their bottoms."""
+        self._runner.backward(len(self._nodes) - 1, 0, free)
 
     def _forward(self, start, end):
         return float(self._runner.forward(start, end))

@@ -4,11 +4,60 @@ A range is two indices of layers, both inclusive. Hooks are called with a layer'
 layers run one by one.
 """
 
+import collections
+
 import torch
 
 from . import plan
 from .graph import weigh
 from .tape import TorchLayer
+
+
+class Forks:
+    """Diffs of versions of blobs that several layers read.
+
+    As the tops of Caffe's Split layers do, this keeps a part from each reader: one that runs backward again
+    replaces its own part alone, whatever calls lie between. The diff is the sum of the parts, made when the
+    layer below runs or the range ends; what a user writes into it then counts until a reader runs again. A loss
+    weight on the version is one more part.
+    """
+
+    def __init__(self, nodes, losses):
+        readers = collections.Counter(version for node in nodes for _, version in _propagated(node))
+        self._losses = losses
+        self._parts = {v: {} for v, count in readers.items() if count + (v in losses) > 1}
+        self._open = {}  # version -> its blob, whose sum is still to be made
+
+    def take(self, node):
+        """Keep what node's backward wrote into the diffs of its bottoms."""
+        for blob, version in _propagated(node):
+            if version in self._parts:
+                self._parts[version][node] = blob.grad.clone() if blob._diff.own else blob.grad
+                self._open[version] = blob
+
+    def close(self, versions, free):
+        """Make the sums of these versions where one is due. free: and forget the parts."""
+        for version in versions:
+            if version in self._open:
+                blob = self._open.pop(version)
+                parts = [p for p in self._parts[version].values() if p.shape == blob.shape]
+                if version in self._losses:
+                    parts.append(torch.full_like(parts[0], self._losses[version]))
+                blob.grad = sum(parts[1:], parts[0])
+                if free:
+                    self._parts[version].clear()
+
+    def close_all(self, free):
+        self.close(list(self._open), free)
+
+    def forget(self):
+        for parts in self._parts.values():
+            parts.clear()
+
+
+def _propagated(node):
+    """{(bottom, its version)} of those that node propagates to."""
+    return {(b, v) for b, v, p in zip(node.bottoms, node.bottom_versions, node.propagate_down) if p}
 
 
 class Runner:
@@ -20,6 +69,14 @@ class Runner:
         self.refresh()
         self.before_forward, self.after_forward, self.before_backward, self.after_backward = [], [], [], []
         self._ran = {}  # index of a layer -> what ran it last, when it was a chain
+        self._forks = Forks(self.nodes, graph.version_losses)
+        last = {name: v for node in self.nodes for name, v in zip(node.top_names, node.top_versions)}
+        self._makers = {  # version that a layer in place overwrites -> index of the layer that makes it
+            v: i
+            for i, node in enumerate(self.nodes)
+            for name, v in zip(node.top_names, node.top_versions)
+            if last[name] != v
+        }
 
     def refresh(self):
         """Let the chains take over what the layers propagate."""
@@ -39,7 +96,7 @@ class Runner:
                 hook(i)
             node = self.nodes[i]
             (chain or node.layer).forward_in_net(node.bottoms, node.tops)
-            self._ran.update((k, chain) for k in range(i, last + 1))
+            self._forget_other_tapes(chain, i, last)
             for top, weight in zip(node.tops, node.layer.loss_weights):
                 if weight:
                     if top._diff.empty:
@@ -51,15 +108,34 @@ class Runner:
         self._settle()
         return loss
 
-    def backward(self, start, end):
-        """Run layers start..end (indices, start >= end) backward from the tops' diffs; parameters' diffs
-        add up."""
-        touched = set()  # versions whose diff is this pass's
+    def _forget_other_tapes(self, chain, first, last):
+        """Layers first..last run now, as `chain` or (None) one by one: what they kept as the other is old."""
+        for k in range(first, last + 1):
+            before = self._ran.get(k)
+            if chain is not None:
+                self.nodes[k].layer.forget()
+            elif before is not None:
+                before.forget()
+            self._ran[k] = chain
+
+    def backward(self, start, end, free=False):
+        """Run layers start..end (start >= end) backward from the tops' diffs; parameters' diffs add up.
+
+        free: let go of each layer's tape once it was used, and of the forks' parts. A later backward then
+        computes the layer anew from its bottoms.
+        """
+        if free:
+            self._forks.forget()
         i = start
         while i >= end:
-            runner, first = self._backward_unit(i, end)
-            self._backward_one(runner, range(i, first - 1, -1), touched)
+            unit, first = self._backward_unit(i, end)
+            self._forks.close(self.nodes[i].top_versions, free)
+            if any(self.nodes[k].need_backward for k in range(first, i + 1)):
+                self._backward_one(unit, range(i, first - 1, -1))
+            if free and isinstance(unit, TorchLayer):
+                unit.forget()
             i = first - 1
+        self._forks.close_all(free)
         self._settle()
 
     def _backward_unit(self, i, end):
@@ -69,36 +145,45 @@ class Runner:
             return self.nodes[i].layer, i
         if chain.last == i and chain.first >= end:
             return chain, chain.first
-        for k in range(chain.first, chain.last + 1):  # only some of its layers: run them again, one by one
-            self.nodes[k].layer.forward_in_net(self.nodes[k].bottoms, self.nodes[k].tops)
+        for k in range(chain.first, chain.last + 1):  # only some of its layers: from now on one by one
+            self._record(k)
             self._ran[k] = None
         return self.nodes[i].layer, i
 
-    def _backward_one(self, layer, indices, touched):
+    def _backward_one(self, unit, indices):
         """Run one layer or chain backward; indices: the layers that it covers, last first."""
         node = self.nodes[indices[-1]]
-        if not any(self.nodes[k].need_backward for k in indices):
-            return
         for k in indices:
             for hook in self.before_backward:
                 hook(k)
-        before = {}
-        for blob, version, propagates in zip(node.bottoms, node.bottom_versions, node.propagate_down):
-            if propagates and version in touched:
-                before[blob] = blob.grad.clone()
-            elif propagates and version in self.graph.version_losses:
-                before[blob] = torch.full_like(blob.tensor, self.graph.version_losses[version])
-        if not isinstance(layer, TorchLayer):  # a user's backward that writes no diff means zero
+        if not isinstance(unit, TorchLayer):  # a user's backward that writes no diff means zero
             for blob, p in zip(node.bottoms, node.propagate_down):
                 if p and blob not in node.tops:
                     blob.clear_grad()
-        layer.backward(node.tops, node.propagate_down, node.bottoms)
-        for blob, grad in before.items():
-            blob.grad = blob.grad + grad
-        touched.update(v for v, p in zip(node.bottom_versions, node.propagate_down) if p)
+        elif unit.recorded() is None:
+            self._record(indices[-1], unit)
+        unit.backward(node.tops, node.propagate_down, node.bottoms)
+        self._forks.take(node)
         for k in indices:
             for hook in self.after_backward:
                 hook(k)
+
+    def _record(self, i, unit=None):
+        """Compute layer i, or the chain `unit` that begins there, once more for its tape alone; blobs stay as they
+        are. Returns its tops as tensors."""
+        node = self.nodes[i]
+        bottoms = [self._seen(b, v) for b, v in zip(node.bottoms, node.bottom_versions)]
+        return (unit or node.layer).record_again(bottoms)
+
+    def _seen(self, blob, version):
+        """What a layer sees as this version of the blob, as a tensor; computed anew where a layer in place has
+        written over it."""
+        maker = self._makers.get(version)
+        if maker is None or not isinstance(self.nodes[maker].layer, TorchLayer):
+            return blob.tensor
+        node = self.nodes[maker]
+        outputs = node.layer.recorded() or self._record(maker)
+        return outputs[node.top_versions.index(version)]
 
     def _settle(self):
         for blob in self.graph.blobs.values():

@@ -150,7 +150,7 @@ class Solver:
             loss = 0
             for _ in range(p.iter_size):
                 loss = loss + self.net.run_forward()
-                self.net.run_backward()
+                self.net.run_backward(free=True)
             self._losses.append(loss / p.iter_size)
             if p.display and self.iter % p.display == 0:
                 begin = self._display(begin)

@@ -8,7 +8,7 @@ import collections
 
 import torch
 
-from . import filler
+from . import common, filler
 from .blob import storage
 from .layer import Layer
 
@@ -32,7 +32,9 @@ class TorchLayer(Layer):
         self.num_tops = max(1, len(self.layer_param.top))
         self.weights = []
         self._inferred = None
-        self._tape = None
+        self._tape = None  # inputs, weights, their marks, outputs, of the last run that a backward may follow
+        self._generator_state = None  # of torch's generator, before that run
+        self.again = False  # compute runs for the tape alone: it draws as before, and counts nothing twice
 
     @property
     def param(self):
@@ -67,37 +69,64 @@ class TorchLayer(Layer):
                 blob.share_data(bottom[0])
 
     def forward(self, bottom, top):
-        for blob, output in zip(top, self._record(bottom)):
+        for blob, output in zip(top, self._record([b.tensor for b in bottom])):
             if self.shares:
                 blob.reshape(*output.shape)
                 blob.share_data(bottom[0])
             else:
                 blob.take(output, [*bottom, *self.blobs])
 
-    def _record(self, bottom):
+    def _record(self, tensors):
         """The outputs for these bottoms; keeps the tape that backward needs."""
-        needs = self.propagate_down or [False] * len(bottom)
+        needs = self.propagate_down or [False] * len(tensors)
         param_needs = self.param_propagate_down or [False] * len(self.blobs)
-        inputs = [
-            _leaf(b.tensor, need and i not in self.nondiff) for i, (b, need) in enumerate(zip(bottom, needs))
-        ]
+        inputs = [_leaf(t, need and i not in self.nondiff) for i, (t, need) in enumerate(zip(tensors, needs))]
         self.weights = weights = [_leaf(b.tensor, need) for b, need in zip(self.blobs, param_needs)]
         record = any(needs) or any(param_needs)
+        if record and self.draws and not self.again:
+            self._generator_state = _generator().get_state()
         with torch.set_grad_enabled(record):
             outputs = self._run(inputs)
-        self._tape = (inputs, weights, outputs) if record else None
+        self._tape = (inputs, weights, self._marks(weights), outputs) if record else None
         self.weights = []
         return outputs
+
+    def record_again(self, tensors):
+        """The outputs for these bottoms, with the numbers drawn that the last forward drew; keeps the tape, and
+        changes no blob."""
+        now, self.again = _generator().get_state(), True
+        if self._generator_state is not None:
+            _generator().set_state(self._generator_state)
+        try:
+            return self._record(tensors)
+        finally:
+            _generator().set_state(now)
+            self.again = False
+
+    def recorded(self):
+        """The outputs that the tape holds; None without one, or when a learned blob has changed since."""
+        if self._tape is None:
+            return None
+        _, weights, marks, outputs = self._tape
+        return outputs if marks == self._marks(weights) else None
+
+    def _marks(self, weights):
+        """What changes when the engine changes a learned blob."""
+        tensors = [b.tensor for b, w in zip(self.blobs, weights) if w.requires_grad]
+        return [(t.data_ptr(), t._version) for t in tensors]
+
+    def forget(self):
+        """Let go of the tape."""
+        self._tape = None
 
     def forward_in_net(self, bottom, top):
         self.forward(bottom, top)  # gives the tops their shapes by itself
 
     def backward(self, top, propagate_down, bottom):
-        if self._tape is None:  # no forward came before: take the bottoms as they are
-            self._record(bottom)
+        """As Layer.backward, over the tape."""
         if self._tape is None:  # nothing here takes a gradient
             return
-        inputs, weights, outputs = self._tape
+        inputs, weights, _, outputs = self._tape
         for i in self.nondiff:
             if self.strict and i < len(bottom) and propagate_down[i]:
                 raise ValueError(
@@ -140,6 +169,14 @@ class TorchLayer(Layer):
                 f'layer {self.name!r} ({self.type}), bottom shapes {shapes or "none"}: {error}'
             ) from error
         return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _generator():
+    """torch's own on the engine's device."""
+    device = common.device()
+    return (
+        torch.default_generator if device.type == 'cpu' else torch.cuda.default_generators[device.index or 0]
+    )
 
 
 def _leaf(tensor, need):

@@ -29,7 +29,7 @@ def clip(x, *, min, max):
     return x.clamp(min, max)
 
 
-@layer('Dropout')
+@layer('Dropout', draws=True)
 def dropout(x, *, dropout_ratio, scale_train, phase):
     """Zeros with probability dropout_ratio in training. The rest is scaled by 1 / (1 - dropout_ratio); with
     scale_train false it is not, and at test everything is scaled by 1 - dropout_ratio instead."""

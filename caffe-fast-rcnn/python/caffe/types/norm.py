@@ -44,7 +44,7 @@ class BatchNorm(TorchLayer):
             mean, var = self.global_stats(self.weights)
             return F.batch_norm(flat, mean, var, eps=self.field('eps')).reshape(x.shape)
         y, mean, var = self.by_batch(flat)
-        if not x.is_meta:
+        if not (x.is_meta or self.again):
             self.add_to_average(mean, var)
         return y.reshape(x.shape)
 

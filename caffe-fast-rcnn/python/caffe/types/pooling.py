@@ -18,7 +18,7 @@ from .helpers import per_axis
 LOWEST = float(np.finfo(np.float32).min)
 
 
-@layer('Pooling')
+@layer('Pooling', draws=True)
 class Pooling(TorchLayer):
     """Bottom (N, C, H, W) to top (N, C, windows down, windows across) by MAX, AVE or STOCHASTIC (Zeiler and
     Fergus, 2013).

@@ -45,7 +45,7 @@ class _Recurrent(TorchLayer):
         if self.has_output:
             self.add_blob((size, size), weights)
             self.add_blob((size,), bias)
-        self.carried = None
+        self.begun = self.carried = None  # states that the last forward pass began and ended with
 
     def compute(self, x, cont, *rest):
         weights = iter(self.weights)
@@ -53,12 +53,15 @@ class _Recurrent(TorchLayer):
         if self.has_static:
             inputs = inputs + F.linear(rest[0].flatten(1), next(weights))
         recurrent, output = next(weights), tuple(weights)
+        first_time = not (x.is_meta or self.again)
+        if first_time:
+            self.begun = self.carried
         state = self.first_state(x, rest[len(rest) - self.exposed :])
         outputs = []
         for step, keep in zip(inputs, cont[..., None]):
             state = self.step(state, step + F.linear(keep * state[0], recurrent), keep)
             outputs.append(torch.tanh(F.linear(state[0], *output)) if output else state[0])
-        if not x.is_meta:
+        if first_time:
             self.carried = [s.detach() for s in state]
         return (torch.stack(outputs), *(s[None].detach() for s in state[: self.exposed]))
 
@@ -66,9 +69,9 @@ class _Recurrent(TorchLayer):
         shape = (x.shape[1], self.field('num_output'))
         if given:
             return [g.detach().reshape(shape) for g in given]
-        if self.carried is None or x.is_meta or self.carried[0].shape != shape:
+        if self.begun is None or x.is_meta or self.begun[0].shape != shape:
             return [x.new_zeros(shape) for _ in range(self.states)]
-        return [s.to(x.device) for s in self.carried]
+        return [s.to(x.device) for s in self.begun]
 
 
 @layer('RNN', 'recurrent_param', nondiff=(1,))
