@@ -95,7 +95,8 @@ class Record(MutableMapping):
         if not len(self.objects) or not len(self.proposals):
             return np.zeros(len(self.proposals), np.float32), np.zeros(len(self.proposals), np.int64)
         iou = bbox_overlaps(self.proposals.astype(float), self.objects.astype(float))
-        return iou.max(1).astype(np.float32), iou.argmax(1)
+        which = iou.argmax(1)
+        return iou[np.arange(len(which)), which].astype(np.float32), which
 
     def _twin(self):
         twin = object.__new__(Record)
