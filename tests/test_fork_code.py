@@ -226,6 +226,9 @@ def test_an_imdb_from_the_bottom_up(devkit):
     assert db.image_size_at(0) == (WIDTH, HEIGHT)
     db.set_proposal_method('half')
     assert db.roidb[1]['gt_overlaps'].toarray().tolist() == [[0, 1], [0, 0.5]] and db.roidb[1]['mark'] == 1
+    assert db.evaluate_recall(thresholds=[0.5, 0.6])['recalls'].tolist() == [1, 0]
+    again = db.create_roidb_from_box_list([np.array([[0, 0, 9, 9]])] * 2, db.roidb)
+    assert again[0]['gt_overlaps'].toarray().tolist() == [[0, 1]]
     db.append_flipped_images()
     assert db.roidb[2]['boxes'].tolist() == [[50, 0, 59, 9], [50, 0, 59, 4]]
     db.roidb_handler = db.gt_roidb

@@ -158,11 +158,16 @@ class imdb:
 
     def _proposal_entry(self, boxes, entry):
         """A dict of boxes alone, with their overlaps with the entry's objects."""
-        found = ([], []) if entry is None else (entry['boxes'], entry['gt_classes'])
-        record = Record(*found, self.num_classes).with_proposals(boxes)
-        first = len(found[0])
-        keys = 'boxes', 'gt_classes', 'gt_overlaps', 'seg_areas'
+        record = self._objects_of(entry or {'boxes': [], 'gt_classes': []}).with_proposals(boxes)
+        first, keys = len(record.objects), ('boxes', 'gt_classes', 'gt_overlaps', 'seg_areas')
         return {**{key: record[key][first:] for key in keys}, 'flipped': False}
+
+    def _objects_of(self, entry):
+        """A Record of an entry's objects alone."""
+        chosen = np.flatnonzero(entry['gt_classes'])
+        areas = np.asarray(entry['seg_areas'])[chosen] if 'seg_areas' in entry else None
+        boxes, classes = (np.asarray(entry[key])[chosen] for key in ('boxes', 'gt_classes'))
+        return Record(boxes, classes, self.num_classes, areas=areas)
 
     @staticmethod
     def merge_roidbs(a, b):
@@ -210,7 +215,9 @@ class imdb:
         thresholds = np.arange(0.5, 0.95 + 1e-5, 0.05) if thresholds is None else np.asarray(thresholds)
         matched, total = [np.zeros(0)], 0
         for i, entry in enumerate(self.roidb):
-            objects = self._objects_in_range(entry, *AREAS[area])
+            objects = self._objects_of(entry)
+            low, high = AREAS[area]
+            objects = objects['boxes'][(objects['seg_areas'] >= low) & (objects['seg_areas'] <= high)]
             own_boxes = entry['boxes'][entry['gt_classes'] == 0]
             boxes = own_boxes if candidate_boxes is None else candidate_boxes[i]
             total += len(objects)
@@ -219,11 +226,6 @@ class imdb:
         hits = np.array([np.count_nonzero(overlaps >= threshold) for threshold in thresholds])
         recalls = hits / total if total else np.full(len(thresholds), np.nan)
         return {'ar': recalls.mean(), 'recalls': recalls, 'thresholds': thresholds, 'gt_overlaps': overlaps}
-
-    @staticmethod
-    def _objects_in_range(entry, low, high):
-        chosen = (entry['gt_classes'] > 0) & (entry['seg_areas'] >= low) & (entry['seg_areas'] <= high)
-        return entry['boxes'][chosen]
 
 
 def _merged(x, y):
