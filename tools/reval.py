@@ -16,6 +16,7 @@ def main():
 
     data = _command.get_imdb(args.imdb)
     data.competition_mode(args.comp)
+    data.config['matlab_eval'] = args.matlab
     paths = [os.path.join(args.output_dir, name) for name in ('detections.npz', 'detections.pkl')]
     dets = load_detections(next(filter(os.path.exists, paths), paths[0]))
     if args.nms:
@@ -27,6 +28,7 @@ def parse_args(argv=None):
     parser = _command.parser(__doc__, 'imdb', 'cfg', required=('imdb',), gpu=[])
     parser.add_argument('output_dir', help='the folder with detections.npz (or an older detections.pkl)')
     parser.add_argument('--comp', action='store_true', help='competition mode: see test_net.py')
+    parser.add_argument('--matlab', action='store_true', help="keep the result files, for VOC's MATLAB code")
     parser.add_argument('--nms', action='store_true', help='apply NMS (TEST.NMS) to them first')
     _command.add(parser, 'set')
     return parser.parse_args(argv)

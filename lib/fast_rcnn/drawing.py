@@ -1,6 +1,6 @@
 """Drawing: boxes and names on a picture, legible whatever its size.
 
-A drawn object is (name, score or None, box x1 y1 x2 y2); colours follow the names.
+A drawn object is (name, score or None, box x1 y1 x2 y2); colours follow the names. '' is a box without a label.
 """
 
 import dataclasses
@@ -47,6 +47,8 @@ def draw(image, objects, classes=()):
         cv2.rectangle(image, *corners, colour, style.thick)
     places = np.zeros((0, 4))
     for text, colour, box in zip(texts, colours, boxes):
+        if not text:
+            continue
         places = np.vstack([places, _place(box, *style.label_size(text), image.shape, places)])
         _label(image, text, places[-1], box, style, colour)
     return image

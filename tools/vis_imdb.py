@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Write pictures of an imdb with its objects and, if asked for, its proposals."""
+
+import os
+
+import _command
+
+
+def main():
+    args = parse_args()
+    _command.start_log()
+    _command.load_cfg(args)
+    from fast_rcnn.config import get_output_dir
+    from fast_rcnn.drawing import draw, save_picture
+    from utils.blob import read_image
+
+    data = _command.get_imdb(args.imdb)
+    data.set_proposal_method(args.method)
+    if args.method == 'rpn':
+        data.config['rpn_file'] = args.rpn_file or _command.newest_proposals(get_output_dir(data))
+    roidb = data.roidb
+    for i in range(min(args.most, data.num_images)):
+        name = os.path.splitext(os.path.basename(data.image_path_at(i)))[0]
+        picture = draw(
+            read_image(data.image_path_at(i)), objects(roidb[i], data, args.boxes), data.class_names
+        )
+        save_picture(os.path.join(args.out, f'{i:06d}_{name}.{args.format}'), picture)
+    print(f'Pictures: {args.out}')
+
+
+def objects(entry, data, most):
+    """What fast_rcnn.drawing.draw takes: a roidb entry's objects by name, then its first `most` proposals."""
+    known = [(data.class_names[c], None, box) for c, box in zip(entry['gt_classes'], entry['boxes']) if c > 0]
+    return known + [('', None, box) for box in entry['boxes'][entry['gt_classes'] == 0][:most]]
+
+
+def parse_args(argv=None):
+    parser = _command.parser(__doc__, 'imdb', 'cfg', required=('imdb',), gpu=[])
+    parser.add_argument(
+        '--out', default='output/vis', metavar='FOLDER', help='where to write (default output/vis)'
+    )
+    parser.add_argument('--format', choices=('png', 'jpg'), default='png', help='of what is written')
+    parser.add_argument('--most', type=int, default=50, metavar='N', help='images (default 50)')
+    parser.add_argument(
+        '--method',
+        default='gt',
+        help='where proposals come from: rpn, selective_search, ... (default gt: objects only)',
+    )
+    parser.add_argument('--boxes', type=int, default=20, metavar='N', help='proposals per image (default 20)')
+    parser.add_argument('--rpn_file', metavar='FILE', help='see eval_recall.py')
+    _command.add(parser, 'set')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    _command.run(main)
