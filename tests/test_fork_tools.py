@@ -20,19 +20,18 @@ from datasets.factory import get_imdb
 from devkits import obj, write_voc
 from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list, cfg_restore, cfg_values, get_output_dir
 from fast_rcnn.nms_wrapper import nms
-from fast_rcnn.test import apply_nms, im_detect, test_net as detect_all
+from fast_rcnn.test import apply_nms, im_detect, test_net as detect_all, vis_detections
 from fast_rcnn.train import get_training_roidb, train_net
 from netgen.files import generate
 from rpn.generate import imdb_proposals
 from test_fork_code import shapes
-from utils.proposals import load_detections
 from utils.timer import Timer
 
 NET = 'ResNet-10'
 SETTINGS = """
 EXP_DIR: fork
 TRAIN: {SCALES: [64], MAX_SIZE: 100, RPN_MIN_SIZE: 1, RPN_BATCHSIZE: 16, BATCH_SIZE: 8, BG_THRESH_LO: 0.0}
-TEST: {SCALES: [64], MAX_SIZE: 100, RPN_MIN_SIZE: 1, HAS_RPN: True}
+TEST: {SCALES: [64], MAX_SIZE: 100, RPN_MIN_SIZE: 1, HAS_RPN: True, DETECTIONS_PKL: True}
 """
 
 
@@ -228,9 +227,6 @@ def test_test_net_and_reval(models, home, capsys):
     output_dir = get_output_dir(imdb, net)
     assert 'Mean AP = ' in capsys.readouterr().out
 
-    detections = load_detections(os.path.join(output_dir, 'detections.npz'))
-    with open(os.path.join(output_dir, 'detections.pkl'), 'wb') as f:
-        pickle.dump(detections, f)
     imdb = get_imdb('shapes_test')
     imdb.competition_mode(False)
     imdb.config['matlab_eval'] = False
@@ -265,7 +261,10 @@ def test_rpn_generate_and_eval_recall(models):
 
 
 # ------------------------------------------------------------------------------ demo
-def test_demo(models, home):
+def test_demo(models, home, monkeypatch):
+    plt = pytest.importorskip('matplotlib.pyplot')
+    shown = []
+    monkeypatch.setattr(plt, 'show', lambda: shown.append(plt.gca().has_data()))
     cfg.TEST.HAS_RPN = True
     folder = os.path.join(cfg.MODELS_DIR, NET, 'faster_rcnn_alt_opt')
     net = load_net(os.path.join(folder, 'faster_rcnn_test.pt'), models[0])
@@ -283,3 +282,5 @@ def test_demo(models, home):
         dets = np.hstack((cls_boxes, cls_scores[:, np.newaxis])).astype(np.float32)
         keep = nms(dets, 0.3)
         assert 0 < len(dets[keep, :]) <= len(dets)
+        vis_detections(im, cls, dets[keep, :], thresh=0.0)
+    assert shown == [True, True]
