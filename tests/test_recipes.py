@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ import pytest
 from fast_rcnn.config import cfg, cfg_values
 from pipeline import recipe as recipes
 from pipeline.methods import METHODS
-from pipeline.schedule import follow
+from pipeline.schedule import follow, warn_of_steps
 from pipeline.stages import INITIAL, net_file, propose, stage_cfg, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,6 +145,14 @@ def test_the_steps_follow_the_iterations(tmp_path, caplog, policy, steps, scaled
     assert steps.split('\n')[0].replace(':', '') in caplog.text and 'these are 2000' in caplog.text
 
 
+def test_a_given_solver_stays_as_it_is_and_is_spoken_of(tmp_path, caplog):
+    (tmp_path / 'solver').write_text(SOLVER.format('step') + 'stepsize: 30\n')
+    warn_of_steps(str(tmp_path / 'solver'), 31)
+    assert not caplog.records
+    warn_of_steps(str(tmp_path / 'solver'), 30)
+    assert 'first falls after 30 iterations, and 30 are wanted' in caplog.text
+
+
 def test_imagenet_ends_after_the_first_round():
     import yaml
 
@@ -167,13 +177,15 @@ def checkout(tmp_path_factory):
     return folder
 
 
+ENVIRONMENT = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
+
+
 def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
     """Runs experiments/scripts/<name>.sh with `words`; gives its exit status and all that it printed."""
-    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(
         [f'experiments/scripts/{name}.sh', *words],
         cwd=checkout,
-        env=environment,
+        env=ENVIRONMENT,
         text=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -249,6 +261,49 @@ def test_end_to_end(checkout):
     words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2']
     status, output = recipe(checkout, *words, name='faster_rcnn_end2end')
     assert status == 0 and re.search(r'Mean AP = \d', output), output
+
+
+@pytest.mark.parametrize('whom', ['the command alone', 'all, as Ctrl-C does'])
+def test_a_stopped_recipe_goes_on(checkout, whom):
+    """Stopped in the middle of training, far from any snapshot: the same command begins where it was."""
+    log = checkout / 'output' / 'stopped' / 'toy_train' / 'resnet10_faster_rcnn_log.jsonl'
+    words = [
+        *('cpu', 'ResNet-10', 'data/toy/toy.yml', '--max_iters', '12'),
+        *(
+            '--set',
+            'EXP_DIR',
+            'stopped',
+            'TRAIN.SCALES',
+            '[60]',
+            'TEST.SCALES',
+            '[60]',
+            'RNG_SEED',
+            str(len(whom)),
+        ),
+    ]
+    done = subprocess.Popen(
+        ['experiments/scripts/faster_rcnn_end2end.sh', *words],
+        cwd=checkout,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    iterations = lambda: len(log.read_text().splitlines()) if log.exists() else 0  # noqa: E731
+    before = iterations()
+    while iterations() in (0, before) and done.poll() is None:
+        time.sleep(0.02)
+    number = signal.SIGTERM if whom == 'the command alone' else signal.SIGINT
+    (os.kill if number == signal.SIGTERM else os.killpg)(done.pid, number)
+    output = done.communicate(timeout=100)[0]
+    assert done.returncode == 128 + number and 'Traceback' not in output, output
+    stopped = int(re.search(r'stopped after iteration (\d+) of 12; the same command goes on', output)[1])
+    assert iterations() == stopped < 12
+    status, output = recipe(checkout, *words, name='faster_rcnn_end2end')
+    assert status == 0 and f'Going on from iteration {stopped}' in output, output
+    assert iterations() == 12 and re.search(r'Mean AP = \d', output)
+    assert re.search(r'stage 1 of 1, iteration 12/12, loss .* left, .* in all, .* so far', output), output
 
 
 def test_given_proposals(checkout):

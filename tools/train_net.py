@@ -12,16 +12,20 @@ def main():
     if not args.rand:
         _command.seed(cfg.RNG_SEED)
     from fast_rcnn.config import get_output_dir
+    from fast_rcnn.hooks import Display
     from fast_rcnn.train import train_net
+    from pipeline.schedule import warn_of_steps
     from pipeline.stages import training_data
 
+    warn_of_steps(_command.require(args.solver, '--solver'), args.max_iters)
     data, roidb = training_data(args.imdb)
     paths = train_net(
-        _command.require(args.solver, '--solver'),
+        args.solver,
         roidb,
         get_output_dir(data),
         pretrained_model=args.weights and _command.require(args.weights, '--weights'),
         max_iters=args.max_iters,
+        hooks=[Display(verbose=args.verbose)],
     )
     print(f'Final model: {paths[-1]}')
 

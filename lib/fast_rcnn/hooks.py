@@ -44,11 +44,11 @@ class Display:
     loss, the rate, the pace and the time left; on a terminal also a bar. verbose: Caffe's lines as well.
 
     title: what is trained, e.g. 'stage 2 of 6'. after(loop): seconds that the work behind this training will
-    take, where that is known; the line then ends with the time left in all.
+    take, where that is known; the line then has the time left in all. began: when all of it began (time.time()).
     """
 
-    def __init__(self, title='', after=None, verbose=False):
-        self.title, self.after, self.verbose = title, after, verbose
+    def __init__(self, title='', after=None, verbose=False, began=None):
+        self.title, self.after, self.verbose, self.began = title, after, verbose, began
 
     def on_start(self, loop):
         self.every = loop.solver.param.display
@@ -82,6 +82,8 @@ class Display:
         ]
         if self.after:
             words.append(f'{span(left + self.after(loop))} in all')
+        if self.began:
+            words.append(f'{span(time.time() - self.began)} so far')
         return ', '.join(([self.title] if self.title else []) + words)
 
     def on_exit(self, loop):
@@ -123,7 +125,8 @@ class Resume:
         self.saved = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             for number in signal.SIGINT, signal.SIGTERM:
-                self.before[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # what a parent had ignored stays so
+                    self.before[number] = signal.signal(number, self._note)
 
     def _note(self, number, frame):
         if self.signal:

@@ -14,6 +14,8 @@ import time
 import traceback
 from multiprocessing import connection
 
+from fast_rcnn.hooks import Interrupted
+
 log = logging.getLogger(__name__)
 
 
@@ -21,18 +23,11 @@ class StageError(RuntimeError):
     """A step failed or its process died; the message names the step, the cause and the log."""
 
 
-class Stopped(KeyboardInterrupt):
-    """A step was stopped by Ctrl-C or SIGTERM. status: the exit status that says so."""
-
-    def __init__(self, message, number):
-        super().__init__(message)
-        self.status = 128 + number
-
-
 def run_in_child(name, function, job, log_path):
     """`function(job)` in a process of its own. log_path: what it logs, besides the terminal.
 
-    Errors: StageError when the function raises, and when the process dies without a word; Stopped.
+    Errors: StageError when the function raises, and when the process dies without a word; Interrupted after a
+    signal here.
     """
     log.info('%s: starts, log %s', name, log_path)
     context = multiprocessing.get_context('spawn')
@@ -47,7 +42,8 @@ def run_in_child(name, function, job, log_path):
             _end(child)
             ours.close()
     if error and received:
-        raise Stopped(f'{name} was stopped; the same command goes on from there', received[0])
+        more = '; the same command goes on' if child.exitcode else ''  # what it reports itself says more
+        raise Interrupted(f'{name}: {error}{more}', received[0])
     if error:
         raise StageError(
             f'{name} failed after {time.time() - start:.0f} s: {error}. Its log: {log_path}. '
@@ -123,7 +119,7 @@ def _child(theirs, function, job, log_path):
         try:
             report = function(job), None
         except KeyboardInterrupt as e:
-            report = None, f'stopped {e}'.strip()
+            report = None, str(e) or 'interrupted'
         except Exception as e:  # whatever it is, the parent is told and raises
             log_file.write(traceback.format_exc())
             report = None, f'{type(e).__name__}: {e}'

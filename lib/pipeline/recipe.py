@@ -65,6 +65,7 @@ class Recipe:
             *iterations(method, data.name, self.max_iters),
             self.weights or initial_weights(self.net),
             self.verbose,
+            get_imdb(data.test_imdb).num_images * (2 if method.proposer else 1),
         )
         given_proposals(data.test_imdb, 'rpn' if cfg.TEST.HAS_RPN else cfg.TEST.PROPOSAL_METHOD)
         results = training.finish(training.run())

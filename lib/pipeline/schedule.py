@@ -31,3 +31,17 @@ def follow(solver_file, planned, max_iters, target):
     said = ', '.join(changes) or 'it has no steps to change'
     log.info('%s is for %d iterations, these are %d: %s (%s)', solver_file, planned, max_iters, said, target)
     return target
+
+
+def warn_of_steps(solver_file, max_iters):
+    """Says so where the learning rate of a solver never falls within max_iters."""
+    param = read_solver(solver_file)
+    steps = {'step': [param.stepsize], 'multistep': param.stepvalue}.get(param.lr_policy, [])
+    if steps and min(steps) >= max_iters:
+        log.warning(
+            '%s: the learning rate first falls after %d iterations, and %d are wanted: it never does. The '
+            'recipes in experiments/scripts change the steps with the iterations',
+            solver_file,
+            min(steps),
+            max_iters,
+        )

@@ -16,6 +16,7 @@ from caffe.format.prototxt import read_solver
 from datasets.factory import get_imdb
 from datasets.imdb import imdb
 from fast_rcnn.config import cfg, cfg_restore, cfg_values, get_output_dir, overrides
+from fast_rcnn.hooks import Display
 from fast_rcnn.sidecar import write_sidecar
 from fast_rcnn.train import get_training_roidb, train_net
 from pipeline.manifest import File, Manifest
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 INITIAL = '--weights'
 # What no stage's result depends on
-IGNORE = ('gpu', 'output_dir', 'place', 'verbose') + tuple(
+IGNORE = ('gpu', 'output_dir', 'title', 'iterations_after', 'images_after', 'began', 'verbose') + tuple(
     f'cfg.{key}'
     for key in (
         'ROOT_DIR',
@@ -57,10 +58,18 @@ def train(job):
         job['output_dir'],
         pretrained_model=job['weights'],
         max_iters=job['max_iters'],
+        hooks=[Display(job['title'], lambda loop: later(job, loop), job['verbose'], job['began'])],
     )
     for path in earlier if job['only_last'] else ():
         os.remove(path)
     return last
+
+
+def later(job, loop):
+    """About how many seconds the work after this stage takes, by its own pace: an image that is only looked at
+    takes a third of one that is learned from."""
+    images = cfg.TRAIN.IMS_PER_BATCH * max(loop.solver.param.iter_size, 1)
+    return loop.pace * (job['iterations_after'] + job['images_after'] / (3 * images))
 
 
 def propose(job):
@@ -132,6 +141,7 @@ class Training:
     max_iters: tuple
     weights: str = None
     verbose: bool = False
+    images_after: int = 0  # that a test looks at afterwards
 
     def run(self):
         """{stage: its file}; what was done before and still holds is not done again."""
@@ -141,12 +151,10 @@ class Training:
         stem = os.path.join(self.output_dir, f'{self.net}_{self.method.name}')
         manifest = Manifest(f'{stem}.json', IGNORE)
         results = {None: None, INITIAL: self.weights}
-        begin, stages = time.time(), self.method.stages
-        for number, stage in enumerate(stages, 1):
-            log.info(
-                'stage %d of %d, %s; %s so far', number, len(stages), stage.name, span(time.time() - begin)
-            )
+        self.num_images, self.began = sum(data.num_images for data in sets), time.time()
+        for stage in self.method.stages:
             job = self.job(stage, results, f'{stem}_{stage.name}')
+            log.info('%s, %s; %s so far', job['title'], stage.name, span(time.time() - self.began))
             results[stage.name] = manifest.run(stage.name, stage.function, job)
         return results
 
@@ -169,6 +177,7 @@ class Training:
             'classes': self.classes,
             'images': self.images,
             'verbose': self.verbose,
+            **self.place(stage),
         }
         if stage.function is train:
             solver, place = read_solver(job['net']), self.method.trained.index(stage)
@@ -183,6 +192,18 @@ class Training:
                 given=given and File(given),
             )
         return job
+
+    def place(self, stage):
+        """Which of all stages this is, and what comes after it."""
+        stages, place = self.method.stages, self.method.stages.index(stage)
+        trained = sum(one.function is train for one in stages[: place + 1])
+        proposing = sum(one.function is propose for one in stages[place + 1 :])
+        return {
+            'began': self.began,
+            'title': f'stage {place + 1} of {len(stages)}',
+            'iterations_after': sum(self.max_iters[trained : len(self.method.trained)]),
+            'images_after': proposing * self.num_images + self.images_after,
+        }
 
     def finish(self, results):
         """Copies what was trained to plain names, and writes the detector's sidecar -> {stage: its file}."""
