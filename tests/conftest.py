@@ -6,7 +6,7 @@ import sys
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-for folder in ('data', 'tools', 'lib', os.path.join('caffe-fast-rcnn', 'python')):
+for folder in ('data', 'tools', 'lib', 'caffe-fast-rcnn', os.path.join('caffe-fast-rcnn', 'python')):
     sys.path.insert(0, os.path.join(ROOT, folder))
 import _init_paths  # noqa: E402, F401  (before torch: it settles how threads wait)
 

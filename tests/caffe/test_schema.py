@@ -1,4 +1,4 @@
-"""No layer ignores a field of its own parameter message, unless caffe.compat says why: each other field is
+"""No layer ignores a field of its own parameter message, unless compat.py says why: each other field is
 declared, and looked at when small nets of the type are made and run."""
 
 import ast
@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 import caffe
+import compat
 import fork_cases
 import layer_cases
-from caffe import compat, database
 from caffe import graph
 from caffe.registry import layer_class
 from caffe.tape import FunctionLayer
-from caffe.types.transformer import Transformer
+from caffe.format.database import write_database
+from caffe.types.sources.transformer import Transformer
 from caffe.proto import caffe_pb2
 from helpers import data, layer, net_from
 from layer_cases import build, run
@@ -98,7 +99,7 @@ def source_nets(folder):
     (folder / 'list.txt').write_text('x.png 0\n')
     (folder / 'windows.txt').write_text('# 0\nx.png\n3\n8\n8\n2\n1 0.9 0 0 5 5\n0 0.1 2 2 6 6\n')
     datum = caffe.io.array_to_datum(image.transpose(2, 0, 1), 1).SerializeToString()
-    database.write_database(str(folder / 'lmdb'), 'lmdb', [(b'0', datum)])
+    write_database(str(folder / 'lmdb'), 'lmdb', [(b'0', datum)])
     with h5py.File(folder / 'rows.h5', 'w') as f:
         f['x'] = np.zeros((2, 3))
     (folder / 'h5.txt').write_text(f'{folder}/rows.h5\n')
@@ -204,5 +205,5 @@ def test_the_solver_reads_its_fields():
 
 
 def test_the_page_is_current():
-    """Otherwise: python -m caffe.compat"""
+    """Otherwise: python caffe-fast-rcnn/compat.py"""
     assert compat.table() in compat.README.read_text()

@@ -16,10 +16,10 @@ import pytest
 import caffe
 from caffe import compute_image_mean, convert_imageset
 from caffe import registry
-from caffe.database import open_database, write_database
-from caffe.types.sources import Prefetch
-from caffe.types.transformer import Transformer
-from caffe.types.windows import place_window
+from caffe.format.database import open_database, write_database
+from caffe.types.sources.batch import Prefetch
+from caffe.types.sources.transformer import Transformer
+from caffe.types.sources.windows import place_window
 from caffe.proto import caffe_pb2
 from helpers import data, layer, net_from
 
@@ -236,7 +236,8 @@ def test_transform_fields_are_honoured_or_refused():
     for field in caffe_pb2.TransformationParameter.DESCRIPTOR.fields:
         param = caffe_pb2.TransformationParameter()
         if field.name not in Transformer.fields:
-            getattr(param, field.name).SetInParent()
+            value = getattr(param, field.name)
+            value.append(2) if hasattr(value, 'append') else value.SetInParent()
             with pytest.raises(ValueError, match=f'{field.name} is not supported'):
                 Transformer(param, caffe.TEST, None)
 

@@ -96,7 +96,7 @@ class Memory:
             self.on_host(count)
             self.dev = None
         if self.dev is None or self.dev.device != device:
-            self.dev = (self.on_host(count) if self.dev is None else self.dev).to(device)
+            self.dev = upload(self.on_host(count), device) if self.dev is None else self.dev.to(device)
         return self.dev
 
     def update(self, count):
@@ -138,6 +138,13 @@ class Memory:
             return
         np.copyto(view[: host.numel()].reshape(host.shape), host.numpy())
         self.host, self.own = torch.from_numpy(view), True
+
+
+def upload(tensor, device):
+    """`tensor` on `device`. From the host to a GPU it goes through pinned memory, and nobody waits for it."""
+    if device.type == 'cuda' and tensor.device.type == 'cpu':
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def storage(tensor):
@@ -251,7 +258,7 @@ class Blob:
     def fill(self, value):
         """Take the tensor `value` as the values, and its memory for our own."""
         self.reshape(*value.shape)
-        self._data.set(value.detach().to(common.device()), own=True)
+        self._data.set(upload(value.detach(), common.device()), own=True)
 
     def reorder(self):
         """Lay 4-d values on the host out with the channels last, unless somebody holds a view of them."""

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 
 from .common import logger
-from .database import BACKENDS, open_database, progress
-from .types.transformer import read_datum
+from .format.database import BACKENDS, open_database, progress
+from .types.sources.transformer import read_datum
 from .format.files import atomic_write
 from .proto import caffe_pb2
 

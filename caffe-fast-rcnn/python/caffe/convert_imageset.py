@@ -15,9 +15,9 @@ import numpy as np
 
 from . import io
 from .common import logger
-from .database import BACKENDS, progress, write_database
-from .types.sources import read_list
-from .types.transformer import decode_image, read_file
+from .format.database import BACKENDS, progress, write_database
+from .types.sources.images import read_list
+from .types.sources.transformer import decode_image, read_file
 from .proto import caffe_pb2
 
 SWITCHES = {

@@ -7,4 +7,5 @@
 | prototxt | nets and solvers as text; layers by phase, level and stage |
 | weights  | .caffemodel and HDF5 weights; blob messages |
 | state    | .solverstate and HDF5 solver states |
+| database | LMDB and LEVELDB databases of records |
 """

@@ -4,7 +4,6 @@
 |---|---|
 | activation | AbsVal BNLL Clip Dropout ELU Exp Log Power PReLU ReLU Sigmoid Softmax Swish TanH Threshold |
 | conv       | Convolution Deconvolution InnerProduct Embed Im2col |
-| data       | DummyData HDF5Data Input Parameter |
 | loss       | Accuracy and the losses |
 | mobile     | Axpy ConvolutionDepthwise DepthwiseConvolution HSwish HardSwish Mish ReLU6 ShuffleChannel |
 | multibox   | MultiBoxLoss |
@@ -19,8 +18,7 @@
 | segmentation | BN Interp Unpooling Upsample |
 | shape      | BatchReindex Concat Crop Filter Flatten Reshape Silence Slice Split Tile |
 | ssd        | DetectionOutput Normalize Permute PriorBox |
-| sources    | Data HDF5Output ImageData MemoryData |
-| windows    | WindowData |
+| sources/   | Data DummyData HDF5Data HDF5Output ImageData Input MemoryData Parameter WindowData |
 
 A new type is one function under @layer('Type') in its family's module: positional parameters are bottoms,
 keyword-only ones are fields of the type's parameter message. A type with blobs is a class with setup() and
@@ -30,7 +28,6 @@ compute(). tests/caffe/layer_cases.py needs one line for it.
 from . import (
     activation,
     conv,
-    data,
     loss,
     mobile,
     multibox,
@@ -46,5 +43,4 @@ from . import (
     shape,
     sources,
     ssd,
-    windows,
 )

@@ -9,8 +9,8 @@ import cv2
 import torch
 from google.protobuf.message import DecodeError
 
-from .. import io
-from ..proto import caffe_pb2
+from ... import io
+from ...proto import caffe_pb2
 
 # How an image is decoded: in colour, gray, or as it is.
 _FLAGS = {

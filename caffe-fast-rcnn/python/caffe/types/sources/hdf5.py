@@ -1,86 +1,19 @@
-"""Layers without bottoms: where arrays enter a net. Input, Parameter, DummyData, HDF5Data."""
+"""Rows from HDF5 files and out to one: HDF5Data, HDF5Output."""
 
+import contextlib
 import itertools
 import os
+import weakref
 
 import h5py
 import numpy as np
 import torch
 
-from .. import common
-from .. import filler
-from ..layer import Layer
-from ..registry import layer
-from ..proto import caffe_pb2
-
-
-def one_per_top(name, given, top, at_least=1):
-    """`given`, repeated when there is one for all tops. ValueError when the numbers do not fit."""
-    if len(given) not in (1, len(top)) or len(given) < at_least:
-        raise ValueError(f'{name} is given {len(given)} times for {len(top)} tops; wanted 1 or {len(top)}')
-    return list(given) * len(top) if len(given) == 1 else list(given)
-
-
-@layer('Input')
-class Input(Layer):
-    """Tops that the program fills; `shape` for each, or one for all. They keep the shape that the program
-    gives them later."""
-
-    fields = ('shape',)
-
-    def setup(self, bottom, top):
-        shapes = self.layer_param.input_param.shape
-        if shapes:
-            for blob, shape in zip(top, one_per_top('shape', shapes, top)):
-                blob.reshape(*shape.dim)
-
-    def forward(self, bottom, top):
-        pass
-
-
-@layer('Parameter')
-class Parameter(Layer):
-    """A learned blob of the given shape as top: the two are one memory, values and diff."""
-
-    fields = ('shape',)
-
-    def setup(self, bottom, top):
-        self.blobs.add_blob(*self.layer_param.parameter_param.shape.dim)
-
-    def reshape(self, bottom, top):
-        top[0].reshape(*self.blobs[0].shape)
-        top[0].share(self.blobs[0])
-
-    def forward(self, bottom, top):
-        pass
-
-
-@layer('DummyData')
-class DummyData(Layer):
-    """Tops of the given shapes filled by data_filler (constant 0 when none is given): once if constant,
-    otherwise anew in every pass."""
-
-    fields = ('data_filler', 'shape', 'num', 'channels', 'height', 'width')
-
-    def setup(self, bottom, top):
-        param = self.layer_param.dummy_data_param
-        if param.shape:
-            shapes = [tuple(s.dim) for s in one_per_top('shape', param.shape, top)]
-        else:
-            dims = ('num', 'channels', 'height', 'width')
-            shapes = list(zip(*(one_per_top(n, getattr(param, n), top) for n in dims)))
-        fillers = one_per_top('data_filler', param.data_filler or [caffe_pb2.FillerParameter()], top)
-        self.fresh = []
-        for blob, shape, how in zip(top, shapes, fillers):
-            if how.type == 'constant':
-                blob.fill(filler.fill(shape, how))
-            else:  # no draw before the first pass, as in Caffe
-                blob.reshape(*shape)
-                self.fresh.append((blob, how))
-
-    def forward(self, bottom, top):
-        for blob, how in self.fresh:
-            blob.fill(filler.fill(blob.shape, how))
+from ... import common
+from ...format.files import atomic_write
+from ...layer import Layer
+from ...proto import caffe_pb2
+from ...registry import layer
 
 
 @layer('HDF5Data')
@@ -165,3 +98,57 @@ class HDF5Data(Layer):
 
     def order(self, count):
         return torch.randperm(count).tolist() if self.shuffle else range(count)
+
+
+@layer('HDF5Output')
+class HDF5Output(Layer):
+    """Bottoms go to the datasets data and label of an HDF5 file, with four axes (missing ones are 1).
+
+    Each pass adds its rows. The file has its name once it is whole: at close(), when the net goes, or at the
+    end of the program.
+    """
+
+    fields = ('file_name',)
+    file = None
+
+    def setup(self, bottom, top):
+        if len(bottom) != 2:
+            raise ValueError(f'layer {self.name!r}: HDF5Output has two bottoms, got {len(bottom)}')
+        if not self.layer_param.hdf5_output_param.file_name:
+            raise ValueError(f'layer {self.name!r}: file_name must be given')
+
+    def forward(self, bottom, top):
+        rows = {
+            name: blob.tensor.cpu().numpy().reshape(blob.num, blob.channels, blob.height, blob.width)
+            for name, blob in zip(('data', 'label'), bottom)
+        }
+        counts = [len(array) for array in rows.values()]
+        if counts[0] != counts[1]:
+            raise ValueError(f'layer {self.name!r}: {counts[0]} rows of data but {counts[1]} of label')
+        if self.file is None:
+            self._open(rows)
+        for name, array in rows.items():
+            dataset = self.file[name]
+            if dataset.shape[1:] != array.shape[1:]:
+                raise ValueError(
+                    f'layer {self.name!r}: rows of {name} were {dataset.shape[1:]} so far, '
+                    f'now they are {array.shape[1:]}'
+                )
+            count = len(dataset)
+            dataset.resize(count + len(array), 0)
+            dataset[count:] = array
+
+    def _open(self, rows):
+        whole = contextlib.ExitStack()
+        path = whole.enter_context(atomic_write(self.layer_param.hdf5_output_param.file_name))
+        self.file = whole.enter_context(h5py.File(path, 'w'))
+        for name, array in rows.items():
+            row = array.shape[1:]
+            self.file.create_dataset(name, (0, *row), 'f4', maxshape=(None, *row))
+        self._close = weakref.finalize(self, whole.close)
+
+    def close(self):
+        """Finish the file. A later pass begins it anew."""
+        if self.file is not None:
+            self._close()
+            self.file = None

@@ -14,7 +14,7 @@ import weakref
 import lmdb
 import tqdm
 
-from .common import logger
+from ..common import logger
 
 BACKENDS = ('lmdb', 'leveldb')
 _SIGNS = dict(zip(BACKENDS, ('data.mdb', 'CURRENT')))  # the files that tell one from the other

@@ -1,16 +1,20 @@
-"""The compatibility page: `python -m caffe.compat` rewrites the table in caffe-fast-rcnn/README.md.
+"""The compatibility page: `python caffe-fast-rcnn/compat.py` rewrites the table in caffe-fast-rcnn/README.md.
 
 The IGNORED tables are also what the tests allow to be left unread.
 """
 
 import pathlib
+import sys
 
-from . import registry
-from .format.files import atomic_write
-from .proto import caffe_pb2
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / 'python'))
 
-README = pathlib.Path(__file__).parents[2] / 'README.md'
-MARKS = '<!-- table: python -m caffe.compat -->\n', '<!-- end of table -->\n'
+from caffe.format.files import atomic_write  # noqa: E402
+from caffe.proto import caffe_pb2  # noqa: E402
+from caffe.registry import layer_class, layer_type_list  # noqa: E402
+
+README = HERE / 'README.md'
+MARKS = '<!-- table: python caffe-fast-rcnn/compat.py -->\n', '<!-- end of table -->\n'
 
 _CHOICE = 'a choice of implementation'
 _MOVED = 'an error says that it belongs to `transform_param`'
@@ -82,7 +86,7 @@ def schema(message):
 def ignored(kind):
     """{field of the type's own messages that it does not honour: why}."""
     reasons = {**IGNORED, **IGNORED_BY.get(kind, {})}
-    cls = registry.layer_class(kind)
+    cls = layer_class(kind)
     left = [f for m in cls.messages for f in schema(m) if f not in cls.fields]
     return {f: reasons.get(f, 'unknown') for f in left}
 
@@ -96,12 +100,12 @@ def with_reasons(fields):
 
 
 def row(kind):
-    cls = registry.layer_class(kind)
-    family = cls.__module__.rsplit('.', 1)[1]
+    cls = layer_class(kind)
+    module = cls.__module__.removeprefix('caffe.types.')
     notes = with_reasons(ignored(kind)) + [NOTES.get(kind, '')]
     cells = (
         kind,
-        f'[{family}](python/caffe/types/{family}.py)',
+        f'[{module}](python/caffe/types/{module.replace(".", "/")}.py)',
         ', '.join(f'`{m}`' for m in cls.messages),
         '; '.join(filter(None, notes)),
     )
@@ -110,7 +114,7 @@ def row(kind):
 
 def table():
     head = '| type | family | parameters | not honoured, or different |\n|---|---|---|---|\n'
-    rows = ''.join(row(kind) for kind in registry.layer_type_list())
+    rows = ''.join(row(kind) for kind in layer_type_list())
     return head + rows + f'\nOf a solver: {"; ".join(with_reasons(IGNORED_BY_SOLVER))}.\n'
 
 

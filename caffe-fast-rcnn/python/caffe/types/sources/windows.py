@@ -11,8 +11,8 @@ import math
 import cv2
 import numpy as np
 
-from ..registry import layer
-from .sources import BatchLayer
+from ...registry import layer
+from .batch import BatchLayer
 from .transformer import decode_image, read_file
 
 
