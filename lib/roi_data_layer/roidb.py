@@ -120,7 +120,10 @@ def _is_wide_enough(entry):
 
 
 def _has_examples(entry):
-    train, overlaps = cfg.TRAIN, best_objects(entry)[0]
+    train = cfg.TRAIN
+    if isinstance(entry, Record) and not entry.own and len(entry.objects):
+        return True  # each object is a foreground RoI
+    overlaps = best_objects(entry)[0]
     background_allowed = background_times(entry, train) != 0
     if train.USE_EMPTY and is_empty(entry):
         return background_allowed and (train.HAS_RPN or len(overlaps) > 0)
