@@ -52,6 +52,31 @@ def test_graph_as_pycaffe_shows_it(tmp_path):
     assert net._inputs == [0] and net._outputs == [2] and net._bottom_ids(2) == [1]
 
 
+def test_a_net_is_shown_as_a_table(tmp_path):
+    assert repr(small(tmp_path)).splitlines() == [
+        "Net '', TEST",
+        'layer  type          tops         parameters',
+        'data   Input         data (2, 3)',
+        'ip1    InnerProduct  ip1 (2, 4)           16',
+        'relu1  ReLU          ip1 (2, 4)',
+        'ip2    InnerProduct  ip2 (2, 2)           10',
+        'total                                     26',
+    ]
+
+
+def test_unknown_names_are_told_the_nearest(tmp_path):
+    net = small(tmp_path)
+    for things, name, message in (
+        (net.blobs, 'dato', "no blob 'dato'; did you mean data"),
+        (net.params, 'ip3', "no layer with parameters 'ip3'; did you mean ip2 or ip1"),
+        (net.layer_dict, 'relu', "no layer 'relu'; did you mean relu1"),
+        (net.top_names, 7, 'no layer 7'),
+    ):
+        with pytest.raises(KeyError, match=message):
+            things[name]
+        assert name not in things and things.get(name) is None and list(things.copy()) == list(things)
+
+
 def test_forward_by_ranges_equals_whole(tmp_path):
     net = small(tmp_path)
     x = np.random.RandomState(0).randn(2, 3).astype(np.float32)

@@ -4,12 +4,10 @@ Layers run in file order. A blob name may be written several times (in-place lay
 version, and gradients of one version's consumers add up, so no Split layers are inserted.
 """
 
-import collections
-import difflib
-
 import torch
 
 from .blob import Blob
+from .names import Names, did_you_mean
 from .proto import caffe_pb2
 from .registry import layer_class
 
@@ -36,11 +34,11 @@ class Graph:
     def __init__(self, param, phase):
         self.name, self.phase = param.name, phase
         self.nodes = []
-        self.blobs = collections.OrderedDict()
-        self.params = collections.OrderedDict()
+        self.blobs = Names(what='blob')
+        self.params = Names(what='layer with parameters')
         self.learnable_params, self.params_lr, self.params_weight_decay = [], [], []
         self.shared = set()  # (layer name, index) of parameters that another layer owns
-        self.blob_loss_weights = collections.OrderedDict()
+        self.blob_loss_weights = Names(what='blob')
         self.version_losses = {}  # version -> its loss weight, for those that have one
         self._versions = {}  # blob name -> its latest version, while connecting
         self._version_count = 0
@@ -84,10 +82,9 @@ class Graph:
     def _connect_bottom(self, node, i, name):
         param = node.layer.layer_param
         if name not in self._versions:
-            near = difflib.get_close_matches(name, self._versions, 2, 0.5)
             raise ValueError(
                 f'layer {param.name!r} ({param.type}): bottom {i} is {name!r}, which no layer before it makes'
-                + (f'; did you mean {" or ".join(near)}?' if near else '')
+                + did_you_mean(name, self._versions)
             )
         if param.propagate_down and len(param.propagate_down) != len(param.bottom):
             raise ValueError(

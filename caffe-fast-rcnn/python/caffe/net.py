@@ -4,8 +4,6 @@ graph.py connects the layers, run.py runs them, transfer.py moves weights; here 
 call.
 """
 
-import collections
-import difflib
 import os
 
 import numpy as np
@@ -16,8 +14,10 @@ from .format.prototxt import filter_net, read_net
 from .format.upgrade import upgrade_net
 from .format.weights import write_weights, write_weights_hdf5
 from .graph import Graph
+from .names import Names, did_you_mean
 from .proto import caffe_pb2
 from .run import Runner
+from .summary import summary
 
 
 class Net:
@@ -125,14 +125,10 @@ class Net:
             of(blob)[...] = array
 
     def _layer_index(self, name):
-        for i, node in enumerate(self._nodes):
-            if node.layer.name == name:
-                return i
-        near = difflib.get_close_matches(name, self._layer_names, 2, 0.5)
-        raise ValueError(
-            f'net {self.name!r} has no layer {name!r}'
-            + (f'; did you mean {" or ".join(near)}?' if near else '')
-        )
+        names = self._layer_names
+        if name not in names:
+            raise ValueError(f'net {self.name!r} has no layer {name!r}' + did_you_mean(name, names))
+        return names.index(name)
 
     def forward_all(self, blobs=None, **inputs):
         """forward over any number of samples, in batches of the net's size; the last one is padded and the
@@ -232,14 +228,16 @@ class Net:
     _blob_names = property(lambda self: list(self.blobs))
     _inputs = property(lambda self: [self._blob_names.index(n) for n in self.inputs])
     _outputs = property(lambda self: [self._blob_names.index(n) for n in self.outputs])
-    layer_dict = property(lambda self: collections.OrderedDict((n.layer.name, n.layer) for n in self._nodes))
-    bottom_names = property(
-        lambda self: collections.OrderedDict((n.layer.name, list(n.bottom_names)) for n in self._nodes)
-    )
-    top_names = property(
-        lambda self: collections.OrderedDict((n.layer.name, list(n.top_names)) for n in self._nodes)
-    )
+    layer_dict = property(lambda self: self._by_layer(lambda node: node.layer))
+    bottom_names = property(lambda self: self._by_layer(lambda node: list(node.bottom_names)))
+    top_names = property(lambda self: self._by_layer(lambda node: list(node.top_names)))
     blob_loss_weights = property(lambda self: self._graph.blob_loss_weights)
+
+    def _by_layer(self, value):
+        return Names(((node.layer.name, value(node)) for node in self._nodes), 'layer')
+
+    def __repr__(self):
+        return summary(self)
 
     def _bottom_ids(self, i):
         return [self._blob_names.index(n) for n in self._nodes[i].bottom_names]

@@ -3,9 +3,9 @@
 @layer('Type') on a function or class registers it; see `layer` for how parameters reach it.
 """
 
-import difflib
 import inspect
 
+from .names import did_you_mean
 from .proto import caffe_pb2
 from .tape import FunctionLayer
 
@@ -65,12 +65,9 @@ def layer_type_list():
 
 
 def layer_class(type_name):
-    """The class of a registered type. KeyError names the nearest known types."""
+    """The class of a registered type. ValueError names the nearest known types."""
     if type_name not in _REGISTRY:
-        near = difflib.get_close_matches(type_name, _REGISTRY, 3, 0.5)
         raise ValueError(
-            f'unknown layer type {type_name!r}'
-            + (f'; did you mean {" or ".join(near)}?' if near else '')
-            + f' Known types: {", ".join(sorted(_REGISTRY))}'
+            f'unknown layer type {type_name!r}{did_you_mean(type_name, _REGISTRY)} Known types: {", ".join(sorted(_REGISTRY))}'
         )
     return _REGISTRY[type_name]

@@ -8,7 +8,7 @@ import collections
 
 import torch
 
-from . import plan
+from . import checks, plan
 from .graph import weigh
 from .tape import TorchLayer
 
@@ -87,25 +87,35 @@ class Runner:
         """Run layers start..end; returns the weighted sum of the losses met on the way, a tensor on the
         device."""
         loss, i = torch.zeros(()), start
-        while i <= end:
-            chain = self.chains.get(i)
-            if chain and (chain.last > end or chain.last > i and (self.before_forward or self.after_forward)):
-                chain = None
-            last = chain.last if chain else i
-            for hook in self.before_forward:
-                hook(i)
-            node = self.nodes[i]
-            (chain or node.layer).forward_in_net(node.bottoms, node.tops)
-            self._forget_other_tapes(chain, i, last)
-            for top, weight in zip(node.tops, node.layer.loss_weights):
-                if weight:
-                    if top._diff.empty:
-                        weigh(top, weight)
-                    loss = loss + weight * top.tensor.sum()
-            for hook in self.after_forward:
-                hook(i)
-            i = last + 1
+        with checks.one_look():
+            while i <= end:
+                chain = self._chain_at(i, end)
+                last = chain.last if chain else i
+                for hook in self.before_forward:
+                    hook(i)
+                node = self.nodes[i]
+                (chain or node.layer).forward_in_net(node.bottoms, node.tops)
+                self._forget_other_tapes(chain, i, last)
+                loss = self._add_losses(loss, node)
+                for hook in self.after_forward:
+                    hook(i)
+                i = last + 1
         self._settle()
+        return loss
+
+    def _chain_at(self, i, end):
+        """The chain that begins at layer i and can run as one, or None."""
+        chain = self.chains.get(i)
+        hooked = self.before_forward or self.after_forward
+        whole = chain and chain.last <= end and not (chain.last > i and hooked)
+        return chain if whole else None
+
+    def _add_losses(self, loss, node):
+        for top, weight in zip(node.tops, node.layer.loss_weights):
+            if weight:
+                if top._diff.empty:
+                    weigh(top, weight)
+                loss = loss + weight * top.tensor.sum()
         return loss
 
     def _forget_other_tapes(self, chain, first, last):

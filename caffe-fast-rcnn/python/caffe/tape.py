@@ -8,7 +8,7 @@ import collections
 
 import torch
 
-from . import common, filler
+from . import checks, common, filler
 from .blob import storage
 from .layer import Layer
 
@@ -159,16 +159,18 @@ class TorchLayer(Layer):
                     blob.add_grad(grad, shared=holders[storage(grad)] > 1)
 
     def _run(self, tensors):
+        checks.layer_runs(lambda text: self._says(text, tensors))
         try:
             outputs = self.compute(*tensors)
         except torch.OutOfMemoryError:
             raise
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
-            shapes = ', '.join(str(tuple(t.shape)) for t in tensors)
-            raise ValueError(
-                f'layer {self.name!r} ({self.type}), bottom shapes {shapes or "none"}: {error}'
-            ) from error
+            raise ValueError(self._says(error, tensors)) from error
         return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    def _says(self, error, tensors):
+        shapes = ', '.join(str(tuple(t.shape)) for t in tensors)
+        return f'layer {self.name!r} ({self.type}), bottom shapes {shapes or "none"}: {error}'
 
 
 def _generator():

@@ -1,6 +1,10 @@
 """What several layer families share: axes, per-axis sizes, labels, and values whose gradient Caffe defines by
 hand."""
 
+import torch
+
+from ..checks import refuse
+
 
 def canonical_axis(axis, ndim, what='axis'):
     """`axis`, counted from the end when negative. ValueError outside -ndim..ndim-1."""
@@ -51,17 +55,15 @@ def _stem(shape):
 
 def as_index(values, count, what, ignore=None):
     """`values` as int64, each in 0..count-1 or equal to `ignore`. ValueError names the first that is
-    neither."""
+    neither; where that is told later (see checks) it is 0 until then."""
     index = values.long()
     if not index.is_meta:
         wrong = (index < 0) | (index >= count)
         if ignore is not None:
             wrong &= index != ignore
-        if wrong.any():
-            raise ValueError(
-                f'{what} {values[wrong][0].item():g} is not in 0..{count - 1}'
-                + ('' if ignore is None else f' and not the ignored {ignore}')
-            )
+        allowed = f'0..{count - 1}' + ('' if ignore is None else f' and not the ignored {ignore}')
+        if refuse(wrong, lambda: f'{what} {values[wrong][0].item():g} is not in {allowed}'):
+            index = torch.where(wrong, 0, index)
     return index
 
 

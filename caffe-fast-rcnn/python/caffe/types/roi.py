@@ -10,6 +10,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from ..checks import refuse
 from ..registry import layer
 from .helpers import as_index
 
@@ -31,8 +32,9 @@ def regions(x, rois):
     that is not finite."""
     rois = rois.reshape(-1, 5)
     image = as_index(rois[:, 0], len(x), 'image number of a RoI')
-    if not torch.isfinite(rois).all():
-        raise ValueError('a RoI has a coordinate that is not finite')
+    wild = ~torch.isfinite(rois)
+    if refuse(wild, lambda: 'a RoI has a coordinate that is not finite'):
+        rois = torch.where(wild, 0, rois)
     return image, rois[:, 1:]
 
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from ..registry import layer
 from ..tape import TorchLayer
+from .helpers import as_index
 from ..proto import caffe_pb2
 from .pooling import per_side
 
@@ -127,12 +128,7 @@ def put_back(x, mask, height, width):
         raise ValueError(
             f'the mask must have the shape of the first bottom, {tuple(x.shape)}; got {tuple(mask.shape)}'
         )
-    index = mask.flatten(2).long()
-    if not index.is_meta and index.numel() and not 0 <= index.min() <= index.max() < height * width:
-        raise ValueError(
-            f'the mask has positions {index.min()} to {index.max()}; the top of {height} x '
-            f'{width} has 0 to {height * width - 1}'
-        )
+    index = as_index(mask.flatten(2), height * width, 'a position in the mask,')
     top = x.new_zeros(*x.shape[:2], height * width)
     return top.scatter(2, index, x.flatten(2)).reshape(*x.shape[:2], height, width)
 
