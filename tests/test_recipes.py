@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import make_toy
 import pytest
 
 from fast_rcnn.config import cfg, cfg_values
+from netgen.files import generate
 from pipeline import recipe as recipes
 from pipeline.methods import METHODS
 from pipeline.schedule import follow, warn_of_steps
@@ -71,6 +73,27 @@ def test_end_to_end_takes_the_whole_real_batch():
 def test_a_missing_net_names_those_there_are():
     with pytest.raises(FileNotFoundError, match='ResNet-102.*no such file.*ResNet-101'):
         net_file('ResNet-102', 'faster_rcnn_alt_opt', 'rpn_test.pt')
+
+
+# -------------------------------------------------------------------------------------------- edited nets
+def test_an_edited_net_of_other_classes_is_named_and_force_writes_it_anew(tmp_path, monkeypatch, caplog):
+    data = SimpleNamespace(name='mine', num_classes=4, anchors=None, max_iters=100)
+    monkeypatch.setattr(recipes, 'generate', partial(generate, out_root=tmp_path))
+    monkeypatch.setattr(cfg, 'MODELS_DIR', str(tmp_path / 'mine'))
+    method = METHODS['faster_rcnn_end2end']
+    write = lambda **more: recipes.Recipe(method.name, 'ResNet-10', 'mine', [], **more).write_nets(
+        data, method
+    )  # noqa: E731
+    write()
+    assert not caplog.records
+    net = tmp_path / 'mine' / 'ResNet-10' / method.name / 'train.prototxt'
+    net.write_text(re.sub(r"'num_classes': 4", "'num_classes': 7", net.read_text()))
+    write()
+    said = [message for message in caplog.messages if 'is for 7 classes' in message]
+    assert len(said) == 1 and str(net) in said[0] and 'mine has 4' in said[0] and '--force' in said[0]
+    caplog.clear()
+    write(force=True)
+    assert not caplog.records and "'num_classes': 7" not in net.read_text()
 
 
 # -------------------------------------------------------------------------------------------- iterations
@@ -223,6 +246,13 @@ def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
 def test_what_a_recipe_refuses(checkout, words, message):
     status, output = recipe(checkout, *words)
     assert status and re.search(message, output) and 'Traceback' not in output, output
+
+
+def test_one_round_is_refused_where_there_is_none(checkout):
+    status, output = recipe(
+        checkout, 'cpu', 'ResNet-10', 'data/toy/toy.yml', '--stages', '1', name='fast_rcnn'
+    )
+    assert status and 'fast_rcnn has no first round' in output, output
 
 
 def test_missing_proposals_are_named_before_anything_is_trained(checkout):

@@ -5,4 +5,4 @@ if ! command -v "$python" >/dev/null; then
   echo "$python: no such program; run 'make all' in $root first, or set PYTHON" >&2
   exit 1
 fi
-exec "$python" "$root/tools/recipe.py" "${METHOD:-$(basename "$0" .sh)}" "$@"
+exec "$python" "$root/tools/recipe.py" "$@"

@@ -1,4 +1,3 @@
 #!/usr/bin/env bash
 # R-FCN in five stages with online hard example mining: GPU NET DATASET [--max_iters N ...] [--set KEY VALUE ...]
-METHOD=rfcn_alt_opt_5step_ohem
-source "$(dirname "$0")/common.sh"
+source "$(dirname "$0")/common.sh" rfcn_alt_opt_5step_ohem "$@"

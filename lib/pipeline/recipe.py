@@ -53,10 +53,13 @@ class Recipe:
         self.cfg_file, method = cfg_file(data.name, self.method), METHODS[self.method]
         settle(data.train_imdb, self.cfg_file, self.single)
         use_device(self.gpu)
+        if self.stages == 1 and not method.one_round:
+            raise ValueError(f'--stages 1: {method.name} has no first round that stands for itself')
         # A net that is tested on another's proposals needs no second round
         if (self.stages or (2 if cfg.TEST.HAS_RPN else 1)) == 1 and method.one_round:
             method = method.one_round
         self.write_nets(data, method)
+        given_proposals(data.test_imdb, 'rpn' if cfg.TEST.HAS_RPN else cfg.TEST.PROPOSAL_METHOD)
         training = Training(
             method,
             self.net,
@@ -67,7 +70,6 @@ class Recipe:
             self.verbose,
             get_imdb(data.test_imdb).num_images * (2 if method.proposer else 1),
         )
-        given_proposals(data.test_imdb, 'rpn' if cfg.TEST.HAS_RPN else cfg.TEST.PROPOSAL_METHOD)
         results = training.finish(training.run())
         for what, path in method.named(results):
             print(f'{what}: {path}')
@@ -80,6 +82,8 @@ class Recipe:
         four = four_iterations(data) if own else None
         generate(data.name, self.net, data.num_classes, anchors=anchors, max_iters=four, force=self.force)
         folder = os.path.join(cfg.MODELS_DIR, self.net, method.nets)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f'{folder}: {self.net} has no nets for {method.name}')
         for name in sorted(os.listdir(folder)):
             check_classes(os.path.join(folder, name), data)
 
@@ -95,6 +99,7 @@ class Recipe:
             save_proposals(path, *scored_proposals(net, data))
             print(f'Proposals: {path}')
             cfg.TEST.HAS_RPN, cfg.TEST.PROPOSAL_METHOD = False, 'rpn'
+        log.info('test on %s', imdb)
         data = get_imdb(imdb)
         if not cfg.TEST.HAS_RPN:
             data.set_proposal_method(cfg.TEST.PROPOSAL_METHOD)
