@@ -56,6 +56,7 @@ IGNORED_BY_SOLVER = {
 }
 
 _DRAWS = 'draws other random numbers'
+_ONES = 'bottoms may differ by ones at the end of their shapes'
 # What else differs from the original.
 NOTES = {
     'BatchReindex': 'an index out of range raises',
@@ -64,15 +65,16 @@ NOTES = {
     'DetectionOutput': '`save_output_param.output_directory` and `visualize` raise',
     'Dropout': _DRAWS,
     'DummyData': _DRAWS,
+    'Eltwise': _ONES,
     'HDF5Data': 'other orders with `shuffle`',
     'HDF5Output': 'the file appears when it is whole: at the end, or by `close()`',
     'ImageData': _DRAWS,
     'Pooling': 'STOCHASTIC ' + _DRAWS,
     'Python': 'also with several solvers; a `backward` that writes no diff means zero',
     'ROIPooling': 'forward and backward on the CPU as well',
-    'SmoothL1Loss': 'forward and backward on the CPU as well',
+    'SmoothL1Loss': f'forward and backward on the CPU as well; {_ONES}',
     'ROIAlign': 'means, as in Mask R-CNN; some forks take maxima',
-    'SmoothL1LossOHEM': 'the gradient holds the weights, as the sum does; the same where they are 0 and 1',
+    'SmoothL1LossOHEM': f'the gradient holds the weights, as the sum does (the same where they are 0 and 1); {_ONES}',
     'Split': 'never inserted by the net',
     'WindowData': _DRAWS,
 }

@@ -551,3 +551,68 @@ def test_pvanet_proposes_and_pools(tmp_path):
     assert 0 < count <= 20 and answer['scores'].shape == (count,) and answer['cls_prob'].shape == (count, 3)
     assert (rois[:, 1:] >= 0).all() and (rois[:, [1, 3]] <= 89).all() and (rois[:, [2, 4]] <= 59).all()
     assert (np.diff(answer['scores']) <= 0).all()
+
+
+# Attributes of objects
+
+
+def attributes(rows, foreground):
+    """As bottom-up-attention's train.prototxt from res5c on: attributes are scored of the foreground alone, the
+    first rows, given an embedding of its class."""
+    text = data('res5c', rows, 8, 7, 7) + data('labels', rows, 1, 1, 1) + data('attr_labels', foreground, 1)
+    text += (
+        data('bbox_targets', rows, 12, 1, 1)
+        + data('inside', rows, 12, 1, 1)
+        + data('outside', rows, 12, 1, 1)
+    )
+    text += pool('pool5', 'res5c', 'pool: AVE global_pooling: true')
+    for bottom in 'pool5', 'labels':
+        cut = f'slice_param {{ axis: 0 slice_point: {foreground} }}'
+        text += layer(f'cut_{bottom}', 'Slice', bottom, f'foreground_{bottom} background_{bottom}', more=cut)
+    text += layer('silence', 'Silence', 'background_pool5 background_labels', '')
+    text += layer('pool5_flat', 'Flatten', 'foreground_pool5', more='flatten_param { axis: 1 }')
+    text += layer(
+        'cls_embedding',
+        'Embed',
+        'foreground_labels',
+        more='propagate_down: false embed_param { num_output: 5 input_dim: 3 bias_term: false weight_filler { type: "xavier" } }',
+    )
+    text += layer('cls_embedding_flat', 'Flatten', 'cls_embedding', more='flatten_param { axis: 1 }')
+    text += layer('concat_pool5', 'Concat', 'pool5_flat cls_embedding_flat', more='concat_param { axis: 1 }')
+    for name, bottom, outputs in (
+        ('cls_score', 'pool5', 3),
+        ('bbox_pred', 'pool5', 12),
+        ('attr_score', 'concat_pool5', 6),
+    ):
+        text += layer(
+            name, 'InnerProduct', bottom, more=f'inner_product_param {{ num_output: {outputs} {FILL} }}'
+        )
+    text += layer(
+        'loss_cls', 'SoftmaxWithLoss', 'cls_score labels', more='propagate_down: 1 propagate_down: 0'
+    )
+    text += layer('loss_bbox', 'SmoothL1Loss', 'bbox_pred bbox_targets inside outside', more='loss_weight: 1')
+    return text + layer(
+        'loss_attr',
+        'SoftmaxWithLoss',
+        'attr_score attr_labels',
+        more="""propagate_down: true propagate_down: false loss_weight: 0.5
+        loss_param { ignore_label: -1 normalization: VALID }""",
+    )
+
+
+def test_attributes_of_the_foreground_train(tmp_path):
+    """Targets (R, 12, 1, 1) beside predictions (R, 12), labels (R, 1, 1, 1) cut and embedded."""
+    weights = np.zeros((10, 12, 1, 1))
+    weights[:4, 4:8] = 1
+    inputs = {
+        'res5c': rng().standard_normal((10, 8, 7, 7)),
+        'labels': np.array([1, 2, 1, 1] + 6 * [0]).reshape(10, 1, 1, 1),
+        'attr_labels': np.array([[3], [-1], [5], [0]]),
+        'bbox_targets': rng(1).standard_normal((10, 12, 1, 1)),
+        'inside': weights,
+        'outside': weights,
+    }
+    net = train(tmp_path, attributes(10, 4), inputs)
+    every_layer_learned(net)
+    assert net.blobs['cls_embedding'].shape == (4, 1, 1, 1, 5)
+    assert net.blobs['concat_pool5'].shape == (4, 13)
