@@ -117,6 +117,23 @@ def test_callbacks_and_solve(tmp_path):
     assert again.iter == 5
 
 
+def test_diffs_of_the_pass_before_take_no_memory_in_the_next_forward(tmp_path):
+    """After a step they are there to be looked at, as in Caffe."""
+    solver = caffe.SGDSolver(write_solver(tmp_path))
+    blobs, seen = solver.net.blobs, []
+    blobs['label'].data[...] = 2
+    names = [
+        n
+        for i, n in enumerate(solver.net.bottom_names['loss'])
+        if solver.net.layer_dict['loss'].propagate_down[i]
+    ]
+    solver.net.after_forward(lambda i: seen.append(all(blobs[n]._diff.empty for n in names)))
+    for _ in range(2):
+        solver.step(1)
+        assert names and all((blobs[n].diff != 0).any() for n in names)
+    assert all(seen)
+
+
 def test_test_nets_share_the_weights(tmp_path, caplog):
     solver = caffe.SGDSolver(
         write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" test_iter: 2 test_interval: 1 display: 1')

@@ -68,6 +68,10 @@ class Net:
         the way, a tensor on the device, so nothing waits for it."""
         return self._runner.forward(start, len(self._nodes) - 1 if end is None else end)
 
+    def forget_diffs(self):
+        """Drop the diffs that a backward pass will write anew (a solver, before each forward pass)."""
+        self._runner.forget_diffs()
+
     def run_backward(self, free=False):
         """Backward through the whole net. free: let go of what a second backward would need; it would compute the
         layers anew from their bottoms."""

@@ -201,6 +201,13 @@ class Runner:
         for blob in self.graph.learnable_params:
             blob.settle()
 
+    def forget_diffs(self):
+        """Drop the diffs that a backward pass writes, so that they need no memory until it does."""
+        for node in self.nodes:
+            for blob, propagates in zip(node.bottoms, node.propagate_down):
+                if propagates:
+                    blob.clear_grad()
+
     def no_backward(self):
         """Give up backward passes, so that forward keeps nothing for them (a solver's test nets)."""
         for node in self.nodes:

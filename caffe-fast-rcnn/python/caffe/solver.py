@@ -149,6 +149,7 @@ class Solver:
                 on_start()
             loss = 0
             for _ in range(p.iter_size):
+                self.net.forget_diffs()
                 loss = loss + self.net.run_forward()
                 self.net.run_backward(free=True)
             self._losses.append(loss / p.iter_size)
