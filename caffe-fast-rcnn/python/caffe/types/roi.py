@@ -87,15 +87,16 @@ class _Torch(torch.autograd.Function):
         down, tops = span(rows, height)
         across, lefts = span(columns, width)
         empty = (rows[..., 0] == rows[..., 1])[:, :, None] | (columns[..., 0] == columns[..., 1])[:, None]
-        value = x.new_zeros(len(image), p, q, channels)
-        cell = torch.full(value.shape, -1, dtype=torch.int32, device=x.device)
-        counts = torch.stack([down.max(), across.max()]).add(1).tolist() if value.numel() else (0, 0)
+        cell = torch.full((len(image), p, q, channels), -1, dtype=torch.int32, device=x.device)
+        counts = torch.stack([down.max(), across.max()]).add(1).tolist() if cell.numel() else (0, 0)
         table = (down[:, :, None] * counts[1] + across[:, None]) * n + image[:, None, None]  # (R, p, q)
         corners = [(table * height + y[:, :, None]) * width + left[:, None] for y in tops for left in lefts]
-        for c in range(0, channels if value.numel() else 0, CHANNELS):
+        for c in range(0, channels if cell.numel() else 0, CHANNELS):
             cells = sparse_table(ranked(x[:, c : c + CHANNELS].permute(0, 2, 3, 1)), *counts).flatten(0, -2)
             rank = functools.reduce(torch.maximum, (cells[corner] for corner in corners))
-            value[..., c : c + CHANNELS], cell[..., c : c + CHANNELS] = unranked(rank)
+            cell[..., c : c + CHANNELS] = cell_of(rank)
+        value = x.permute(0, 2, 3, 1).reshape(-1, channels).gather(0, _place(image, cell, height * width))
+        value = value.view(cell.shape).masked_fill_(cell < 0, torch.finfo(torch.float32).min)
         ctx.save_for_backward(image, cell.masked_fill_(empty[..., None], -1))
         ctx.shape = x.shape
         return value.masked_fill_(empty[..., None], 0.0).permute(0, 3, 1, 2).contiguous()
@@ -104,11 +105,16 @@ class _Torch(torch.autograd.Function):
     def backward(ctx, grad):
         image, cell = ctx.saved_tensors
         n, channels, height, width = ctx.shape
-        place = image[:, None, None, None] * (height * width) + cell.clamp(min=0)
+        place = _place(image, cell, height * width)
         grad = torch.where(cell < 0, 0.0, grad.permute(0, 2, 3, 1))
         bottom = grad.new_zeros(n * height * width, channels)
-        bottom.scatter_add_(0, place.reshape(-1, channels), grad.reshape(-1, channels))
+        bottom.scatter_add_(0, place, grad.reshape(-1, channels))
         return bottom.reshape(n, height, width, channels).permute(0, 3, 1, 2), None, None, None
+
+
+def _place(image, cell, size):
+    """Rows of the cells (R, p, q, C) in all images' cells, `size` an image: (R p q, C) int64."""
+    return (image[:, None, None, None] * size + cell.clamp(min=0)).flatten(0, 2)
 
 
 def span(edges, size):
@@ -153,13 +159,10 @@ def ranked(x):
     return bits * 2**32 + (2**31 - 1 - cell)
 
 
-def unranked(rank):
-    """The values of ranked, and their cells y W + x; -1 for the lowest value."""
-    bits = rank >> 32
-    bits = torch.where(bits < 0, -bits - 2**31, bits).int()  # the sign is the highest bit again
-    value = bits.view(torch.float32)
-    cell = 2**31 - 1 - (rank & 0xFFFFFFFF)
-    return value, torch.where(value > torch.finfo(torch.float32).min, cell, -1).int()
+def cell_of(rank):
+    """The cells y W + x of ranked; -1 for the lowest value."""
+    lowest = -0x7F7FFFFF  # the bits of the least finite float
+    return torch.where(rank >> 32 > lowest, 2**31 - 1 - (rank & 0xFFFFFFFF), -1).int()
 
 
 class _Compiled(torch.autograd.Function):
