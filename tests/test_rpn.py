@@ -3,14 +3,22 @@
 import caffe
 import numpy as np
 import pytest
+import torch
 from layer_runs import one_layer_net, run_layer
 
 from fast_rcnn.bbox_transform import bbox_transform, bbox_transform_inv, clip_boxes
 from fast_rcnn.config import cfg, overrides
-from rpn.anchor_target_layer import anchor_targets, label_anchors, outside_weights, subsample
 from rpn.generate_anchors import anchor_grid, generate_anchors
-from rpn.proposal_layer import propose
-from rpn.proposal_target_layer import proposal_targets
+from rpn.proposals import Level, Limits, propose
+from rpn.targets import (
+    anchor_targets,
+    image_targets,
+    label_anchors,
+    level_targets,
+    outside_weights,
+    proposal_targets,
+    subsample,
+)
 
 
 def test_transform_and_back():
@@ -38,18 +46,17 @@ def test_grid_against_a_loop():
     np.testing.assert_array_equal(anchor_grid(anchors, 2, 3, 16), loop)
 
 
+def level(scores, stride=16, scale=1):
+    """A level of one anchor and deltas of zero; scores (N, H, W)."""
+    scores = torch.tensor(scores, dtype=torch.float32)[:, None]
+    anchors = generate_anchors(base_size=stride, ratios=[1], scales=[scale])
+    return Level(scores, torch.zeros(len(scores), 4, *scores.shape[2:]), anchors, stride)
+
+
 def propose_with(scores, **kwargs):
-    settings = dict(pre_nms_top_n=0, post_nms_top_n=0, nms_thresh=0.7, min_size=1)
-    anchors = generate_anchors(ratios=[1], scales=[1])
-    scores = np.array(scores, np.float32)[None]
-    return propose(
-        scores,
-        np.zeros((4,) + scores.shape[1:], np.float32),
-        anchors,
-        16,
-        np.array([32, 32, 1]),
-        **{**settings, **kwargs},
-    )
+    limits = Limits(**{**dict(pre_nms_top_n=0, post_nms_top_n=0, nms_thresh=0.7, min_size=1), **kwargs})
+    ((boxes, scores),) = propose([level([scores])], torch.tensor([[32, 32, 1]]), limits)
+    return boxes.numpy(), scores.numpy()
 
 
 def test_propose():
@@ -60,6 +67,52 @@ def test_propose():
     assert len(propose_with([[0.1, 0.4], [0.3, 0.2]], post_nms_top_n=1)[0]) == 1
     assert len(propose_with([[0.1, 0.4], [0.3, 0.2]], min_size=17)[0]) == 1  # only the corner box is 17 x 17
     assert len(propose_with([[0.1, 0.4], [0.3, 0.2]], nms_thresh=0.0)[0]) == 1  # they all touch
+
+
+def test_tensors_give_what_arrays_give():
+    rng = np.random.RandomState(0)
+    boxes = np.sort(rng.rand(20, 4).astype(np.float32) * 90)[:, [0, 1, 2, 3]]
+    deltas = rng.randn(20, 8).astype(np.float32)
+    arrays = clip_boxes(bbox_transform_inv(boxes, deltas), (50, 60)), bbox_transform(boxes, boxes[::-1])
+    boxes, deltas = torch.from_numpy(boxes), torch.from_numpy(deltas)
+    tensors = clip_boxes(bbox_transform_inv(boxes, deltas), (50, 60)), bbox_transform(boxes, boxes.flip(0))
+    for ours, theirs in zip(tensors, arrays):
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-5, atol=1e-5)
+    assert bbox_transform_inv(torch.zeros(0, 4), torch.zeros(0, 8)).shape == (0, 8)
+
+
+def test_proposals_of_several_images_and_levels_against_one_at_a_time():
+    rng = np.random.RandomState(0)
+    levels = [level(rng.rand(2, 4, 6), 16), level(rng.rand(2, 2, 3), 32)]
+    im_info = torch.tensor([[64, 96, 1], [50, 70, 1]])
+    limits = Limits(pre_nms_top_n=12, post_nms_top_n=5, nms_thresh=0.05, min_size=1)
+    together = propose(levels, im_info, limits)
+    assert len(together) == 2
+    for i, (boxes, scores) in enumerate(together):
+        alone = []
+        for one in levels:
+            of_image = Level(one.scores[i : i + 1], one.deltas[i : i + 1], one.anchors, one.stride)
+            ((some, their_scores),) = propose([of_image], im_info[i : i + 1], limits)
+            assert len(some) <= 5
+            alone += list(zip(their_scores[:, 0].tolist(), some.tolist()))
+        best = sorted(alone, key=lambda pair: -pair[0])[:5]
+        assert scores[:, 0].tolist() == [score for score, _ in best]
+        assert boxes.tolist() == [box for _, box in best]
+
+
+def test_rois_of_several_images_carry_their_index(tmp_path):
+    rng = np.random.RandomState(0)
+    bottoms = dict(
+        probs=rng.rand(2, 18, 4, 4), deltas=rng.randn(2, 36, 4, 4) / 9, im_info=[[64, 64, 1], [48, 40, 1]]
+    )
+    what = 'rpn.proposal_layer', 'ProposalLayer', ['rois', 'scores'], "'feat_stride': 16", caffe.TEST
+    rois, scores = run_layer(tmp_path, *what, **bottoms)
+    assert len(rois) == len(scores)
+    for i in range(2):
+        alone, _ = run_layer(
+            tmp_path, *what, **{name: np.array(values)[i : i + 1] for name, values in bottoms.items()}
+        )
+        np.testing.assert_array_equal(rois[rois[:, 0] == i][:, 1:], alone[:, 1:])
 
 
 def test_proposal_layer_errors(tmp_path):
@@ -237,3 +290,38 @@ def test_proposal_targets_know_no_partial_annotation(tmp_path):
             rois=(1, 5),
             gt_boxes=(1, 5),
         )
+
+
+def test_anchor_targets_of_levels_and_images_against_one_at_a_time():
+    grids = [GRID, anchor_grid(generate_anchors(base_size=32, ratios=[1], scales=[1]), 2, 2, 32)]
+    gt = [
+        np.array([[16, 16, 31, 35, 1]], np.float32),
+        np.array([[0, 0, 31, 31, 1], [40, 40, 50, 50, 1]], np.float32),
+    ]
+    im_info = np.array([[64, 64, 1, 0.01], [60, 64, 1, 0]])
+    np.random.seed(3)
+    levels = level_targets(grids, gt, im_info, cfg.TRAIN)
+    np.random.seed(3)
+    for i in range(2):
+        alone = anchor_targets(np.vstack(grids), gt[i], im_info[i], cfg.TRAIN, bg_times=im_info[i, 3])
+        for kind, values in enumerate(alone):
+            np.testing.assert_array_equal(np.concatenate([level[kind][i] for level in levels]), values)
+    assert levels[1][0].shape == (2, 4) and levels[1][1].shape == (2, 4, 4)
+    assert levels[1][0][1, 0] == 1  # the 32 pixels' object is the second level's
+
+
+def test_proposal_targets_of_images_against_one_at_a_time():
+    rng = np.random.RandomState(0)
+    rois = np.array([[i % 2, 10 * i, 0, 10 * i + 20, 30] for i in range(20)], np.float32) + 0.0
+    gt = [np.array([[0, 0, 20, 30, 2]], np.float32), np.array([[90, 0, 110, 30, 1]], np.float32)]
+    rois = rois[rng.permutation(20)]
+    with overrides({'TRAIN.BG_THRESH_LO': 0.0}):
+        np.random.seed(3)
+        together = image_targets(rois, gt, 3, 6, cfg.TRAIN)
+        np.random.seed(3)
+        alone = [proposal_targets(rois[rois[:, 0] == i], gt[i], 3, 6, cfg.TRAIN, i) for i in range(2)]
+    for values, parts in zip(together, zip(*alone)):
+        np.testing.assert_array_equal(values, np.concatenate(parts))
+    assert set(together[0][:, 0]) == {0, 1}
+    with pytest.raises(ValueError, match='ground truth is of 1 images'):
+        image_targets(rois, gt[:1], 3, 6, cfg.TRAIN)

@@ -1,38 +1,45 @@
 """Boxes as regression targets and back (Fast R-CNN, section 2.3; R-CNN, appendix C).
 
-Boxes are x1 y1 x2 y2 in pixels, inclusive: width = x2 - x1 + 1. N boxes, K classes.
+Boxes are x1 y1 x2 y2 in pixels, inclusive: width = x2 - x1 + 1. N boxes, K classes. The functions take numpy arrays
+or tensors, and give the same.
 """
 
 import numpy as np
+import torch
 
 
 def bbox_transform(ex_rois, gt_rois):
     """Targets (N, 4) from ex_rois (N, 4) to gt_rois (N, 4): dx dy in widths and heights, log ratios dw dh."""
+    lib = _library(ex_rois)
     ex_w, ex_h, ex_x, ex_y = _size_and_centre(ex_rois)
     gt_w, gt_h, gt_x, gt_y = _size_and_centre(gt_rois)
-    return np.stack([(gt_x - ex_x) / ex_w, (gt_y - ex_y) / ex_h, np.log(gt_w / ex_w), np.log(gt_h / ex_h)], 1)
+    moves = [(gt_x - ex_x) / ex_w, (gt_y - ex_y) / ex_h, lib.log(gt_w / ex_w), lib.log(gt_h / ex_h)]
+    return lib.stack(moves, 1)
 
 
 def bbox_transform_inv(boxes, deltas):
     """boxes (N, 4) moved by deltas (N, 4K) -> (N, 4K)."""
-    if boxes.shape[0] == 0:
-        return np.zeros((0, deltas.shape[1]), dtype=deltas.dtype)
-    boxes = boxes.astype(deltas.dtype, copy=False)
+    lib = _library(deltas)
+    boxes = boxes.to(deltas.dtype) if lib is torch else boxes.astype(deltas.dtype, copy=False)
     widths, heights, ctr_x, ctr_y = (values[:, None] for values in _size_and_centre(boxes))
     pred_x = deltas[:, 0::4] * widths + ctr_x
     pred_y = deltas[:, 1::4] * heights + ctr_y
     with np.errstate(over='ignore'):
-        half_w = 0.5 * (np.exp(deltas[:, 2::4]) * widths)
-        half_h = 0.5 * (np.exp(deltas[:, 3::4]) * heights)
-    moved = np.stack([pred_x - half_w, pred_y - half_h, pred_x + half_w, pred_y + half_h], 2)
+        half_w = 0.5 * (lib.exp(deltas[:, 2::4]) * widths)
+        half_h = 0.5 * (lib.exp(deltas[:, 3::4]) * heights)
+    moved = lib.stack([pred_x - half_w, pred_y - half_h, pred_x + half_w, pred_y + half_h], 2)
     return moved.reshape(deltas.shape)
 
 
 def clip_boxes(boxes, im_shape):
     """boxes (N, 4K) cut to an image of im_shape (height, width, ...), in place; returned."""
-    boxes[:, 0::2] = np.clip(boxes[:, 0::2], 0, im_shape[1] - 1)
-    boxes[:, 1::2] = np.clip(boxes[:, 1::2], 0, im_shape[0] - 1)
+    boxes[:, 0::2] = boxes[:, 0::2].clip(0, im_shape[1] - 1)
+    boxes[:, 1::2] = boxes[:, 1::2].clip(0, im_shape[0] - 1)
     return boxes
+
+
+def _library(values):
+    return torch if torch.is_tensor(values) else np
 
 
 def _size_and_centre(boxes):

@@ -1,8 +1,8 @@
-"""The region proposal network's own layers.
+"""The region proposal network's own layers, and what they compute, over levels and images.
 
 generate_anchors       reference anchors, and the grid of them over a feature map
-proposal_layer         scores and deltas of the RPN -> RoIs
-anchor_target_layer    ground truth -> labels and regression targets of anchors (trains the RPN)
-proposal_target_layer  ground truth -> labels and regression targets of RoIs (trains the head, end to end)
+proposals              scores and deltas of the RPN -> boxes
+targets                ground truth -> labels and regression targets, of anchors and of RoIs
+proposal_layer, anchor_target_layer, proposal_target_layer    thin Python layers around these
 generate               proposals of a whole imdb
 """

@@ -1,0 +1,76 @@
+"""From an RPN's scores and deltas to proposals (Faster R-CNN, section 3.1), over levels and images, on tensors.
+
+N images, A anchors per position of a level, feature map (H, W), n proposals.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fast_rcnn.bbox_transform import bbox_transform_inv, clip_boxes
+from fast_rcnn.nms_wrapper import nms
+from rpn.generate_anchors import anchor_grid
+
+
+@dataclass
+class Level:
+    """An RPN's answer on one feature map: scores (N, A, H, W) of foreground, deltas (N, 4A, H, W), both tensors; its
+    anchors (A, 4), and its stride in pixels."""
+
+    scores: torch.Tensor
+    deltas: torch.Tensor
+    anchors: np.ndarray
+    stride: float
+
+
+@dataclass
+class Limits:
+    """Boxes of a level that enter NMS, boxes of an image that are left (<= 0: all), NMS's IoU, and the least side in
+    pixels of the original image."""
+
+    pre_nms_top_n: int
+    post_nms_top_n: int
+    nms_thresh: float
+    min_size: float
+
+    @classmethod
+    def of(cls, settings):
+        """Those of cfg.TRAIN or cfg.TEST."""
+        names = 'PRE_NMS_TOP_N', 'POST_NMS_TOP_N', 'NMS_THRESH', 'MIN_SIZE'
+        return cls(*(settings[f'RPN_{name}'] for name in names))
+
+
+def propose(levels, im_info, limits):
+    """im_info (N, 3: height, width, scale of the scaled image) -> for each image boxes (n, 4), scores (n, 1),
+    best first. NMS works level by level."""
+    return [_of_image(levels, i, info, limits) for i, info in enumerate(im_info.tolist())]
+
+
+def _of_image(levels, i, info, limits):
+    parts = [_of_level(level, level.scores[i], level.deltas[i], info, limits) for level in levels]
+    boxes, scores = (torch.cat(values) for values in zip(*parts))
+    if len(parts) > 1:
+        order = scores[:, 0].argsort(descending=True, stable=True)
+        order = order[: limits.post_nms_top_n] if limits.post_nms_top_n > 0 else order
+        boxes, scores = boxes[order], scores[order]
+    return boxes, scores
+
+
+def _of_level(level, scores, deltas, info, limits):
+    """scores (A, H, W), deltas (4A, H, W) of one image -> boxes (n, 4), scores (n, 1)."""
+    grid = torch.from_numpy(anchor_grid(level.anchors, *scores.shape[1:], level.stride)).to(scores.device)
+    scores = scores.permute(1, 2, 0).reshape(-1, 1)
+    # 1. anchors moved by their deltas, cut to the image
+    boxes = clip_boxes(bbox_transform_inv(grid, deltas.permute(1, 2, 0).reshape(-1, 4)), info)
+    # 2. without those that are too small
+    large = (boxes[:, 2:] - boxes[:, :2] + 1 >= limits.min_size * info[2]).all(1).nonzero()[:, 0]
+    # 3. the highest scores, equal ones in numpy's order
+    order = large[scores[large, 0].cpu().numpy().argsort()[::-1].copy()]
+    if limits.pre_nms_top_n > 0:
+        order = order[: limits.pre_nms_top_n]
+    boxes, scores = boxes[order], scores[order]
+    # 4. less near-duplicates, 5. the highest scores again
+    dets = torch.cat([boxes, scores], 1).cpu().numpy()
+    kept = nms(dets, limits.nms_thresh, limit=max(0, limits.post_nms_top_n))
+    return boxes[kept], scores[kept]
