@@ -145,6 +145,26 @@ def test_resnet_10_trains_a_step(tmp_path, roidb, name, method, stage, losses, m
         assert (labels >= 0).sum() == min(128, len(labels)) and net.blobs['bbox_targets'].data.shape[1] == 8
 
 
+def test_five_stages_measure_what_anchors_are_normalised_by(tmp_path, roidb, monkeypatch):
+    """And their snapshots predict plain targets."""
+    from fast_rcnn.train import SolverWrapper
+
+    solver = ROOT / 'models/pascal_voc/ResNet-10/rfcn_alt_opt_5step_ohem/stage3_rpn_solver60k80k.pt'
+    monkeypatch.chdir(ROOT)
+    caffe.set_random_seed(1)
+    with overrides({}):
+        cfg_from_file(ROOT / 'experiments/cfgs/rfcn_alt_opt_5step_ohem.yml')
+        with overrides({**SMALL, **RPN_STAGE}):
+            wrapper = SolverWrapper(str(solver), roidb, str(tmp_path))
+            means, stds = np.array(cfg.TRAIN.RPN_NORMALIZE_MEANS), np.array(cfg.TRAIN.RPN_NORMALIZE_STDS)
+            path = wrapper.snapshot()
+    assert (stds > 0).all() and np.isfinite(means).all()
+    weights, bias = (blob.data for blob in wrapper.solver.net.params['rpn_bbox_pred'])
+    plain = caffe.Net(str(solver.parent / 'rpn_test.pt'), path, caffe.TEST).params['rpn_bbox_pred']
+    np.testing.assert_allclose(plain[0].data, weights * np.tile(stds, 9)[:, None, None, None], rtol=1e-5)
+    np.testing.assert_allclose(plain[1].data, bias * np.tile(stds, 9) + np.tile(means, 9), rtol=1e-5)
+
+
 @pytest.mark.parametrize('given', [False, True])
 def test_resnet_10_detects(given):
     """Both test nets: scores of 21 classes and one box per RoI, in the columns of an object."""

@@ -11,6 +11,7 @@ from fast_rcnn.config import cfg, overrides
 from rpn.generate_anchors import anchor_grid, generate_anchors
 from rpn.proposals import Level, Limits, propose
 from rpn.targets import (
+    anchor_statistics,
     anchor_targets,
     image_targets,
     label_anchors,
@@ -19,6 +20,7 @@ from rpn.targets import (
     proposal_targets,
     subsample,
 )
+from utils.cython_bbox import bbox_overlaps
 
 
 def test_transform_and_back():
@@ -325,3 +327,36 @@ def test_proposal_targets_of_images_against_one_at_a_time():
     assert set(together[0][:, 0]) == {0, 1}
     with pytest.raises(ValueError, match='ground truth is of 1 images'):
         image_targets(rois, gt[:1], 3, 6, cfg.TRAIN)
+
+
+def test_statistics_of_the_anchors_targets():
+    """Each anchor inside that is some object's best, or overlaps one by 0.7, counts: a plain loop finds them."""
+    anchors, rng = generate_anchors(scales=[2, 4]), np.random.RandomState(0)
+    roidb = []
+    for width, height in (160, 120), (90, 140):
+        corners = rng.randint(0, 60, (3, 2))
+        boxes = np.hstack([corners, corners + rng.randint(20, 60, (3, 2))]).astype(np.float32)
+        roidb.append(
+            {'width': width, 'height': height, 'boxes': boxes, 'gt_classes': np.array([1, 2, 0])}
+        )  # the last is a proposal
+    with overrides({'TRAIN.SCALES': [240], 'TRAIN.MAX_SIZE': 400}):
+        means, stds = anchor_statistics(roidb, anchors, 16, cfg.TRAIN)
+        with pytest.raises(ValueError, match='no anchor is positive'):
+            anchor_statistics(roidb, 100 * anchors, 16, cfg.TRAIN)
+    targets = []
+    for entry in roidb:
+        scale = 240 / min(entry['width'], entry['height'])
+        width, height, objects = entry['width'] * scale, entry['height'] * scale, entry['boxes'][:2] * scale
+        rows = [
+            anchor + [x, y, x, y]
+            for y in range(0, round(height), 16)
+            for x in range(0, round(width), 16)
+            for anchor in anchors
+        ]
+        inside = [r for r in rows if r[0] >= 0 and r[1] >= 0 and r[2] < round(width) and r[3] < round(height)]
+        overlaps = np.array([bbox_overlaps(np.array([r]), objects.astype(float))[0] for r in inside])
+        for anchor, row in zip(inside, overlaps):
+            if row.max() >= 0.7 or (row == overlaps.max(0)).any():
+                targets.append(bbox_transform(anchor[None], objects[row.argmax()][None])[0])
+    np.testing.assert_allclose(means, np.mean(targets, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(stds, np.std(targets, 0), rtol=1e-4, atol=1e-6)

@@ -135,8 +135,8 @@ cfg.TRAIN.RPN_MIN_SIZE = 16
 # Weights of dx, dy, dw, dh in an anchor's regression loss
 cfg.TRAIN.RPN_BBOX_INSIDE_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
-# Anchors' box targets less these means, divided by these standard deviations; snapshots hold an rpn_bbox_pred
-# that predicts plain targets
+# Anchors' box targets less these means, divided by these standard deviations (all 0: both are measured on the
+# training images); snapshots hold an rpn_bbox_pred that predicts plain targets
 cfg.TRAIN.RPN_NORMALIZE_TARGETS = False
 cfg.TRAIN.RPN_NORMALIZE_MEANS = (0.0, 0.0, 0.0, 0.0)
 cfg.TRAIN.RPN_NORMALIZE_STDS = (0.1, 0.1, 0.2, 0.2)

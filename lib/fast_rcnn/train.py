@@ -72,6 +72,8 @@ class SolverWrapper:
         self.solver_param = self.solver.param
         net_file = self.solver_param.train_net or self.solver_param.net
         check_classes(self.solver.net, num_classes_of(roidb), cfg.TRAIN.AGNOSTIC, net_file)
+        if cfg.TRAIN.RPN_NORMALIZE_TARGETS and not any(cfg.TRAIN.RPN_NORMALIZE_STDS):
+            self._measure_anchors(roidb)
         if cfg.TRAIN.REAL_BATCH_SIZE:
             self.solver_param.iter_size = iter_size(
                 cfg.TRAIN.REAL_BATCH_SIZE, cfg.TRAIN.IMS_PER_BATCH, caffe.solver_count()
@@ -100,6 +102,14 @@ class SolverWrapper:
                 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (an RPN alone: TRAIN.BBOX_REG False)'
             )
         self.bbox_means, self.bbox_stds = rdl_roidb.add_bbox_regression_targets(roidb)
+
+    def _measure_anchors(self, roidb):
+        """Sets RPN_NORMALIZE_MEANS and STDS to those of the targets of the net's anchors."""
+        for layer in self.solver.net.layers:
+            if hasattr(layer, 'statistics'):
+                means, stds = layer.statistics(roidb)
+                cfg.TRAIN.RPN_NORMALIZE_MEANS, cfg.TRAIN.RPN_NORMALIZE_STDS = tuple(means), tuple(stds)
+                log.info("anchors' targets have the means %s and the deviations %s", means, stds)
 
     @property
     def pace(self):

@@ -4,7 +4,7 @@ import caffe
 
 from fast_rcnn.config import cfg
 from rpn.generate_anchors import anchor_grid, anchors_of
-from rpn.targets import level_targets
+from rpn.targets import anchor_statistics, level_targets
 from utils.param_str import parse_param_str
 
 
@@ -20,6 +20,10 @@ class AnchorTargetLayer(caffe.Layer):
         params = parse_param_str(self.param_str)
         self._anchors, self._feat_stride = anchors_of(params)
         self._border = params.get('allowed_border', 0)
+
+    def statistics(self, roidb):
+        """Of the targets of this layer's anchors: see rpn.targets.anchor_statistics."""
+        return anchor_statistics(roidb, self._anchors, self._feat_stride, cfg.TRAIN)
 
     def reshape(self, bottom, top):
         num_anchors, (height, width) = len(self._anchors), bottom[0].shape[-2:]

@@ -10,6 +10,8 @@ import numpy.random as npr
 
 from fast_rcnn.bbox_transform import bbox_transform
 from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
+from rpn.generate_anchors import anchor_grid
+from utils.blob import im_scale_for
 from utils.cython_bbox import bbox_overlaps
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
@@ -68,12 +70,8 @@ def outside_weights(labels, positive_weight):
     return weights
 
 
-def anchor_targets(grid, gt_boxes, im_info, train, border=0, bg_times=None):
-    """Labels and box targets of the whole grid (H * W * A, 4), by gt_boxes (G, 4+) and settings cfg.TRAIN.
-
-    Anchors that leave the image by more than border pixels are ignored; bg_times: as in subsample.
-    -> labels (H * W * A,), targets, inside weights, outside weights (H * W * A, 4), float32
-    """
+def _labelled(grid, gt_boxes, im_info, train, border):
+    """Which anchors of the grid are inside the image (I,), their overlaps (I, G), their labels (I,)."""
     inside = np.where(
         (grid[:, :2] >= -border).all(1)
         & (grid[:, 2] < im_info[1] + border)
@@ -83,6 +81,35 @@ def anchor_targets(grid, gt_boxes, im_info, train, border=0, bg_times=None):
     labels = label_anchors(
         overlaps, train.RPN_POSITIVE_OVERLAP, train.RPN_NEGATIVE_OVERLAP, train.RPN_CLOBBER_POSITIVES
     )
+    return inside, overlaps, labels
+
+
+def anchor_statistics(roidb, anchors, stride, train):
+    """Means and standard deviations (4,) of the plain box targets of every positive anchor, over the images of
+    a prepared roidb, scaled as settings cfg.TRAIN have it (to the first of SCALES)."""
+    found = [np.zeros((0, 4), np.float32)]
+    for entry in roidb:
+        scale = im_scale_for((entry['height'], entry['width']), train.SCALES[0], train.MAX_SIZE)
+        height, width = (round(entry[side] * scale) for side in ('height', 'width'))
+        grid = anchor_grid(anchors, -(-height // stride), -(-width // stride), stride)
+        objects = entry['boxes'][np.asarray(entry['gt_classes']) > 0] * scale
+        inside, overlaps, labels = _labelled(grid, objects, (height, width), train, 0)
+        if overlaps.size:
+            rows = np.where(labels == POSITIVE)[0]
+            found.append(bbox_transform(grid[inside[rows]], objects[overlaps[rows].argmax(1)]))
+    targets = np.vstack(found).astype(np.float64)
+    if not len(targets):
+        raise ValueError('no anchor is positive in any image: their targets have no mean')
+    return targets.mean(0), targets.std(0)
+
+
+def anchor_targets(grid, gt_boxes, im_info, train, border=0, bg_times=None):
+    """Labels and box targets of the whole grid (H * W * A, 4), by gt_boxes (G, 4+) and settings cfg.TRAIN.
+
+    Anchors that leave the image by more than border pixels are ignored; bg_times: as in subsample.
+    -> labels (H * W * A,), targets, inside weights, outside weights (H * W * A, 4), float32
+    """
+    inside, overlaps, labels = _labelled(grid, gt_boxes, im_info, train, border)
     subsample(labels, train.RPN_BATCHSIZE, train.RPN_FG_FRACTION, bg_times)
     targets = np.zeros((len(inside), 4), np.float32)
     if overlaps.size:
