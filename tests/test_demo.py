@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import caffe
 import cv2
 import demo
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from tool_runs import NETS, RECORDED, VAL, run_main, settings
 
 from datasets.imagenet import imagenet
+from datasets.pascal_voc import CLASSES
 from fast_rcnn.config import cfg, overrides
-from fast_rcnn.sidecar import read_sidecar, sidecar_path, write_sidecar
+from fast_rcnn.sidecar import Sidecar, read_sidecar, sidecar_path, write_sidecar
 
 PICTURE = np.random.RandomState(0).randint(0, 255, (60, 80, 3), np.uint8)
 
@@ -83,3 +85,21 @@ def test_sidecar(model):
         json.dump({'classes': ['__background__', 'a']}, stream)
     with pytest.raises(ValueError, match='model.classes.json: wanted'):
         read_sidecar(model)
+
+
+def test_a_class_agnostic_rfcn_net(monkeypatch, tmp_path):
+    prototxt = 'models/pascal_voc/ResNet-10/rfcn_end2end/test_agnostic.prototxt'
+    net = caffe.Net(prototxt, caffe.TEST)
+    for layer in 'rfcn_cls', 'rfcn_bbox':  # every class scores alike without
+        net.params[layer][0].data[...] = np.random.RandomState(0).randn(*net.params[layer][0].shape) * 0.1
+    path = str(tmp_path / 'rfcn.caffemodel')
+    net.save(path)
+    with overrides({'TEST.SCALES': [120]}):
+        write_sidecar(path, Sidecar('voc', ('__background__', *CLASSES), {}))
+    cv2.imwrite(str(tmp_path / 'a.png'), PICTURE)
+    more = ['--net', path, tmp_path / 'a.png', '--out', tmp_path / 'out', '--thresh', 0.06]
+    more += ['--set', 'TEST.RPN_POST_NMS_TOP_N', 10, 'TEST.RPN_MIN_SIZE', 1]
+    run_main(monkeypatch, demo.main, '--cpu', '--def', prototxt, *more)
+    drawn = cv2.imread(str(tmp_path / 'out' / 'a.png'))
+    plain = cv2.resize(PICTURE, drawn.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    assert (drawn != plain).any()
