@@ -42,7 +42,7 @@ def by_ranges(net):
     net.backward(start='p1')
 
 
-@pytest.mark.parametrize('run', [by_steps, by_ranges, lambda net: net.backward(), caffe.Net.run_backward])
+@pytest.mark.parametrize('run', [by_steps, by_ranges, lambda net: net.backward(), caffe.Net.forward_backward])
 def test_a_fork_sums_its_readers_however_backward_is_called(tmp_path, run):
     net = fork(tmp_path)
     for _ in range(2):
@@ -116,8 +116,9 @@ def test_ranges_of_a_random_net_give_what_one_pass_gives(tmp_path_factory, chose
     x = np.random.RandomState(0).randn(2, 3)
     for _ in range(2):
         net.clear_param_diffs(), other.clear_param_diffs()
-        net.forward(b0=x), other.forward(b0=x)
-        net.run_backward(free=True)
+        net.blobs['b0'].data[...] = x
+        net.forward_backward()
+        other.forward(b0=x)
         i = len(net.layers) - 1
         while i >= 0:
             end = max(0, i - chosen.draw(st.integers(0, 3)))
@@ -182,8 +183,8 @@ def test_backward_after_a_step_uses_the_weights_of_now(tmp_path, middle):
 def test_a_layer_computed_again_draws_what_it_drew(tmp_path):
     text = 'force_backward: true\n' + data('a', 50) + layer('d', 'Dropout', 'a', more='loss_weight: 1')
     net = net_from(tmp_path, text, caffe.TRAIN)
-    net.forward(a=np.ones(50))
-    net.run_backward(free=True)
+    net.blobs['a'].data[...] = 1
+    net.forward_backward()
     first = net.blobs['a'].diff.copy()
     state = torch.get_rng_state()
     net.backward()
@@ -224,3 +225,14 @@ def test_a_cut_chain_leaves_the_blobs_alone(tmp_path):
     net.backward(start='bn')
     assert (net.blobs['conv'].data == 7).all()
     np.testing.assert_allclose(net.blobs['data'].diff, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_solvers_pass_begins_without_the_diffs_of_the_last(tmp_path):
+    """But for those that somebody looks at; after the pass all are there."""
+    solver, seen = trained(tmp_path, ''), []
+    net = solver.net
+    held = net.blobs['ip'].diff
+    net.before_forward(lambda i: seen.append([net.blobs[b]._diff.empty for b in ('conv', 'ip')]))
+    solver.step(2)
+    assert seen[0] == seen[-1] == [True, False]
+    assert net.blobs['conv'].diff.any() and (held == net.blobs['ip'].diff).all() and held.any()

@@ -68,14 +68,17 @@ class Net:
         the way, a tensor on the device, so nothing waits for it."""
         return self._runner.forward(start, len(self._nodes) - 1 if end is None else end)
 
-    def forget_diffs(self):
-        """Drop the diffs that a backward pass will write anew (a solver, before each forward pass)."""
-        self._runner.forget_diffs()
+    def run_backward(self):
+        """Backward through the whole net."""
+        self._runner.backward(len(self._nodes) - 1, 0)
 
-    def run_backward(self, free=False):
-        """Backward through the whole net. free: let go of what a second backward would need; it would compute the
-        layers anew from their bottoms."""
-        self._runner.backward(len(self._nodes) - 1, 0, free)
+    def forward_backward(self):
+        """A solver's pass; returns the loss as run_forward does. It lets go of the last pass's diffs of the blobs
+        before it begins, and of each layer's tape once it was used: another backward computes the layers anew."""
+        self._runner.forget_diffs()
+        loss = self.run_forward()
+        self._runner.backward(len(self._nodes) - 1, 0, free=True)
+        return loss
 
     def _forward(self, start, end):
         return float(self._runner.forward(start, end))

@@ -148,6 +148,15 @@ class Runner:
         self._forks.close_all(free)
         self._settle()
 
+    def forget_diffs(self):
+        """Drop the diffs that a backward pass writes, so that they need no memory until it does; not those that
+        somebody looks at."""
+        for node in self.nodes:
+            if node.need_backward:
+                for blob, _ in _propagated(node):
+                    if blob._diff.view is None:
+                        blob.clear_grad()
+
     def _backward_unit(self, i, end):
         """(what runs layer i backward, index of the first layer that this covers)."""
         chain = self._ran.get(i)
@@ -200,13 +209,6 @@ class Runner:
             blob.settle()
         for blob in self.graph.learnable_params:
             blob.settle()
-
-    def forget_diffs(self):
-        """Drop the diffs that a backward pass writes, so that they need no memory until it does."""
-        for node in self.nodes:
-            for blob, propagates in zip(node.bottoms, node.propagate_down):
-                if propagates:
-                    blob.clear_grad()
 
     def no_backward(self):
         """Give up backward passes, so that forward keeps nothing for them (a solver's test nets)."""

@@ -149,9 +149,7 @@ class Solver:
                 on_start()
             loss = 0
             for _ in range(p.iter_size):
-                self.net.forget_diffs()
-                loss = loss + self.net.run_forward()
-                self.net.run_backward(free=True)
+                loss = loss + self.net.forward_backward()
             self._losses.append(loss / p.iter_size)
             if p.display and self.iter % p.display == 0:
                 begin = self._display(begin)
