@@ -119,7 +119,7 @@ RPN_LOSSES, HEAD_LOSSES = {'rpn_loss_cls', 'rpn_loss_bbox'}, {'loss_cls', 'loss_
 )
 def test_resnet_10_trains_a_step(tmp_path, roidb, name, method, stage, losses, moving):
     """A solver's step with the settings of the method: all losses are finite, and what learns moves."""
-    from roi_data_layer.roidb import add_bbox_regression_targets
+    from fast_rcnn.train import SolverWrapper
 
     solver_file = tmp_path / 'solver.prototxt'
     solver_file.write_text(f'train_net: "{path_of("ResNet-10", name)}" base_lr: 0.01 lr_policy: "fixed"')
@@ -129,11 +129,8 @@ def test_resnet_10_trains_a_step(tmp_path, roidb, name, method, stage, losses, m
     with overrides({}):
         cfg_from_file(ROOT / f'experiments/cfgs/{method}.yml')
         with overrides({**SMALL, **stage}):
-            if cfg.TRAIN.BBOX_REG:
-                add_bbox_regression_targets(roidb)
-            solver = caffe.get_solver(str(solver_file))
+            solver = SolverWrapper(str(solver_file), roidb, str(tmp_path)).solver
             net = solver.net
-            net.layers[0].set_roidb(roidb)
             before = {each: blobs[0].data.copy() for each, blobs in net.params.items()}
             solver.step(1)
     out = {each: net.blobs[each].data for each in net.outputs if net.blob_loss_weights.get(each)}

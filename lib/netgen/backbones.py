@@ -31,6 +31,9 @@ class Backbone:
     rpn_top: str = 'rpn/output'
     rpn_outputs: int = 512
     rfcn_outputs: int = 0  # channels between the dilated last stage and R-FCN's maps; 0: it has no such stage
+    rfcn_std: float | None = (
+        0.01  # of the Gaussian that fills the convolution that makes them; None: He et al.
+    )
 
 
 @dataclass(frozen=True)
@@ -234,6 +237,7 @@ BACKBONES = {
         bottleneck=False,
         scratch=True,
         rfcn_outputs=256,
+        rfcn_std=None,  # from nothing, small weights would learn too slowly
         pooled=7,
     ),
     'VGG16': VGG16('vgg16', maps=(FeatureMap('conv5_3', 16, 512),)),

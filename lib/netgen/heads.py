@@ -171,7 +171,7 @@ class RFCN:
         suffix = '_pre' if lr is None else ''  # a test net's are reshaped, see output
         return [
             *lines,
-            conv('conv_new_1', blob, self.net.rfcn_outputs, 1, lr, std=0.01),
+            conv('conv_new_1', blob, self.net.rfcn_outputs, 1, lr, std=self.net.rfcn_std),
             relu('conv_new_1_relu', 'conv_new_1'),
             conv('rfcn_cls', 'conv_new_1', self.classes * self.GROUP**2, 1, lr, std=0.01),
             conv('rfcn_bbox', 'conv_new_1', 4 * self.box_classes * self.GROUP**2, 1, lr, std=0.01),
