@@ -5,13 +5,16 @@ collects them and looks once, when it ends; what it computed from a refused valu
 """
 
 import contextlib
+import contextvars
 
 import torch
 
-_pass = None  # the Pass that runs now
+_now = contextvars.ContextVar('the Pass that runs', default=None)  # in this thread
 
 
 class Pass:
+    """The checks of one forward pass."""
+
     def __init__(self):
         self.describe = str  # adds the layer that runs now to what is wrong
         self.found = []  # (whether any is wrong, on the device; what to say then)
@@ -28,30 +31,31 @@ class Pass:
 @contextlib.contextmanager
 def one_look():
     """All checks within are looked at when it ends, where a look waits."""
-    global _pass
-    before, _pass = _pass, Pass()
+    found = Pass()
+    before = _now.set(found)
     try:
         yield
-        _pass.look()
+        found.look()
     finally:
-        _pass = before
+        _now.reset(before)
 
 
 def layer_runs(describe):
     """From now on the layer runs whose name describe(text) adds to what is wrong."""
-    if _pass is not None:
-        _pass.describe = describe
+    if _now.get() is not None:
+        _now.get().describe = describe
 
 
 def refuse(wrong, message):
     """ValueError(message()) if any of `wrong` is true: now, or (then this is True) when the pass ends."""
-    later = _pass is not None and _waits(wrong)
-    if later:
-        describe = _pass.describe
-        _pass.found.append((wrong.any(), lambda: describe(message())))
-    elif wrong.any():
+    found = _now.get()
+    if found is not None and _waits(wrong):
+        describe = found.describe
+        found.found.append((wrong.any(), lambda: describe(message())))
+        return True
+    if wrong.any():
         raise ValueError(message())
-    return later
+    return False
 
 
 def _waits(tensor):

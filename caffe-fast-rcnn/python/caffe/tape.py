@@ -94,14 +94,16 @@ class TorchLayer(Layer):
     def record_again(self, tensors):
         """The outputs for these bottoms, with the numbers drawn that the last forward drew; keeps the tape, and
         changes no blob."""
-        now, self.again = _generator().get_state(), True
-        if self._generator_state is not None:
-            _generator().set_state(self._generator_state)
+        self.again, then, generator = True, self._generator_state, _generator()
+        now = None if then is None else generator.get_state()
         try:
+            if then is not None:
+                generator.set_state(then)
             return self._record(tensors)
         finally:
-            _generator().set_state(now)
             self.again = False
+            if then is not None:
+                generator.set_state(now)
 
     def recorded(self):
         """The outputs that the tape holds; None without one, or when a learned blob has changed since."""
