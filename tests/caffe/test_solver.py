@@ -152,6 +152,13 @@ def test_test_nets_share_the_weights(tmp_path, caplog):
     )
 
 
+def test_a_test_net_of_no_iterations_is_not_tested(tmp_path):
+    text = 'base_lr: 0.1 lr_policy: "fixed" test_iter: 0 test_interval: 1 test_compute_loss: true'
+    solver = caffe.SGDSolver(write_solver(tmp_path, text))
+    solver.step(1)
+    assert not solver.test_nets[0].blobs['ip'].data.any() and solver.iter == 1
+
+
 def test_frozen_parameters_do_not_decay(tmp_path):
     path = write_solver(tmp_path, 'base_lr: 0.1 lr_policy: "fixed" weight_decay: 1')
     (tmp_path / 'net.prototxt').write_text(

@@ -193,6 +193,8 @@ class Solver:
 
     def _test_all(self):
         for i, net in enumerate(self.test_nets):
+            if not self.param.test_iter[i]:
+                continue
             logger.info('Iteration %d, Testing net (#%d)', self.iter, i)
             net.share_with(self.net)
             loss, sums = 0.0, {}
