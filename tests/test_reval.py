@@ -43,3 +43,14 @@ def test_either_form(monkeypatch, tmp_path, evaluated, form):
         (True, False),
         (False, True),
     ]
+
+
+def test_the_flags_of_the_original():
+    args = reval.parse_args(['out', '--matlab', '--comp', '--nms'])
+    assert (args.output_dir, args.imdb, args.matlab, args.comp, args.nms) == (
+        'out',
+        'voc_2007_test',
+        True,
+        True,
+        True,
+    )

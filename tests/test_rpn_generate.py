@@ -51,3 +51,14 @@ def test_proposals_of_an_imdb_are_a_list_of_boxes_that_a_pickle_keeps(monkeypatc
     for read in pickle.loads((tmp_path / 'p.pkl').read_bytes()), load_proposals(str(tmp_path / 'p.pkl')):
         assert [b.tolist() for b in read] == [b.tolist() for b in boxes]
     assert [len(part) for part in generate.scored_proposals(None, Imdb())] == [2, 2]
+
+
+def test_the_flags_of_the_original():
+    words = ['--def', 'd', '--net', 'n']
+    args = rpn_generate.parse_args([*words, '--gpu', '1', '--cfg', 'c', '--wait', 'True', '--set', 'A', '1'])
+    assert (args.gpu, args.imdb, args.wait, args.set_cfgs) == ([1], 'voc_2007_test', True, ['A', '1'])
+    assert [rpn_generate.parse_args(words + more).wait for more in ([], ['--wait'], ['--wait', 'False'])] == [
+        False,
+        True,
+        False,
+    ]

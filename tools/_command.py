@@ -29,6 +29,14 @@ FLAGS = {
         dest='max_iters', type=int, metavar='N', help='iterations of training, or of each training stage'
     ),
     'verbose': dict(action='store_true', help='log each loss and the learning rate'),
+    'wait': dict(
+        nargs='?',
+        type=lambda text: text.lower() not in ('', '0', 'false', 'no'),
+        const=True,
+        default=False,
+        metavar='BOOL',
+        help="wait until the weights' file is there",
+    ),
     'set': dict(
         dest='set_cfgs',
         nargs=argparse.REMAINDER,

@@ -22,7 +22,7 @@ def main():
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__, 'imdb', 'cfg', required=('imdb',), gpu=[])
+    parser = _command.parser(__doc__, 'imdb', 'cfg', gpu=[], imdb='voc_2007_test')
     parser.add_argument(
         '--method',
         default='selective_search',

@@ -24,10 +24,8 @@ def main():
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__, 'gpu', 'def', 'net', 'imdb', 'cfg', required=('def', 'net', 'imdb'))
-    parser.add_argument('--wait', action='store_true', help="wait until the weights' file is there")
-    _command.add(parser, 'set')
-    return parser.parse_args(argv)
+    flags = 'gpu', 'def', 'net', 'imdb', 'cfg', 'wait', 'set'
+    return _command.parser(__doc__, *flags, required=('def', 'net'), imdb='voc_2007_test').parse_args(argv)
 
 
 if __name__ == '__main__':

@@ -27,8 +27,8 @@ def main():
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__, 'gpu', 'def', 'net', 'imdb', 'cfg', required=('def', 'net', 'imdb'))
-    parser.add_argument('--wait', action='store_true', help="wait until the weights' file is there")
+    flags = 'gpu', 'def', 'net', 'imdb', 'cfg', 'wait'
+    parser = _command.parser(__doc__, *flags, required=('def', 'net'), imdb='voc_2007_test')
     parser.add_argument(
         '--comp',
         action='store_true',

@@ -7,6 +7,7 @@ and its nets are one in netgen.
 from dataclasses import dataclass, replace
 
 from pipeline.stages import INITIAL, Stage, propose, train
+from rpn.generate import SETTINGS as PROPOSE
 
 RPN = {
     'TRAIN.HAS_RPN': True,
@@ -14,7 +15,6 @@ RPN = {
     'TRAIN.PROPOSAL_METHOD': 'gt',
     'TRAIN.IMS_PER_BATCH': 1,
 }
-PROPOSE = {'TEST.RPN_PRE_NMS_TOP_N': -1, 'TEST.RPN_POST_NMS_TOP_N': 2000}
 DETECT = {'TRAIN.HAS_RPN': False, 'TRAIN.PROPOSAL_METHOD': 'rpn'}
 
 
