@@ -247,16 +247,16 @@ with overrides(SETTINGS):
 """
 
 
-@pytest.mark.parametrize('name, status', [('SIGTERM', 143), ('SIGINT', 130)])
-def test_a_signal_ends_training_and_it_goes_on_from_there(tiny, tmp_path, name, status):
-    """In a process of its own, far below the first snapshot."""
+@pytest.mark.parametrize('name, status, at', [('SIGTERM', 143, 5), ('SIGINT', 130, 9)])
+def test_a_signal_ends_training_and_it_goes_on_from_there(tiny, tmp_path, name, status, at):
+    """In a process of its own, far below the first snapshot; also in the last iteration."""
     solver, roidb = tiny
     out, straight_out = str(tmp_path / 'out'), str(tmp_path / 'straight')
-    code = CHILD.format(path=sys.path, at=5, signal=name, solver=solver(), folder=str(tmp_path), out=out)
+    code = CHILD.format(path=sys.path, at=at, signal=name, solver=solver(), folder=str(tmp_path), out=out)
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
     assert done.returncode == status, done.stderr
-    assert f'{name}: stopped after iteration 5 of 9; the same command goes on' in done.stdout
-    assert os.listdir(out).count('tiny_resume_iter_5_0.npz') == 1
+    assert f'{name}: stopped after iteration {at} of 9; the same command goes on' in done.stdout
+    assert os.listdir(out).count(f'tiny_resume_iter_{at}_0.npz') == 1
     straight, resumed = (train_from_seed(solver, roidb, folder) for folder in (straight_out, out))
     for ours, theirs in zip(resumed, straight, strict=True):
         np.testing.assert_array_equal(ours, theirs)

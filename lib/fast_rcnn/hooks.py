@@ -136,10 +136,11 @@ class Resume:
     def on_step(self, loop, record):
         iteration = record['iteration']
         due = self.seconds and time.monotonic() - self.saved >= self.seconds
-        if iteration < loop.max_iters and (due or self.signal or iteration % self.snapshot_iters == 0):
+        due = due or iteration % self.snapshot_iters == 0
+        if self.signal or due and iteration < loop.max_iters:
             resume.save(loop.solver, loop.data_layer, loop.prefix, self.mark)
             self.saved = time.monotonic()
-        if self.signal and iteration < loop.max_iters:
+        if self.signal:
             raise Interrupted(
                 f'{signal.Signals(self.signal).name}: stopped after iteration {iteration} of {loop.max_iters}; the '
                 f'same command goes on from there',
