@@ -232,7 +232,7 @@ def cfg_from_file(filename):
     if not isinstance(values, dict):
         raise ValueError(f'{filename}: wanted a mapping of settings, got {type(values).__name__}')
     try:
-        _merge(values)
+        cfg_from_dict(values)
     except (KeyError, TypeError, ValueError) as error:
         raise type(error)(f'{filename}: {error.args[0]}') from None
 
@@ -241,7 +241,7 @@ def cfg_from_list(cfg_list):
     """Override cfg by [key, value, key, value ...]: dotted keys, values as Python literals or plain words."""
     if len(cfg_list) % 2:
         raise ValueError(f'settings come as pairs of key and value, got {len(cfg_list)} words: {cfg_list}')
-    _merge(dict(zip(cfg_list[0::2], map(_literal, cfg_list[1::2]))))
+    cfg_from_dict(dict(zip(cfg_list[0::2], map(_literal, cfg_list[1::2]))))
 
 
 @contextlib.contextmanager
@@ -249,7 +249,7 @@ def overrides(values):
     """Settings of one stage: `with overrides({'TRAIN.HAS_RPN': True}):`; then cfg is as it was."""
     before = cfg_values()
     try:
-        _merge(values)
+        cfg_from_dict(values)
         yield cfg
     finally:
         cfg_restore(before)
@@ -272,7 +272,7 @@ def cfg_restore(values):
             cfg[key] = copy.deepcopy(value)
 
 
-def _merge(values):
+def cfg_from_dict(values):
     """Check every value first, then set them: a refused mapping changes nothing."""
     for section, key, value in [_checked(name, value) for name, value in _flat(values)]:
         section[key] = value

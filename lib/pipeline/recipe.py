@@ -32,7 +32,7 @@ MOST = 80000, 40000  # iterations of an RPN and of a detector that an own datase
 
 @dataclass
 class Recipe:
-    """method, net, dataset: by name, the dataset also the path of its YAML file; gpu: see settings.use_device.
+    """method, net, dataset: by name, the dataset also the path of its YAML file. gpu: see settings.use_device.
     max_iters: one number or one per training stage, None: as published or by the number of images. stages: 1
     ends after the first round. single: settings, key, value ... Errors: KeyError, OSError, ValueError."""
 
@@ -187,7 +187,7 @@ def copy_output(method, net, dataset):
     path = os.path.join(folder, f'{method}_{net}_{os.path.basename(dataset)}.txt.{moment}')
     open(path, 'a').close()
     print(f'Logging output to {path}', flush=True)
-    multiprocessing.resource_tracker.ensure_running()  # it lives as long as we do, and would hold the pipe open
+    multiprocessing.resource_tracker.ensure_running()  # before: it lives as long as this, and would hold the pipe
     tee = subprocess.Popen(['tee', '-i', '-a', path], stdin=subprocess.PIPE)
     for stream in sys.stdout, sys.stderr:
         stream.flush()

@@ -11,11 +11,14 @@ import caffe
 import numpy as np
 
 from datasets.factory import describe, registered
-from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
+from fast_rcnn.config import cfg, cfg_from_dict, cfg_from_file, cfg_from_list
 
 
 def settle(imdb, cfg_file=None, single=()):
-    """Sets cfg for work on an imdb (None: on none). single: key, value, key, value ... Errors: KeyError, OSError, ValueError."""
+    """Sets cfg for work on an imdb (None: on none). single: key, value, key, value ...
+
+    Errors: KeyError, OSError, ValueError.
+    """
     try:
         if cfg_file:
             cfg_from_file(cfg_file)
@@ -41,17 +44,9 @@ def dataset_of(imdb):
 def _merge(description):
     """Sets what a dataset's YAML file says under `cfg`."""
     try:
-        cfg_from_list([word for pair in _pairs(description.cfg) for word in pair])
+        cfg_from_dict(description.cfg)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f'{description.path}: cfg: {error.args[0]}') from None
-
-
-def _pairs(values, prefix=''):
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _pairs(value, f'{prefix}{key}.')
-        else:
-            yield f'{prefix}{key}', value
 
 
 def use_device(gpu):
