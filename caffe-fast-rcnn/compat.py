@@ -75,6 +75,7 @@ NOTES = {
     'SmoothL1Loss': f'forward and backward on the CPU as well; {_ONES}',
     'ROIAlign': 'means, as in Mask R-CNN; some forks take maxima',
     'SmoothL1LossOHEM': f'the gradient holds the weights, as the sum does (the same where they are 0 and 1); {_ONES}',
+    'SoftmaxWithLoss': 'labels (R, L) for scores (R, K): the mean over those that count',
     'Split': 'never inserted by the net',
     'WindowData': _DRAWS,
 }

@@ -423,6 +423,21 @@ def test_smooth_l1_loss_ohem(normalization, divisor, tmp_path):
     close(each, terms.sum(1, keepdims=True), 1e-4)
 
 
+@pytest.mark.parametrize('ignore', [True, False])
+def test_softmax_loss_of_several_labels_each(ignore, tmp_path):
+    """Each row's term is the mean over the labels that count; a row without any counts nowhere."""
+    scores = rng().standard_normal((4, 5))
+    labels = np.array([[0, 3, -1], [-1, -1, -1], [2, 2, 4], [1, -1, -1]]) if ignore else np.ones((4, 3), int)
+    more = f'loss_param {{ {"ignore_label: -1" if ignore else ""} normalization: VALID }}'
+    (loss,), rows = answer(tmp_path, 'SoftmaxWithLoss', [scores, labels], more), []
+    for row, chosen in zip(log_softmax(scores), labels):
+        counted = [-row[k] for k in chosen if k != -1]
+        rows += [np.mean(counted)] if counted else []
+    close(loss, np.mean(rows))
+    with pytest.raises(ValueError, match='want 4 labels; got 12'):
+        answer(tmp_path, 'SoftmaxWithLoss', [scores, labels.reshape(2, 6)], more)
+
+
 @pytest.mark.parametrize('kind, count', [('SmoothL1Loss', 4), ('SmoothL1LossOHEM', 3), ('Eltwise', 3)])
 def test_ones_at_the_end_of_a_shape_do_not_count(kind, count, tmp_path):
     """R-FCN pools predictions to (R, 4, 1, 1); targets are (R, 4) in one library and (R, 4, 1, 1) in another."""

@@ -559,7 +559,7 @@ def test_pvanet_proposes_and_pools(tmp_path):
 def attributes(rows, foreground):
     """As bottom-up-attention's train.prototxt from res5c on: attributes are scored of the foreground alone, the
     first rows, given an embedding of its class."""
-    text = data('res5c', rows, 8, 7, 7) + data('labels', rows, 1, 1, 1) + data('attr_labels', foreground, 1)
+    text = data('res5c', rows, 8, 7, 7) + data('labels', rows, 1, 1, 1) + data('attr_labels', foreground, 3)
     text += (
         data('bbox_targets', rows, 12, 1, 1)
         + data('inside', rows, 12, 1, 1)
@@ -607,7 +607,7 @@ def test_attributes_of_the_foreground_train(tmp_path):
     inputs = {
         'res5c': rng().standard_normal((10, 8, 7, 7)),
         'labels': np.array([1, 2, 1, 1] + 6 * [0]).reshape(10, 1, 1, 1),
-        'attr_labels': np.array([[3], [-1], [5], [0]]),
+        'attr_labels': np.array([[3, 1, -1], [-1, -1, -1], [5, -1, -1], [0, 2, 4]]),
         'bbox_targets': rng(1).standard_normal((10, 12, 1, 1)),
         'inside': weights,
         'outside': weights,

@@ -81,7 +81,8 @@ def class_index(label, valid, classes, ignore):
 class SoftmaxWithLoss(NormalizedLoss):
     """- log softmax(x)[label], summed over the places whose label is not ignore_label, over the normalizer.
     No term exceeds -log of the smallest float. A second top receives the softmax. With weight_by_label_freqs
-    (SegNet) each term is multiplied by class_weighting[label]."""
+    (SegNet) each term is multiplied by class_weighting[label]. Scores (R, K) may have several labels each, (R,
+    L): a place's term is then the mean of those that count (bottom-up-attention)."""
 
     fields = (
         'axis',
@@ -99,8 +100,11 @@ class SoftmaxWithLoss(NormalizedLoss):
 
     def evaluate(self, x, label):
         """(loss, log softmax, the term of each place)."""
-        axis, outer, inner = places(x, label, self.field('axis'))
-        label = label.reshape(x.shape[:axis] + (1,) + x.shape[axis + 1 :])
+        axis, each = canonical_axis(self.field('axis'), x.dim()), 1
+        if label.dim() == 2 and axis == 1 and len(label) == len(x) and x.shape[1:].numel() == x.shape[1]:
+            each = label.shape[1]
+        _, outer, inner = places(x, label[:, :1] if each > 1 else label, axis)
+        label = label.reshape(x.shape[:axis] + (each,) + x.shape[axis + 1 :])
         valid = self.valid(label)
         scores = F.log_softmax(x, axis)
         index = class_index(label, valid, x.shape[axis], self.field('ignore_label'))
@@ -112,6 +116,10 @@ class SoftmaxWithLoss(NormalizedLoss):
             terms = terms * x.new_tensor(weights)[index]
         if valid is not None:
             terms = torch.where(valid, terms, 0.0)
+        if each > 1:
+            count = each if valid is None else valid.sum(axis, keepdim=True).clamp(min=1)
+            terms = terms.sum(axis, keepdim=True) / count
+            valid = None if valid is None else valid.any(axis, keepdim=True)
         return terms.sum() / self.normalizer(outer, inner, valid), scores, terms
 
     def term(self, log_p):
