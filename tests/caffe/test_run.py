@@ -81,6 +81,22 @@ def test_a_diff_written_by_hand_counts_until_a_reader_runs(tmp_path):
     assert net.backward(start='p1')['a'].tolist() == [35, 35]
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-3, 3)), max_size=8))
+def test_any_order_of_readers_sums_what_each_wrote_last(tmp_path_factory, runs):
+    """Against the plain model of Caffe's Split: a part for each reader, zero at first."""
+    factors = 2, 3, 5
+    readers = ''.join(times(f'p{k}', 'a', f) for k, f in enumerate(factors))
+    net = net_from(tmp_path_factory.mktemp('net'), 'force_backward: true\n' + data('a', 1) + readers)
+    net.forward()
+    parts = [0, 0, 0]
+    for k, value in runs:
+        net.blobs[f'p{k}'].diff[...] = value
+        net._backward(1 + k, 1 + k)
+        parts[k] = factors[k] * value
+        assert net.blobs['a'].diff.tolist() == [sum(parts)]
+
+
 class Residual:
     """A random net: each layer reads blobs made before, some write in place."""
 
