@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from caffe import rules
+from caffe.blob import Blob
 
 P = types.SimpleNamespace(momentum=0.9, momentum2=0.99, rms_decay=0.8, delta=1e-3)
 
@@ -54,9 +55,10 @@ def test_three_updates(kind):
 
 
 def test_clipping_takes_the_norm_of_all():
-    grads = [torch.tensor([3.0]), torch.tensor([[4.0]])]
-    assert rules.clip_scale(grads, 2.5) == pytest.approx(0.5)
-    assert rules.clip_scale(grads, 6) == rules.clip_scale(grads, -1) == rules.clip_scale([], 1) == 1
+    blobs = Blob(1), Blob(1, 1)
+    blobs[0].diff[...], blobs[1].diff[...] = 3, 4
+    assert rules.clip_scale(blobs, 2.5) == pytest.approx(0.5)
+    assert rules.clip_scale(blobs, 6) == rules.clip_scale(blobs, -1) == rules.clip_scale([], 1) == 1
 
 
 @pytest.mark.parametrize('kind, wanted', [('L2', [1 + 0.1 * -2, 2]), ('L1', [1 - 0.1, 2])])

@@ -167,6 +167,7 @@ def test_frozen_parameters_do_not_decay(tmp_path):
     solver = caffe.SGDSolver(path)
     before = solver.net.params['ip'][0].data.copy()
     solver.step(2)
+    assert solver.net.params['ip'][0]._diff.empty, 'it takes memory'
     assert (solver.net.params['ip'][0].data == before).all()
 
 

@@ -50,11 +50,11 @@ def rule(kind, histories=1):
     return register
 
 
-def clip_scale(grads, limit):
-    """The factor that brings the norm of all gradients together down to `limit`; below 0: no limit."""
-    if limit < 0 or not grads:
+def clip_scale(blobs, limit):
+    """The factor that brings the norm of the diffs of all blobs together down to `limit`; below 0: no limit."""
+    if limit < 0 or not blobs:
         return 1.0
-    norm = float(torch.stack(torch._foreach_norm(grads)).norm())
+    norm = float(torch.stack(torch._foreach_norm([blob.grad for blob in blobs])).norm())
     return limit / norm if norm > limit else 1.0
 
 

@@ -255,7 +255,7 @@ class Solver:
             else:
                 groups[lr, decay, i if cached else None].append(i)
         with torch.no_grad():
-            scale = rules.clip_scale([b.grad for b in net.learnable_params], p.clip_gradients) / p.iter_size
+            scale = rules.clip_scale(net.learnable_params, p.clip_gradients) / p.iter_size
             for (lr, decay, _), members in groups.items():
                 self._update(members, rate * lr, p.weight_decay * decay, scale)
         for blob in net.learnable_params:
