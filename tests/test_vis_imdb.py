@@ -5,19 +5,21 @@ import os
 import cv2
 import numpy as np
 import vis_imdb
-from tool_runs import RECORDED, VAL, run_main, settings
+from tool_runs import RECORDED, VAL, results, run_main, settings
 
 from datasets.imagenet import imagenet
-from utils.proposals import save_proposals
+from utils.proposals import proposal_file, save_proposals
 
 
 def test_objects_and_proposals(monkeypatch, tmp_path):
     count = imagenet('val2', devkit_path=str(RECORDED / 'ImageNet2015')).num_images
-    save_proposals(str(tmp_path / 'p.npz'), [np.array([[10, 10, 60, 60], [20, 20, 50, 50]])] * count)
+    save_proposals(
+        proposal_file(results(tmp_path), 'n'), [np.array([[10, 10, 60, 60], [20, 20, 50, 50]])] * count
+    )
     words = ['--imdb', VAL, '--most', 2, '--boxes', 1]
     run_main(monkeypatch, vis_imdb.main, *words, '--out', tmp_path / 'gt', *settings(tmp_path))
-    more = ['--method', 'rpn', '--rpn_file', tmp_path / 'p.npz', '--out', tmp_path / 'rpn', '--format', 'png']
-    run_main(monkeypatch, vis_imdb.main, *words, *more, *settings(tmp_path))
+    more = ['--method', 'rpn', '--out', tmp_path / 'rpn', '--format', 'png']
+    run_main(monkeypatch, vis_imdb.main, *words, *more, *settings(tmp_path, 'EXP_DIR', 'default'))
     names = sorted(os.listdir(tmp_path / 'gt'))
     assert len(names) == 2 and names == sorted(os.listdir(tmp_path / 'rpn'))
     for name in names:

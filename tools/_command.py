@@ -145,6 +145,16 @@ def get_imdb(name):
     return factory.get_imdb(name)
 
 
+def set_proposals(data, method, rpn_file=None):
+    """Where an imdb's boxes come from; method rpn: a file, by default the newest that rpn_generate.py wrote for it."""
+    from fast_rcnn.config import get_output_dir
+    from utils.proposals import newest_proposals
+
+    data.set_proposal_method(method)
+    if method == 'rpn':
+        data.config['rpn_file'] = rpn_file or newest_proposals(get_output_dir(data))
+
+
 def load_net(args):
     """The net of --def and --net for testing, named after its weights' file."""
     import caffe

@@ -8,13 +8,8 @@ def main():
     args = parse_args()
     _command.start_log()
     _command.load_cfg(args)
-    from fast_rcnn.config import get_output_dir
-    from utils.proposals import newest_proposals
-
     data = _command.get_imdb(args.imdb)
-    data.set_proposal_method(args.method)
-    if args.method == 'rpn':
-        data.config['rpn_file'] = args.rpn_file or newest_proposals(get_output_dir(data))
+    _command.set_proposals(data, args.method, args.rpn_file)
     result = data.evaluate_recall()
     print(f'Average recall {result["ar"]:.3f}')
     for threshold, recall in zip(result['thresholds'], result['recalls']):

@@ -9,18 +9,14 @@ def main():
     _command.start_log()
     _command.one_gpu(args.gpu, 'test_net.py')
     cfg = _command.load_cfg(args)
-    from fast_rcnn.config import get_output_dir
     from fast_rcnn.test import test_net
-    from utils.proposals import newest_proposals
 
     data = _command.get_imdb(args.imdb)
     data.competition_mode(args.comp)
     if args.rpn_file:
         cfg.TEST.HAS_RPN, cfg.TEST.PROPOSAL_METHOD = False, 'rpn'
     if not cfg.TEST.HAS_RPN:
-        data.set_proposal_method(cfg.TEST.PROPOSAL_METHOD)
-        if cfg.TEST.PROPOSAL_METHOD == 'rpn':
-            data.config['rpn_file'] = args.rpn_file or newest_proposals(get_output_dir(data))
+        _command.set_proposals(data, cfg.TEST.PROPOSAL_METHOD, args.rpn_file)
     if args.wait:
         _command.wait_for(args.weights)
     test_net(_command.load_net(args), data, max_per_image=args.num_dets, vis=args.vis)

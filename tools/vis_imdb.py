@@ -10,14 +10,11 @@ def main():
     args = parse_args()
     _command.start_log()
     _command.load_cfg(args)
-    from fast_rcnn.config import get_output_dir
     from fast_rcnn.drawing import draw, save_picture
     from utils.blob import read_image
 
     data = _command.get_imdb(args.imdb)
-    data.set_proposal_method(args.method)
-    if args.method == 'rpn':
-        data.config['rpn_file'] = args.rpn_file or _command.newest_proposals(get_output_dir(data))
+    _command.set_proposals(data, args.method, args.rpn_file)
     roidb = data.roidb
     for i in range(min(args.most, data.num_images)):
         name = os.path.splitext(os.path.basename(data.image_path_at(i)))[0]
