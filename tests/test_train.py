@@ -296,7 +296,7 @@ def test_display_is_one_line(tiny, tmp_path, caplog):
     lines = [r.message for r in caplog.records if 'iteration' in r.message]
     assert [line.split(',')[1] for line in lines] == [f' iteration {n}/3' for n in (1, 2, 3)]
     assert lines[-1].startswith('stage 2 of 6, iteration 3/3, loss ') and lines[-1].endswith(
-        '0 s left, 2 h 00 min in all'
+        '0 s left, 2 h 00 min left in all'
     )
     assert not [r for r in caplog.records if r.name == 'caffe']
     caplog.clear()

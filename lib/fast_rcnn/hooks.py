@@ -81,7 +81,7 @@ class Display:
             f'{span(left)} left',
         ]
         if self.after:
-            words.append(f'{span(left + self.after(loop))} in all')
+            words.append(f'{span(left + self.after(loop))} left in all')
         if self.began:
             words.append(f'{span(time.time() - self.began)} so far')
         return ', '.join(([self.title] if self.title else []) + words)
