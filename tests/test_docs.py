@@ -53,6 +53,7 @@ def test_the_readme_names_every_recipe():
     text = (ROOT / 'README.md').read_text()
     scripts = [path.name for path in (ROOT / 'experiments' / 'scripts').glob('*.sh')]
     assert [name for name in scripts if name != 'common.sh' and name not in text] == []
+    assert [name for name in re.findall(r'`(\w+\.sh)`', text) if name not in scripts] == []
 
 
 def test_the_readme_stays_short():
