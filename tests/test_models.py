@@ -12,8 +12,9 @@ import pytest
 import caffe
 from caffe.format.prototxt import read_net, read_solver
 from fast_rcnn.config import cfg, cfg_from_file, overrides
-from netgen.backbones import BACKBONES
+from netgen.backbones import BACKBONES, FeatureMap
 from netgen.files import COMMITTED, COMMITTED_NETS, files, generate, schedule
+from netgen.layers import conv
 from netgen.methods import Schedule
 from utils.param_str import parse_param_str
 
@@ -98,6 +99,22 @@ def test_schedules():
     )
     with pytest.raises(ValueError, match='one number or four'):
         schedule('own', [400, 200])
+
+
+def test_a_backbone_is_one_row(monkeypatch):
+    """Every method that it is fit for then has its nets, on the map that it names."""
+
+    class Tiny(type(BACKBONES['ZF'])):
+        def trunk(self, lr):
+            return [conv('c', 'data', 5, 3, lr, stride=8)]
+
+    row = Tiny('tiny', maps=(FeatureMap('c', 8, 5),), pooled=2, widths=(6, 7))
+    monkeypatch.setitem(BACKBONES, 'Tiny', row)
+    texts = {'/'.join(path.parts[-2:]): text for path, text in files('own', 'Tiny', 3).items()}
+    assert len(texts) == 17 and not [name for name in texts if 'rfcn' in name]
+    for name in 'fast_rcnn/test.prototxt', 'faster_rcnn_end2end/train.prototxt':
+        assert 'bottom: "c" bottom: "rois"' in texts[name] and 'spatial_scale: 0.125' in texts[name]
+    assert "'feat_stride': 8" in texts['faster_rcnn_alt_opt/rpn_test.pt']
 
 
 # ------------------------------------------------------------------------------------------- names and shapes

@@ -16,8 +16,8 @@ from netgen.methods import METHODS, Detector, Schedule
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMMITTED = {'imagenet': 201, 'pascal_voc': 21}  # set -> K
 COMMITTED_NETS = ('ResNet-101', 'ResNet-50', 'VGG16', 'VGG_CNN_M_1024', 'ZF', 'ResNet-10')
-# The rate falls in ImageNet's schedule at 240k of 320k (He et al. 2015, appendix A); in VOC's at 60k of 80k (RPN),
-# 30k of 40k (Fast R-CNN), 50k of 70k (end to end), 80k of 120k (R-FCN) and 80k of 110k (R-FCN, end to end)
+# The rate falls in ImageNet's schedule at 240k of 320k (He et al. 2015, appendix A); in VOC's at 60k of 80k
+# (RPN), 30k of 40k (Fast R-CNN), 50k of 70k (end to end), 80k of 120k (R-FCN), 80k of 110k (R-FCN, end to end)
 IMAGENET = Schedule((240000,) * 4, 240000, 240000, (240000,) * 5, 240000)
 PASCAL_VOC = Schedule(
     (60000, 30000, 60000, 30000), 30000, 50000, (60000, 80000, 60000, 80000, 60000), 80000, images=2
@@ -43,8 +43,11 @@ def step(max_iters):
 
 
 def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None):
-    """{path: text} of all nets and solvers of one backbone, by every method that it is fit for. num_classes K counts the background; anchors: a
-    mapping with 'scales' and 'ratios', either optional; max_iters: see schedule. Errors: ValueError."""
+    """{path: text} of all nets and solvers of one backbone, by every method that it is fit for.
+
+    num_classes K counts the background; anchors: a mapping with 'scales' and 'ratios', either optional;
+    max_iters: see schedule. Errors: ValueError.
+    """
     if net not in BACKBONES:
         raise ValueError(f'unknown net {net!r}; the nets are {", ".join(BACKBONES)}')
     if num_classes < 2:

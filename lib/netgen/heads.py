@@ -219,40 +219,26 @@ class RFCN:
 
     def hardest(self):
         """The losses of each RoI, and the labels and weights of those with the largest."""
-        return [
-            layer(
-                'per_roi_loss_cls',
-                'SoftmaxWithLossOHEM',
-                'cls_score labels',
-                'temp_loss_cls temp_prob_cls per_roi_loss_cls',
-                propagate(0, 0),
-                ' '.join(['loss_weight: 0'] * 3),
-            ),
-            layer(
-                'per_roi_loss_bbox',
-                'SmoothL1LossOHEM',
-                'bbox_pred bbox_targets bbox_inside_weights',
-                'temp_loss_bbox per_roi_loss_bbox',
-                propagate(0, 0, 0),
-                ' '.join(['loss_weight: 0'] * 2),
-            ),
-            layer(
-                'per_roi_loss',
-                'Eltwise',
-                'per_roi_loss_cls per_roi_loss_bbox',
-                'per_roi_loss',
-                propagate(0, 0),
-            ),
-            layer(
+        choice = f'box_annotator_ohem_param {{ roi_per_img: {self.ROIS} ignore_label: -1 }}'
+        cls, bbox = 'temp_loss_cls temp_prob_cls per_roi_loss_cls', 'temp_loss_bbox per_roi_loss_bbox'
+        rows = (
+            ('per_roi_loss_cls', 'SoftmaxWithLossOHEM', 'cls_score labels', cls),
+            ('per_roi_loss_bbox', 'SmoothL1LossOHEM', 'bbox_pred bbox_targets bbox_inside_weights', bbox),
+            ('per_roi_loss', 'Eltwise', 'per_roi_loss_cls per_roi_loss_bbox', 'per_roi_loss'),
+            (
                 'annotator_detector',
                 'BoxAnnotatorOHEM',
                 'rois per_roi_loss labels bbox_inside_weights',
                 'labels_ohem bbox_loss_weights_ohem',
-                propagate(0, 0, 0, 0),
-                f'box_annotator_ohem_param {{ roi_per_img: {self.ROIS} ignore_label: -1 }}',
+                choice,
             ),
-            silence('temp_loss_cls temp_prob_cls temp_loss_bbox'),
-        ]
+        )
+        lines = []
+        for name, kind, bottom, top, *fields in rows:
+            weights = ['loss_weight: 0'] * (len(top.split()) if 'Loss' in kind else 0)
+            fields = propagate(*[0] * len(bottom.split())), *weights, *fields
+            lines.append(layer(name, kind, bottom, top, *fields))
+        return lines + [silence('temp_loss_cls temp_prob_cls temp_loss_bbox')]
 
     def output(self):
         return [

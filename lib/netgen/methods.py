@@ -196,8 +196,8 @@ def rfcn_end2end(detector, plan, folder):
 
 
 def rfcn_alt_opt(detector, plan, folder):
-    """Five stages. Stage 2 starts from nothing but better proposals; stage 3's RPN from stage 2's R-FCN, whose
-    layers stay, so that the two share them."""
+    """Five stages. Stage 2's R-FCN starts anew, on better proposals; stage 3's RPN starts from it and leaves
+    its layers as they are, so that the two share them."""
     detector = replace(detector, net=replace(detector.net, frozen=2, rpn_outputs=256))
     net, files, steps = detector.net, {}, iter(plan.rfcn_stages)
     for stage, kind in (1, 'rpn'), (1, 'rfcn_ohem'), (2, 'rpn'), (2, 'rfcn_ohem'), (3, 'rpn'):
