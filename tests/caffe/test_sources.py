@@ -17,7 +17,7 @@ import caffe
 from caffe import compute_image_mean, convert_imageset
 from caffe import registry
 from caffe.format.database import open_database, write_database
-from caffe.types.sources.batch import Prefetch
+from caffe.types.sources.batch import BatchLayer, Prefetch
 from caffe.types.sources.transformer import Transformer
 from caffe.types.sources.windows import place_window
 from caffe.proto import caffe_pb2
@@ -901,3 +901,22 @@ def test_leveldb(tmp_path, pictures):
     assert labels(net, 3) == [[0, 1, 2, 3], [4, 5, 0, 1], [2, 3, 4, 5]]
     np.testing.assert_array_equal(net.forward()['x'][0], pictures[0].transpose(2, 0, 1))
     assert compute_image_mean.mean_image(f'{tmp_path}/db', 'leveldb').shape == (3, 8, 10)
+
+
+def test_a_new_source_says_where_samples_come_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, '_REGISTRY', dict(registry._REGISTRY))
+
+    @registry.layer('Counted', 'data_param')
+    class Counted(BatchLayer):
+        fields = ('batch_size',)
+
+        def samples(self, param, transformer):
+            images = (np.full((1, 2, 2), i, np.uint8) for i in itertools.count())
+            return ((transformer(image, 'one'), int(image.max()), 'one') for image in images)
+
+    text = layer('x', 'Counted', tops='x y', more='data_param { batch_size: 3 } transform_param { scale: 2 }')
+    net = net_from(tmp_path, text, caffe.TEST)
+    for start in (0, 3):
+        net.forward()
+        assert net.blobs['y'].data.tolist() == [start, start + 1, start + 2]
+        assert net.blobs['x'].data[:, 0, 1, 1].tolist() == [2 * start, 2 * start + 2, 2 * start + 4]

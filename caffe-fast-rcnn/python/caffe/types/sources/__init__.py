@@ -16,8 +16,7 @@ in errors are BatchLayer's:
 
     @layer('ListData')
     class ListData(BatchLayer):
-        message = 'list_data_param'                # the field of LayerParameter
-        fields = ('source', 'batch_size')          # those that it reads of it
+        fields = ('source', 'batch_size')          # those that it reads of list_data_param
 
         def samples(self, param, transformer):     # an endless iterator of (image, label, name); without self in it
             return list_samples(read_list(param.source), transformer)

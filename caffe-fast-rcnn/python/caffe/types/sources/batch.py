@@ -102,16 +102,14 @@ class BatchLayer(Layer):
     hold the layer. data_param's prefetch says how many batches are made ahead, whatever the type.
     """
 
-    message = None  # the LayerParameter's field with the type's parameters
-
     def setup(self, bottom, top):
         with self.named_errors():
             if len(top) not in (1, 2):
                 raise ValueError(f'{len(top)} tops; wanted are data and, if you like, label')
-            param = getattr(self.layer_param, self.message)
+            param = getattr(self.layer_param, self.messages[0])
             moved = [n for n in ('scale', 'mean_file', 'crop_size', 'mirror') if param.HasField(n)]
             if moved:
-                raise ValueError(f'{moved[0]} has its place in transform_param, not in {self.message}')
+                raise ValueError(f'{moved[0]} has its place in transform_param, not in {self.messages[0]}')
             if not param.batch_size:
                 raise ValueError('batch_size must be given and positive')
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))

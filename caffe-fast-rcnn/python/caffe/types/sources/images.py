@@ -18,7 +18,6 @@ class ImageData(BatchLayer):
     all read all lines.
     """
 
-    message = 'image_data_param'
     fields = (
         'source',
         'batch_size',

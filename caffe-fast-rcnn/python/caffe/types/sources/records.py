@@ -19,7 +19,6 @@ class Data(BatchLayer):
     given.
     """
 
-    message = 'data_param'
     fields = ('source', 'batch_size', 'rand_skip', 'backend', 'force_encoded_color', 'prefetch')
 
     def samples(self, param, transformer):

@@ -27,7 +27,6 @@ class WindowData(BatchLayer):
     image is 0, that is the mean. A mean file's middle c x c pixels count. cache_images: files are read once.
     """
 
-    message = 'window_data_param'
     fields = (
         'source',
         'batch_size',
