@@ -423,6 +423,14 @@ def test_smooth_l1_loss_ohem(normalization, divisor, tmp_path):
     close(each, terms.sum(1, keepdims=True), 1e-4)
 
 
+@pytest.mark.parametrize('rows', [1, 3])
+def test_concat_drops_ones_of_a_bottom_with_more_axes(rows, tmp_path):
+    """The embedding of the best class, (R, 1, 2), joins features (R, 4)."""
+    a, b = rng().standard_normal((rows, 4)), rng(1).standard_normal((rows, 1, 2))
+    (joined,) = answer(tmp_path, 'Concat', [a, b], 'concat_param { axis: 1 }')
+    close(joined, np.concatenate([a, b[:, 0]], 1))
+
+
 @pytest.mark.parametrize('ignore', [True, False])
 def test_softmax_loss_of_several_labels_each(ignore, tmp_path):
     """Each row's term is the mean over the labels that count; a row without any counts nowhere."""

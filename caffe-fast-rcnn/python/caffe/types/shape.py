@@ -17,8 +17,14 @@ def batch_reindex(x, index):
 
 @layer('Concat')
 def concat(*xs, axis, concat_dim):
-    """Bottoms joined along axis (concat_dim in old files); their other axes agree."""
-    axis = canonical_axis(axis if concat_dim == 1 else concat_dim, xs[0].dim())
+    """Bottoms joined along axis (concat_dim in old files); their other axes agree. One with more axes than
+    the first drops ones: (R, 1, C) joins (R, K), as an embedding does in bottom-up-attention."""
+    axes = xs[0].dim()
+    axis = canonical_axis(axis if concat_dim == 1 else concat_dim, axes)
+    xs = list(xs)
+    for i in range(1, len(xs)):
+        while xs[i].dim() > axes and 1 in xs[i].shape:
+            xs[i] = xs[i].squeeze(list(xs[i].shape).index(1))
     return torch.cat(xs, axis)
 
 
