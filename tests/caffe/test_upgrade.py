@@ -52,7 +52,7 @@ def test_snapshot_prefix_follows_the_solver_file(tmp_path):
         ('layer { name: "a" } layers { name: "b" type: RELU }', 'both'),
         ('input: "data" input_dim: 1 input_dim: 3', 'data.*2 input_dim'),
         ('input: "a" input: "b" input_shape { dim: 1 }', '2 input names.*1 input_shape'),
-        ('layers { layer { name: "r" type: "rellu" } }', "layer 'r'.*rellu.*'relu'"),
+        ('layers { layer { name: "r" type: "rellu" } }', "layer 'r'.*rellu.*did you mean relu"),
         ('layers { layer { name: "r" type: "relu" num_output: 3 } }', "layer 'r'.*'num_output'"),
         (
             'layers { layer { name: "p" type: "padding" pad: 1 } bottom: "x" top: "p" } '

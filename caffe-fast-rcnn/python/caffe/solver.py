@@ -6,7 +6,6 @@ update by the solver's rule (rules.py), subtract it. `iter` counts updates.
 """
 
 import collections
-import difflib
 import os
 import time
 
@@ -16,6 +15,7 @@ from . import common, debug, rules
 from .format.prototxt import read_net, read_solver
 from .format.state import read_state, write_state
 from .common import logger
+from .names import did_you_mean
 from .net import Net
 from .proto import caffe_pb2
 
@@ -55,11 +55,9 @@ class Solver:
     def _check_policy(self):
         policy = self.param.lr_policy
         if policy not in rules.POLICIES:
-            near = difflib.get_close_matches(policy, rules.POLICIES, 1, 0.3)
             raise ValueError(
-                f'{self._file}: unknown lr_policy {policy!r}'
-                + (f'; did you mean {near[0]!r}?' if near else '')
-                + f' Known: {", ".join(rules.POLICIES)}'
+                f'{self._file}: unknown lr_policy {policy!r}{did_you_mean(policy, rules.POLICIES)} '
+                f'Known: {", ".join(rules.POLICIES)}'
             )
         for name in rules.POLICY_NEEDS.get(policy, []):
             if not self.param.HasField(name):
@@ -369,10 +367,8 @@ def get_solver(solver_file):
     )
     known = {name.lower(): cls for name, cls in SOLVERS.items()}
     if param.type.lower() not in known:
-        near = difflib.get_close_matches(param.type, SOLVERS, 1, 0.3)
         raise ValueError(
-            f'{solver_file}: unknown solver type {param.type!r}'
-            + (f'; did you mean {near[0]!r}?' if near else '')
-            + f' Known: {", ".join(sorted(SOLVERS))}'
+            f'{solver_file}: unknown solver type {param.type!r}{did_you_mean(param.type, SOLVERS)} '
+            f'Known: {", ".join(sorted(SOLVERS))}'
         )
     return known[param.type.lower()](solver_file)

@@ -4,8 +4,7 @@ Nets: V0 and V1 `layers`, `input` fields, transformation fields of data layers, 
 `solver_type`.
 """
 
-import difflib
-
+from ..names import did_you_mean
 from ..proto import caffe_pb2
 
 
@@ -218,10 +217,8 @@ def _from_v0(old):
 
 def _known_v0_type(v0):
     if v0.type not in V0_TYPES:
-        near = difflib.get_close_matches(v0.type, V0_TYPES, 1)
         raise ValueError(
-            f'layer {v0.name!r}: unknown old layer type {v0.type!r}'
-            + (f', did you mean {near[0]!r}?' if near else '')
+            f'layer {v0.name!r}: unknown old layer type {v0.type!r}{did_you_mean(v0.type, V0_TYPES)}'
         )
     return V0_TYPES[v0.type]
 
