@@ -493,7 +493,9 @@ def test_chains_equal_their_layers_one_by_one(tmp_path):
             np.testing.assert_allclose(
                 net.blobs[name].data, plain.blobs[name].data, rtol=1e-4, atol=1e-4, err_msg=name
             )
-        np.testing.assert_allclose(net.blobs['data'].diff, plain.blobs['data'].diff, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(
+                net.blobs[name].diff, plain.blobs[name].diff, rtol=1e-3, atol=1e-3, err_msg=name
+            )
         for name in net.params:
             for a, b in zip(net.params[name], plain.params[name]):
                 np.testing.assert_allclose(a.diff, b.diff, rtol=1e-3, atol=1e-3, err_msg=name)

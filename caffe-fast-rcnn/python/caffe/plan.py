@@ -24,6 +24,8 @@ class Chain(TorchLayer):
         super().__init__(self.head.layer_param)
         self.affine = [layer for layer in tail if layer.is_affine]
         self.activation = layers[-1].activation
+        self._factor = None  # of all that is affine, as last folded
+        self._at_head = []  # the gradient before the activation, while backward runs
         self._kept = {}  # what -> (state of the blobs it was computed from, the result)
         for layer in layers:
             self.blobs.extend(layer.blobs)
@@ -45,11 +47,24 @@ class Chain(TorchLayer):
         self.head.weights = self._keep('weights', self._fold, self.blobs, self.weights)
         output = self.head.compute(*bottoms)
         self.head.weights = []
-        if not self.activation:
+        if len(self.layers) == 1:
             return output
         if isinstance(output, tuple):
             (output,) = output
-        return self.activation(output)
+        if output.requires_grad:
+            self._at_head = []
+            output.register_hook(self._at_head.append)
+        return self.activation(output) if self.activation else output
+
+    def backward(self, top, propagate_down, bottom):
+        """As TorchLayer's. The top's diff is then that of the head's result, as layers in place leave it."""
+        self._at_head.clear()
+        super().backward(top, propagate_down, bottom)
+        for grad in self._at_head:
+            if self._factor is not None and self.affine[0].propagate_down[0]:
+                grad = grad * self._factor.view(-1, *[1] * (grad.dim() - 2))
+            top[0].take_grad(grad)
+        self._at_head.clear()
 
     def _keep(self, what, compute, blobs, weights):
         """compute(), or its result of before when no blob may have changed and none of their `weights` takes a
@@ -68,6 +83,7 @@ class Chain(TorchLayer):
         if self.affine:
             pair = self._keep('pair', self._factor_and_shift, self.blobs[count:], self.weights[count:])
             weights = self.head.absorb(weights, *pair)
+            self._factor = None if pair[0] is None else pair[0].detach()
         if common.device().type == 'cpu' and not any(w.requires_grad for w in weights):
             weights = [channels_last(w) for w in weights]
         return weights
