@@ -78,6 +78,21 @@ def test_fixed_factors_are_computed_once_in_training(tmp_path, monkeypatch):
     assert len(calls) == 2 and not np.allclose(net.blobs['c'].data, before)
 
 
+@pytest.mark.parametrize('held', [False, True])
+def test_the_diff_of_a_chains_blob_is_multiplied_when_somebody_looks(tmp_path, held):
+    net, plain = (chain_net(tmp_path, 'Convolution', caffe.TRAIN) for _ in range(2))
+    plain.after_forward(lambda i: None)
+    plain.after_backward(lambda i: None)
+    view = net.blobs['c'].diff if held else None
+    for n in (net, plain):
+        n.forward(x=np.random.RandomState(1).randn(2, 4, 5, 6))
+        n.forward_backward()
+    assert (net.blobs['c']._diff.factor is None) == held
+    np.testing.assert_allclose(view if held else net.blobs['c'].diff, plain.blobs['c'].diff, rtol=1e-5)
+    net.blobs['c'].clear_grad()
+    assert (net.blobs['c'].diff == 0).all()
+
+
 def test_a_bottom_is_put_in_order_once_for_all_its_readers(tmp_path):
     text = data('x', 1, 3, 4, 4) + ''.join(layer(n, 'Convolution', 'x', more=CONV) for n in 'ab')
     net = net_from(tmp_path, text)

@@ -27,18 +27,19 @@ class Memory:
     """Room for `size` float32 numbers. `host` is a CPU tensor of any shape, `dev` its copy on a CUDA device;
     None: not there. Both None: zeros. Of a tensor smaller than the room the rest is zeros."""
 
-    __slots__ = ('size', 'host', 'dev', 'own', 'version', '_view', '__weakref__')
+    __slots__ = ('size', 'host', 'dev', 'own', 'factor', 'version', '_view', '__weakref__')
 
     def __init__(self, size):
         self.size = size
         self.host = self.dev = self._view = None
         self.own = False  # no tensor outside lies in the storage
+        self.factor = None  # that the array is still to be multiplied by, which waits until somebody reads it
         self.version = next(_versions)  # another one after each possible write
 
     def clear(self):
         """Set to zero."""
         self.version = next(_versions)
-        self.host = self.dev = None
+        self.host = self.dev = self.factor = None
         view = self.view
         if view is not None:
             view.fill(0)
@@ -55,6 +56,7 @@ class Memory:
 
     def on_host(self, count):
         """The host copy, of at least `count` elements."""
+        self._multiply()
         if self.host is None:
             self.host, self.own = torch.zeros(self.size) if self.dev is None else self.dev.cpu(), True
         if self.host.numel() < count:
@@ -62,6 +64,11 @@ class Memory:
         if self.host.numel() < count:
             self._make_own()
         return self.host
+
+    def _multiply(self):
+        if self.factor is not None:
+            self._hold((self.host if self.dev is None else self.dev) * self.factor)
+            self.own, self.factor = True, None
 
     def _make_own(self):
         """Move the host copy into contiguous storage of its own that has all the room."""
@@ -88,6 +95,7 @@ class Memory:
     def tensor(self, count):
         """The array on the engine's device, of at least `count` elements, for reading."""
         device = common.device()
+        self._multiply()
         if device.type == 'cpu':
             host = self.on_host(count)
             self.dev = None
@@ -108,13 +116,13 @@ class Memory:
         self._hold(tensor)
         return tensor
 
-    def set(self, tensor, own=False):
-        """Replace the array by `tensor`, which lies on the engine's device. own: no one else holds its
-        storage."""
+    def set(self, tensor, own=False, factor=None):
+        """Replace the array by `tensor`, which lies on the engine's device, times `factor`. own: no one else
+        holds its storage."""
         self.version = next(_versions)
         self.size = max(self.size, tensor.numel())
         self._hold(tensor)
-        self.own = own
+        self.own, self.factor = own, factor
 
     def _hold(self, tensor):
         self.host, self.dev = (tensor, None) if tensor.device.type == 'cpu' else (None, tensor)
@@ -133,6 +141,8 @@ class Memory:
 
     def settle(self):
         """Bring the view that somebody holds up to date, and make it the host copy."""
+        if self.view is not None:
+            self._multiply()
         view, host = self.view, self.host
         if view is None or host is None or _shows(view, host):
             return
@@ -249,11 +259,12 @@ class Blob:
             value = source._data.lend(value)
         self._data.set(value.detach())
 
-    def take_grad(self, value, sources=()):
-        """Take the tensor `value`, which may lie in the diffs of the blobs `sources`, as the diff."""
+    def take_grad(self, value, sources=(), factor=None):
+        """Take the tensor `value`, which may lie in the diffs of the blobs `sources`, as the diff; times `factor`,
+        once somebody asks for it."""
         for source in sources:
             value = source._diff.lend(value)
-        self._diff.set(value.detach())
+        self._diff.set(value.detach(), factor=factor)
 
     def fill(self, value):
         """Take the tensor `value` as the values, and its memory for our own."""

@@ -61,9 +61,9 @@ class Chain(TorchLayer):
         self._at_head.clear()
         super().backward(top, propagate_down, bottom)
         for grad in self._at_head:
-            if self._factor is not None and self.affine[0].propagate_down[0]:
-                grad = grad * self._factor.view(-1, *[1] * (grad.dim() - 2))
-            top[0].take_grad(grad)
+            scaled = self._factor is not None and self.affine[0].propagate_down[0]
+            factor = self._factor.view(-1, *[1] * (grad.dim() - 2)) if scaled else None
+            top[0].take_grad(grad, bottom, factor)  # few look at it, so the product waits until one does
         self._at_head.clear()
 
     def _keep(self, what, compute, blobs, weights):
