@@ -105,3 +105,34 @@ def test_a_bottom_is_put_in_order_once_for_all_its_readers(tmp_path):
     net.run_forward()  # what somebody looks at stays where it is
     held[...] = 0
     assert (net.blobs['x'].tensor == 0).all()
+
+
+@pytest.mark.parametrize('fixed', ['true', 'false'])
+def test_a_batch_of_one_in_channels_last_order_has_the_gradients_of_any(tmp_path, fixed):
+    norm = 'batch_norm_param { use_global_stats: %s }'
+    text = (
+        'force_backward: true\n'
+        + data('x', 1, 4, 5, 6)
+        + layer(
+            'c',
+            'Convolution',
+            'x',
+            more='convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "xavier" } }',
+        )
+        + layer('a', 'AbsVal', 'c')
+        + layer('b', 'BatchNorm', 'a', 'b', norm % 'true')
+        + layer('d', 'BatchNorm', 'b', 'd', norm % fixed)
+        + layer('s', 'Reduction', 'd', more='reduction_param { operation: SUMSQ } loss_weight: 1')
+        + layer('p', 'Eltwise', 'd a', more='eltwise_param { operation: PROD } loss_weight: 1')
+    )
+    nets = [net_from(tmp_path, text, caffe.TRAIN) for _ in range(2)]
+    nets[1]._runner.chains = {}
+    for net in nets:
+        for name in net.params.keys() - {'c'}:
+            for blob in net.params[name]:
+                blob.data[...] = 1
+        net.forward(x=np.random.RandomState(0).randn(1, 4, 5, 6))
+        net.backward()
+    for name in 'xab':
+        got, want = (net.blobs[name].diff for net in nets)
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3, err_msg=name)

@@ -134,7 +134,7 @@ class TorchLayer(Layer):
                 raise ValueError(
                     f'layer {self.name!r} ({self.type}) cannot propagate a gradient to its bottom {i}'
                 )
-        roots = [(y, t.grad) for y, t in zip(outputs, top) if y.requires_grad]
+        roots = [(y, _plain(t.grad)) for y, t in zip(outputs, top) if y.requires_grad]
         takes = [p and i not in self.nondiff for i, p in enumerate(propagate_down)]
         wanted = [x for x, t in zip(inputs, takes) if t] + [w for w in weights if w.requires_grad]
         grads = [None] * len(wanted)
@@ -184,7 +184,15 @@ def _generator():
 
 
 def _leaf(tensor, need):
-    return tensor.detach().requires_grad_(need)
+    return _plain(tensor.detach()).requires_grad_(need)
+
+
+def _plain(tensor):
+    """The tensor; a batch of one with the stride that a larger one would have, because torch's backward of
+    batch_norm is wrong on the strides (C, 1, W C, C)."""
+    if tensor.dim() != 4 or len(tensor) != 1 or tensor.stride(0) >= tensor.numel():
+        return tensor
+    return tensor.as_strided(tensor.shape, (tensor.numel(), *tensor.stride()[1:]))
 
 
 class FunctionLayer(TorchLayer):
