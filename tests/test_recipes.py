@@ -76,24 +76,35 @@ def test_a_missing_net_names_those_there_are():
 
 
 # -------------------------------------------------------------------------------------------- edited nets
-def test_an_edited_net_of_other_classes_is_named_and_force_writes_it_anew(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    'name, old, new, layer',
+    [
+        ('faster_rcnn_end2end', "'num_classes': 4", "'num_classes': 7", 'input-data'),
+        ('faster_rcnn_end2end', r'num_output: 4\b', 'num_output: 7', 'cls_score'),
+        ('faster_rcnn_end2end', r'num_output: 16\b', 'num_output: 28', 'bbox_pred'),
+        ('rfcn_end2end', 'num_output: 196', 'num_output: 343', 'rfcn_cls'),
+    ],
+)
+def test_an_edited_net_of_other_classes_is_refused_and_force_writes_it_anew(
+    tmp_path, monkeypatch, name, old, new, layer
+):
     data = SimpleNamespace(name='mine', num_classes=4, anchors=None, max_iters=100)
     monkeypatch.setattr(recipes, 'generate', partial(generate, out_root=tmp_path))
     monkeypatch.setattr(cfg, 'MODELS_DIR', str(tmp_path / 'mine'))
-    method = METHODS['faster_rcnn_end2end']
-    write = lambda **more: recipes.Recipe(method.name, 'ResNet-10', 'mine', [], **more).write_nets(
-        data, method
-    )  # noqa: E731
+    cfg.TRAIN.AGNOSTIC = name == 'rfcn_end2end'
+    method = METHODS[name]
+
+    def write(**more):
+        recipes.Recipe(method.name, 'ResNet-10', 'mine', [], **more).write_nets(data, method)
+
     write()
-    assert not caplog.records
-    net = tmp_path / 'mine' / 'ResNet-10' / method.name / 'train.prototxt'
-    net.write_text(re.sub(r"'num_classes': 4", "'num_classes': 7", net.read_text()))
-    write()
-    said = [message for message in caplog.messages if 'is for 7 classes' in message]
-    assert len(said) == 1 and str(net) in said[0] and 'mine has 4' in said[0] and '--force' in said[0]
-    caplog.clear()
+    file = 'train_agnostic.prototxt' if cfg.TRAIN.AGNOSTIC else 'train.prototxt'
+    net = tmp_path / 'mine' / 'ResNet-10' / name / file
+    net.write_text(re.sub(old, new, net.read_text()))
+    with pytest.raises(ValueError, match=f'{net}: layer {layer} is for 7 classes .* mine has 4.*--force'):
+        write()
     write(force=True)
-    assert not caplog.records and "'num_classes': 7" not in net.read_text()
+    assert not re.search(new, net.read_text())
 
 
 # -------------------------------------------------------------------------------------------- iterations

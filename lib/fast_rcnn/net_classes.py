@@ -1,9 +1,20 @@
-"""Whether a net to be trained answers for as many classes as its training set has."""
+"""How many classes a net is made for, and whether its training set has as many."""
 
 from utils.param_str import parse_param_str
 
 # A Python layer's modules, by their last word, whose param_str says num_classes
 LAYERS = 'RoIDataLayer', 'ProposalTargetLayer'
+# Layers with parameters: their outputs per class. R-FCN's maps have 7 x 7 parts
+SCORES = {'cls_score': 1, 'rfcn_cls': 49}
+OUTPUTS = {**SCORES, 'bbox_pred': 4, 'rfcn_bbox': 4 * 49}
+
+
+def classes_of(layer):
+    """The number of classes, with the background, that a LayerParameter is made for; None where it does not say."""
+    if layer.python_param.layer in LAYERS:
+        return parse_param_str(layer.python_param.param_str).get('num_classes')
+    outputs = layer.inner_product_param.num_output or layer.convolution_param.num_output
+    return outputs / OUTPUTS[layer.name] if outputs and layer.name in OUTPUTS else None
 
 
 def check_classes(net, num_classes, agnostic, path):

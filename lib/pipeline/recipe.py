@@ -4,16 +4,17 @@ import atexit
 import logging
 import multiprocessing.resource_tracker
 import os
-import re
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 
 import caffe
+from caffe.format.prototxt import read_net, read_solver
 
 from datasets.factory import describe, get_imdb, is_path, register
 from fast_rcnn.config import cfg, cfg_from_list, get_output_dir
+from fast_rcnn.net_classes import SCORES, classes_of
 from fast_rcnn.test import test_net
 from netgen.backbones import BACKBONES
 from netgen.files import generate
@@ -84,8 +85,16 @@ class Recipe:
         folder = os.path.join(cfg.MODELS_DIR, self.net, method.nets)
         if not os.path.isdir(folder):
             raise FileNotFoundError(f'{folder}: {self.net} has no nets for {method.name}')
-        for name in sorted(os.listdir(folder)):
-            check_classes(os.path.join(folder, name), data)
+        for path in dict.fromkeys(self.net_files(method)):
+            check_classes(path, data)
+
+    def net_files(self, method):
+        """The nets that a method trains and tests."""
+        tested = [row[0] for row in (method.detector, method.proposer) if row]
+        for name in [stage.net for stage in method.stages] + tested:
+            path = net_file(self.net, method.nets, name)
+            solver = read_solver(path) if 'solver' in name else None
+            yield solver.train_net or solver.net if solver else path
 
     def test(self, method, results, imdb):
         """The mean AP on an imdb."""
@@ -165,18 +174,14 @@ def initial_weights(net):
 
 
 def check_classes(path, data):
-    """Warns of a net whose data layer serves another number of classes than the dataset has."""
-    with open(path) as stream:
-        found = re.search(r'RoIDataLayer"[^}]*num_classes\W+(\d+)', stream.read())
-    if found and int(found[1]) != data.num_classes:
-        log.warning(
-            '%s is for %s classes, %s has %d, the background counted: it was edited, or kept from before. '
-            '--force writes the nets anew',
-            path,
-            found[1],
-            data.name,
-            data.num_classes,
-        )
+    """ValueError for a net file with a layer that is made for other classes than the dataset has."""
+    for layer in read_net(path).layer:
+        found, agnostic = classes_of(layer), cfg.TRAIN.AGNOSTIC and layer.name not in SCORES
+        if found not in (None, data.num_classes) and not (agnostic and found == 2):
+            raise ValueError(
+                f'{path}: layer {layer.name} is for {found:g} classes with the background, {data.name} has '
+                f'{data.num_classes}: the net was edited, or kept from before; --force writes the nets anew'
+            )
 
 
 def copy_output(method, net, dataset):
