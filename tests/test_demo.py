@@ -49,8 +49,9 @@ def test_bad_pictures_are_skipped_and_named(monkeypatch, tmp_path, model):
     for name in 'good.png', 'other.webp':
         cv2.imwrite(str(tmp_path / name), PICTURE)
     (tmp_path / 'bad.jpg').write_text('no picture')
-    pictures = [tmp_path / name for name in ('bad.jpg', 'good.png', 'none.jpg', 'other.webp')]
-    with pytest.raises(SystemExit, match='2 of 4 pictures could not be read: .*bad.jpg, .*none.jpg'):
+    (tmp_path / 'empty.jpg').touch()
+    pictures = [tmp_path / name for name in ('bad.jpg', 'good.png', 'empty.jpg', 'other.webp')]
+    with pytest.raises(SystemExit, match='2 of 4 pictures could not be read: .*bad.jpg, .*empty.jpg'):
         run_main(monkeypatch, demo.main, *words(model, *pictures, '--out', tmp_path / 'out', '--thresh', 0.2))
     assert sorted(os.listdir(tmp_path / 'out')) == ['good.png', 'other.png']
     assert cfg.TEST.SCALES == (90,)  # the sidecar's
@@ -67,7 +68,24 @@ def test_pictures_of_an_imdb(monkeypatch, tmp_path, model):
 def test_without_an_imdb_and_a_sidecar(monkeypatch, model):
     os.remove(sidecar_path(model))
     with pytest.raises(SystemExit, match='model.classes.json is not there; give --imdb'):
-        run_main(monkeypatch, demo.main, *words(model, 'a.png'))
+        run_main(monkeypatch, demo.main, *words(model, __file__))
+
+
+@pytest.mark.parametrize(
+    'wrong, said',
+    [
+        (['--def', 'no.pt'], '--def no.pt: no such file'),
+        (['--net', 'no.caffemodel'], '--net no.caffemodel: no such file'),
+        (['--net', os.path.dirname(__file__)], '--net .*tests: is a folder, not a file'),
+        ([__file__, 'no.jpg'], 'picture no.jpg: no such file or folder'),
+        (['--out', f'{__file__}/a'], '--out .*/a: .*test_demo.py is a file, not a folder'),
+    ],
+)
+def test_wrong_paths_are_told_first(monkeypatch, model, wrong, said):
+    """Before anybody is asked for the classes, and before a net is made."""
+    os.remove(sidecar_path(model))
+    with pytest.raises(SystemExit, match=said):
+        run_main(monkeypatch, demo.main, *words(model), *wrong)
 
 
 def test_a_published_net_is_looked_for_where_it_belongs(monkeypatch, tmp_path):

@@ -23,7 +23,13 @@ def fail(error):
 @pytest.mark.parametrize(
     'error, said',
     [
-        (FileNotFoundError(2, 'No such file or directory', 'a.yml'), "No such file or directory: 'a.yml'"),
+        (
+            FileNotFoundError(2, 'No such file or directory', 'a.yml'),
+            'some.py: a.yml: no such file or folder',
+        ),
+        (PermissionError(13, 'Permission denied', 'a.yml'), 'some.py: a.yml: Permission denied'),
+        (FileExistsError(17, 'File exists', __file__), f'some.py: {__file__}: is a file, not a folder'),
+        (NotADirectoryError(20, 'x', f'{__file__}/a/b'), f'some.py: {__file__}: is a file, not a folder'),
         (ValueError('a.pt: wanted 3,\n got 4'), 'a.pt: wanted 3, got 4'),
         (KeyError('unknown imdb x'), 'unknown imdb x'),
         (KeyError('boxes'), 'KeyError: boxes'),

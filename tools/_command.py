@@ -1,6 +1,7 @@
 """What the tools share: the flags that most of them have, what these set in motion, and how a tool ends."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -112,8 +113,27 @@ def load_cfg(args):
     return cfg
 
 
+NO_FOLDER = 'is a file, not a folder'
+WHY = {
+    errno.ENOENT: 'no such file or folder',
+    errno.EISDIR: 'is a folder, not a file',
+    errno.EEXIST: NO_FOLDER,
+    errno.ENOTDIR: NO_FOLDER,
+}
+
+
+def nearest(path):
+    """`path`, or the nearest of the folders around it that is there."""
+    while path and not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path or os.curdir
+
+
 def message(error):
     """What an exception says, in one line; with its type where it says no more than a word."""
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        why = WHY.get(error.errno, error.strerror)
+        return f'{nearest(error.filename) if why == NO_FOLDER else error.filename}: {why}'
     text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
     return text if ' ' in text else f'{type(error).__name__}: {text}'.rstrip(': ')
 
@@ -132,9 +152,16 @@ def seed(number):
 
 
 def require(path, flag):
-    """`path`, which must be there."""
-    if not os.path.exists(path):
-        sys.exit(f'{flag} {path}: no such file')
+    """`path`, which must be a file."""
+    if not os.path.isfile(path):
+        sys.exit(f'{flag} {path}: {WHY[errno.EISDIR] if os.path.isdir(path) else "no such file"}')
+    return path
+
+
+def require_folder(path, flag):
+    """`path`, which must be a folder or what may become one."""
+    if not os.path.isdir(nearest(path)):
+        sys.exit(f'{flag} {path}: {nearest(path)} {NO_FOLDER}')
     return path
 
 

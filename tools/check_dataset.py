@@ -29,7 +29,7 @@ def main(argv=None):
     try:
         imdbs = imdbs_of(args.dataset, tolerant=True)
     except (OSError, ValueError, KeyError) as error:
-        print(error.args[0] if isinstance(error, KeyError) else error)
+        print(_command.message(error))
         return 1
     survey = Survey(imdbs)
     for problem in survey.problems:

@@ -90,12 +90,24 @@ def knowledge(args):
         args.prototxt = os.path.join(cfg.ROOT_DIR, 'models', 'pascal_voc', prototxt)
         args.weights = os.path.join(cfg.DATA_DIR, f'{weights}.caffemodel')
         known = Sidecar('PASCAL VOC', ('__background__', *CLASSES), {})
+    check_paths(args)
     if args.imdb:
         return _command.get_imdb(args.imdb)
     if known is None:
         sys.exit(f'what are the classes? {sidecar_path(args.weights)} is not there; give --imdb')
     args.images = args.images or [os.path.join(cfg.DATA_DIR, 'demo')]
+    check_paths(args)
     return known
+
+
+def check_paths(args):
+    """Ends the program at a file or folder that is not there, or is the other."""
+    _command.require(args.prototxt, '--def')
+    _command.require(args.weights, '--net')
+    for path in args.images:
+        if not os.path.exists(path):
+            sys.exit(f'picture {path}: no such file or folder')
+    _command.require_folder(args.out, '--out')
 
 
 def pictures(names):

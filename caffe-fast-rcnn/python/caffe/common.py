@@ -60,7 +60,8 @@ def _require_cuda(device_id):
     if not 0 <= device_id < count:
         raise RuntimeError(
             f'GPU {device_id} was asked for, but torch {torch.__version__} sees '
-            f'{count} CUDA device{"s" * (count != 1)}; use set_mode_cpu() (tools: --gpu cpu)'
+            f'{count} CUDA device{"s" * (count != 1)}; compute on the CPU: caffe.set_mode_cpu(), '
+            '--gpu cpu, or in a recipe cpu in place of the number'
         )
 
 
