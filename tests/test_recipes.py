@@ -208,6 +208,7 @@ def checkout(tmp_path_factory):
         )
     (folder / 'experiments' / 'logs').mkdir()
     make_toy.write(str(folder / 'data' / 'toy'), train=4, val=2)
+    (folder / 'data' / 'selective_search_data').rename(folder / 'given')  # only some methods want these
     return folder
 
 
@@ -348,6 +349,7 @@ def test_a_stopped_recipe_goes_on(checkout, whom):
 
 
 def test_given_proposals(checkout):
+    shutil.copytree(checkout / 'given', checkout / 'data' / 'selective_search_data')
     words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2']
     status, output = recipe(checkout, *words, name='fast_rcnn')
     assert status == 0 and re.search(r'Mean AP = \d', output), output

@@ -60,7 +60,8 @@ class Recipe:
         if (self.stages or (2 if cfg.TEST.HAS_RPN else 1)) == 1 and method.one_round:
             method = method.one_round
         self.write_nets(data, method)
-        given_proposals(data.test_imdb, 'rpn' if cfg.TEST.HAS_RPN else cfg.TEST.PROPOSAL_METHOD)
+        proposing = cfg.TEST.HAS_RPN or method.proposer
+        given_proposals(data.test_imdb, 'rpn' if proposing else cfg.TEST.PROPOSAL_METHOD)
         training = Training(
             method,
             self.net,

@@ -161,9 +161,6 @@ class Training:
     def job(self, stage, results, stem):
         """All that a stage is to know, and that decides whether it must be done again."""
         weights, proposals = results[stage.weights], results[stage.proposals]
-        given = given_proposals(
-            self.imdb, stage.settings.get('TRAIN.PROPOSAL_METHOD', cfg.TRAIN.PROPOSAL_METHOD)
-        )
         job = {
             'name': f'{self.net}_{stage.infix}' if stage.infix else self.net,
             'stem': stem,
@@ -184,6 +181,8 @@ class Training:
             train_file = solver.train_net or solver.net
             if not os.path.exists(train_file):
                 raise FileNotFoundError(f'{job["net"]}: train_net {train_file}: no such file')
+            method = stage.settings.get('TRAIN.PROPOSAL_METHOD', cfg.TRAIN.PROPOSAL_METHOD)
+            given = given_proposals(self.imdb, method)
             job.update(
                 train_net=File(train_file),
                 planned=self.planned[place],
