@@ -70,6 +70,16 @@ def test_colours_of_classes_differ_and_stay():
     assert len(set(colours)) == 20 and colours == [tuple(drawing._colour(i)) for i in range(20)]
 
 
+def test_a_class_has_one_colour_whatever_else_was_found():
+    classes, black = ('__background__', 'cat', 'dog', 'cow'), np.zeros((500, 500, 3), np.uint8)
+    dog, others = (
+        ('dog', 0.9, (100, 200, 300, 400)),
+        [('cow', 0.8, (9, 9, 30, 30)), ('cat', 0.7, (9, 40, 30, 90))],
+    )
+    for objects in [dog], [dog, *others], [*others[::-1], dog]:
+        assert draw(black, objects, classes)[300, 300].tolist() == drawing._colour(2)
+
+
 @pytest.mark.parametrize('extension', ['jpg', 'png', 'webp', 'tif'])
 def test_orientation_is_honoured(tmp_path, extension):
     pixels = np.zeros((40, 60, 3), np.uint8)

@@ -113,24 +113,41 @@ def test_the_log_holds_the_traceback(manifest, job, tmp_path):
     assert 'Traceback' in text and "raise FloatingPointError('loss_cls is nan')" in text
 
 
-@pytest.mark.skipif(not os.path.exists('/proc/self/task'), reason='finds the child by /proc')
-def test_a_step_does_not_outlive_its_command(tmp_path):
-    log, folders = (
-        str(tmp_path / 'log'),
-        [os.path.dirname(__file__), os.path.dirname(os.path.dirname(children.__file__))],
-    )
-    script = (
+NO_PROC = pytest.mark.skipif(not os.path.exists('/proc/self/task'), reason='finds the child by /proc')
+
+
+def sleeping_step(tmp_path):
+    """(a command whose step sleeps, the step's process)."""
+    log, script = str(tmp_path / 'log'), tmp_path / 'main.py'
+    folders = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(children.__file__))]
+    script.write_text(
         f'import sys; sys.path[:0] = {folders!r}\n'
         'import test_stages\n'
         'from pipeline.child import run_in_child\n'
         'if __name__ == "__main__":\n'
         f'    run_in_child("long", test_stages.write, {{"then": "sleep"}}, {log!r})\n'
     )
-    (tmp_path / 'main.py').write_text(script)
-    with subprocess.Popen([sys.executable, str(tmp_path / 'main.py')]) as parent:
-        child = wait_for(lambda: os.path.exists(log) and sleeping_child(parent.pid))
-        parent.kill()
+    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
+    return parent, wait_for(lambda: os.path.exists(log) and sleeping_child(parent.pid))
+
+
+@NO_PROC
+def test_a_step_does_not_outlive_its_command(tmp_path):
+    parent, child = sleeping_step(tmp_path)
+    parent.kill()
+    parent.communicate()
     wait_for(lambda: has_ended(child))
+
+
+@NO_PROC
+def test_ctrl_c_ends_a_step_and_names_no_signal(tmp_path):
+    parent, _ = sleeping_step(tmp_path)
+    parent.send_signal(signal.SIGINT)
+    said = parent.communicate()[1]
+    assert (
+        'Interrupted: stopped; the same command goes on from long' in said
+        and 'SIG' not in said.splitlines()[-1]
+    )
 
 
 def sleeping_child(pid):

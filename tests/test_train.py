@@ -255,7 +255,10 @@ def test_a_signal_ends_training_and_it_goes_on_from_there(tiny, tmp_path, name, 
     code = CHILD.format(path=sys.path, at=at, signal=name, solver=solver(), folder=str(tmp_path), out=out)
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
     assert done.returncode == status, done.stderr
-    assert f'{name}: stopped after iteration {at} of 9; the same command goes on' in done.stdout
+    assert (
+        f'stopped after iteration {at} of 9; the same command goes on' in done.stdout
+        and name not in done.stdout
+    )
     assert os.listdir(out).count(f'tiny_resume_iter_{at}_0.npz') == 1
     straight, resumed = (train_from_seed(solver, roidb, folder) for folder in (straight_out, out))
     for ours, theirs in zip(resumed, straight, strict=True):

@@ -38,7 +38,8 @@ def draw(image, objects, classes=()):
     """
     texts = [name if score is None else f'{name} {score:.2f}' for name, score, _ in objects[:LABELS]]
     image, factor, style = _canvas(image, texts)
-    order = {name: i for i, name in enumerate([*classes, *dict.fromkeys(name for name, _, _ in objects)])}
+    names = dict.fromkeys([*classes, *(name for name, _, _ in objects)])
+    order = {name: i for i, name in enumerate(names)}
     colours = [_colour(order[name]) for name, _, _ in objects]
     boxes = [np.multiply(box, factor) for _, _, box in objects]
     for colour, box in zip(colours[::-1], boxes[::-1]):
@@ -61,12 +62,12 @@ def save_picture(path, image):
             raise OSError(f'{path}: the picture could not be written')
 
 
-def show(im, objects):
-    """The picture with objects in a matplotlib window; returns when that is closed."""
+def show(im, objects, classes=()):
+    """The picture as draw has it in a matplotlib window; returns when that is closed."""
     import matplotlib.pyplot as plt  # nothing else wants a window
 
     plt.cla()
-    plt.imshow(draw(im, objects)[:, :, ::-1])
+    plt.imshow(draw(im, objects, classes)[:, :, ::-1])
     plt.show()
 
 

@@ -31,7 +31,7 @@ def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
         for of_class, boxes in zip(all_boxes, found, strict=True):
             of_class[i] = boxes
         if vis:
-            show(im, listed(found, imdb.classes, VIS_THRESH))
+            show(im, listed(found, imdb.classes, VIS_THRESH), imdb.classes)
     output_dir = get_output_dir(imdb, net)
     for extension in ('npz', 'pkl') if cfg.TEST.DETECTIONS_PKL else ('npz',):
         save_detections(os.path.join(output_dir, f'detections.{extension}'), all_boxes)

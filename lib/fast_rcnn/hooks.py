@@ -142,8 +142,7 @@ class Resume:
             self.saved = time.monotonic()
         if self.signal:
             raise Interrupted(
-                f'{signal.Signals(self.signal).name}: stopped after iteration {iteration} of {loop.max_iters}; the '
-                f'same command goes on from there',
+                f'stopped after iteration {iteration} of {loop.max_iters}; the same command goes on from there',
                 self.signal,
             )
 

@@ -42,8 +42,8 @@ def run_in_child(name, function, job, log_path):
             _end(child)
             ours.close()
     if error and received:
-        more = '; the same command goes on' if child.exitcode else ''  # what it reports itself says more
-        raise Interrupted(f'{name}: {error}{more}', received[0])
+        stopped = f'stopped; the same command goes on from {name}'  # what it reports itself says more
+        raise Interrupted(stopped if child.exitcode else f'{name}: {error}', received[0])
     if error:
         raise StageError(
             f'{name} failed after {time.time() - start:.0f} s: {error}. Its log: {log_path}. '
