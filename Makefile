@@ -16,7 +16,7 @@ all: $(VENV)/requirements.done $(VENV)/kernels.done
 $(VENV)/requirements.done: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("wanted Python 3.10, got " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 # Left undone where it fails, so that make tries again

@@ -1,6 +1,7 @@
 """tools/check_dataset.py: each problem by file, object and rule, and the exit status."""
 
 import os
+import shutil
 
 import cv2
 import pytest
@@ -77,6 +78,15 @@ def test_an_unknown_class_stops(kit, capsys):
     assert lines[0] == f"{path}: object 2 (Cats): unknown class; the nearest is 'cat' [stops training]"
 
 
+def test_an_unknown_class_is_one_problem_however_many_objects_have_it(kit, capsys):
+    path = write_xml(kit / 'Annotations' / 'a.xml', [obj('Cats', 2, 2, 9, 9), obj('cow', 2, 2, 9, 9)])
+    write_xml(kit / 'Annotations' / 'b.xml', [obj('cat', 2, 2, 9, 9)] + [obj('Cats', 2, 2, 9, 9)] * 2)
+    status, lines = run(kit, capsys)
+    assert status == 1 and lines[-1] == '2 problems, listed above; training stops at 2 of them'
+    assert lines[0].startswith(f'{path}: object 1 (Cats) (and 2 more objects): unknown class; ')
+    assert lines[1].startswith(f'{path}: object 2 (cow): unknown class; ')
+
+
 def test_files_that_cannot_be_read_stop(kit, capsys):
     os.remove(kit / 'JPEGImages' / 'a.jpg')
     (kit / 'JPEGImages' / 'b.jpg').write_text('no image')
@@ -113,6 +123,9 @@ def test_a_truncated_image(kit, capsys):
     status, lines = run(kit, capsys)
     assert lines[0].startswith(f'{path}: damaged image (') and status == 0
     assert cv2.imread(str(path)) is not None
+    path.write_bytes(path.read_bytes()[:30])
+    status, lines = run(kit, capsys)
+    assert lines[0] == f'{path}: Truncated File Read [stops training]' and status == 1
 
 
 def test_an_image_turned_by_exif(kit, capsys):
@@ -178,6 +191,12 @@ def test_a_wrong_description(kit, capsys):
     write(kit / 'pets.yml', 'name: pets\nformat: voc\nroot: .\nclases: [cat]\n')
     status, lines = run(kit, capsys)
     assert status == 1 and lines == [f"{kit}/pets.yml: unknown key 'clases'; the nearest is 'classes'"]
+
+
+def test_without_lists_it_says_what_writes_them(kit, capsys):
+    shutil.rmtree(kit / 'ImageSets')
+    status, lines = run(kit, capsys)
+    assert status == 1 and 'no splits are listed' in lines[0] and 'tools/split_dataset.py' in lines[0]
 
 
 def test_by_name(kit, capsys):

@@ -100,7 +100,7 @@ def test_param_str():
     assert parse_param_str('') == {}
     with pytest.raises(ValueError, match='wants a mapping'):
         parse_param_str('21')
-    with pytest.raises(Exception, match='python/object'):
+    with pytest.raises(ValueError, match=r'param_str:1:6: .*python/object'):
         parse_param_str("'a': !!python/object/apply:os.system ['true']")
 
 
@@ -109,5 +109,5 @@ def test_a_file_in_another_encoding_or_no_yaml_is_named(tmp_path):
     with pytest.raises(ValueError, match='a.yml: not UTF-8'):
         cfg_from_file(str(tmp_path / 'a.yml'))
     (tmp_path / 'b.yml').write_text('EXP_DIR: [\n')
-    with pytest.raises(ValueError, match='b.yml: not YAML'):
+    with pytest.raises(ValueError, match=r'b\.yml:\d+:\d+: [^\n]+$'):
         cfg_from_file(str(tmp_path / 'b.yml'))

@@ -515,7 +515,7 @@ def test_bad_descriptions(data, tmp_path, case):
 
 
 def test_descriptions_that_are_no_mapping(tmp_path):
-    with pytest.raises(ValueError, match='x.yml: not YAML'):
+    with pytest.raises(ValueError, match=r'x\.yml:1:6: [^\n]+$'):
         own.load(write(tmp_path / 'x.yml', 'a: [1'))
     with pytest.raises(ValueError, match='x.yml: wanted a mapping'):
         own.load(write(tmp_path / 'x.yml', 'just words'))

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import make_toy
 import pytest
+import recipe as recipe_command
 
 from fast_rcnn.config import cfg, cfg_values
 from netgen.files import generate
@@ -68,6 +69,14 @@ def test_end_to_end_takes_the_whole_real_batch():
     cfg.TRAIN.HAS_RPN, cfg.TRAIN.REAL_BATCH_SIZE = True, 16
     (stage,) = METHODS['faster_rcnn_end2end'].stages
     assert stage_cfg(stage)['TRAIN']['REAL_BATCH_SIZE'] == 16
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_the_help_names_a_script_that_there_is(method, capsys):
+    with pytest.raises(SystemExit):
+        recipe_command.parse_args([method, '--help'])
+    script = ROOT / re.search(r'usage: (\S+)', capsys.readouterr().out)[1]
+    assert f'common.sh" {method} ' in script.read_text()
 
 
 def test_a_missing_net_names_those_there_are():

@@ -161,7 +161,8 @@ def test_a_val_image_gives_the_background_of_its_whole_batch(tmp_path):
     assert counts[False, train] == counts[False, val] == (16, 48)
 
 
-def test_filter(tmp_path):
+def test_filter(caplog):
+    caplog.set_level('INFO')
     with_object, empty = entry('/val/a', [[0, 0, 9, 9]], [1]), entry('/val/b')
     empty_train, narrow = entry('/train/c'), entry('/val/d', [[0, 0, 9, 9]], [1], width=100, height=10)
     hard = entry('/val/e', [[0, 0, 9, 9]], [1], [([0, 0, 9, 9], 0.05, 1)])
@@ -171,9 +172,11 @@ def test_filter(tmp_path):
     with overrides(RPN):
         assert filter_roidb(everything) == [with_object, narrow]  # published recipes train on no empty image
         with overrides({'TRAIN.USE_EMPTY': True}):
-            assert filter_roidb(everything) == everything
+            caplog.clear()
+            assert filter_roidb(everything) == everything and not caplog.records
             with overrides({'TRAIN.MIN_IM_RATIO': 0.2, 'TRAIN.NO_POS_SAMPLES_ON_TRAIN': True}):
                 assert filter_roidb(everything) == [with_object, empty]
+                assert caplog.messages == ['2 of 4 roidb entries left out: 2 remain']
     roidb = [with_object, empty, hard, only_proposals]
     assert filter_roidb(roidb) == [with_object]
     with overrides({'TRAIN.USE_EMPTY': True}):

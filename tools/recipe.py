@@ -25,10 +25,14 @@ def main():
     Recipe(**vars(args)).run()
 
 
+SCRIPTS = {'rfcn_alt_opt_5step_ohem': 'rfcn_alt_opt_5stage_ohem'}  # method -> script, where the names differ
+
+
 def parse_args(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog=f'experiments/scripts/{argv[0]}.sh' if argv else None, description=__doc__.splitlines()[0]
+        prog=f'experiments/scripts/{SCRIPTS.get(argv[0], argv[0])}.sh' if argv else None,
+        description=__doc__.splitlines()[0],
     )
     parser.add_argument('method', help=argparse.SUPPRESS)
     parser.add_argument('gpu', metavar='GPU', type=_command.parse_gpu, help="cpu, or one GPU's number")

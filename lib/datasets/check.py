@@ -42,6 +42,8 @@ class Survey:
             if not isinstance(imdb, xml_imdb):
                 raise ValueError(f'{imdb.name}: not annotated in XML files, which is what can be checked')
         self.problems = []
+        self.classes = imdbs[0].classes[1:]
+        self.unknown = {}  # name of an unknown class -> (file, number) of its objects
         self.names = {}  # (root, image id) -> names of the image's objects
         self.images = self.empty = self.difficult = 0
         unique = {
@@ -51,6 +53,7 @@ class Survey:
         }
         for imdb, i in progress(list(unique.values()), 'checking'):
             self._survey_image(imdb, i)
+        self._unknown_classes()
         self.by_split = [self._names_of(imdb) for imdb in imdbs]
         self.objects = Counter(name for names in self.names.values() for name in names)
         self._compare(*train_and_test(imdbs))
@@ -114,12 +117,17 @@ class Survey:
     def _classes(self, imdb, path, annotation):
         for number, name in enumerate(annotation.names, 1):
             if imdb.class_index(name) is None:
-                self._add(
-                    path,
-                    f'object {number} ({name}): unknown class; the nearest is '
-                    f'{nearest(name, imdb.classes[1:])!r}',
-                    stops=True,
-                )
+                self.unknown.setdefault(name, []).append((path, number))
+
+    def _unknown_classes(self):
+        """One problem for each unknown class, however many objects have it."""
+        for name, found in self.unknown.items():
+            path, number = found[0]
+            more = f' (and {len(found) - 1} more objects)' if len(found) > 1 else ''
+            near = nearest(name, self.classes)
+            self._add(
+                path, f'object {number} ({name}){more}: unknown class; the nearest is {near!r}', stops=True
+            )
 
     def _boxes(self, imdb, path, annotation, size):
         faults = clean_boxes(annotation.boxes, *size, imdb.base)[1]

@@ -22,8 +22,6 @@ import os
 import re
 from dataclasses import dataclass, field
 
-import yaml
-
 from datasets.imagenet import SYNSETS
 from datasets.readers import FORMATS
 from datasets.readers.boxes import guess_base
@@ -32,6 +30,7 @@ from datasets.readers.voc_xml import read_annotations
 from datasets.xml_imdb import xml_imdb
 from fast_rcnn.config import cfg, overrides
 from utils.files import read_text
+from utils.param_str import parse_yaml
 from utils.words import nearest
 
 FROM_ANNOTATIONS = 'from annotations'
@@ -135,10 +134,7 @@ def _over(settings, more):
 def _read(path):
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no such dataset description')
-    try:
-        values = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path}: not YAML that can be read: {error}') from None
+    values = parse_yaml(read_text(path), path)
     if not isinstance(values, dict):
         raise ValueError(f'{path}: wanted a mapping with name, format and root, got {type(values).__name__}')
     return values
@@ -167,7 +163,10 @@ def _splits(path, values):
         name: os.path.join(layout.sets_dir, name + '.txt') for name in layout.sets()
     }
     if not given:
-        raise ValueError(f'{path}: no splits are listed, and there are no image sets {layout.sets_dir}/*.txt')
+        raise ValueError(
+            f'{path}: no splits are listed, and there are no image sets {layout.sets_dir}/*.txt; '
+            f'tools/split_dataset.py writes such lists'
+        )
     return {_word(path, 'split', name): _ids(path, name, source) for name, source in given.items()}
 
 

@@ -14,11 +14,10 @@ import os
 import os.path as osp
 
 import numpy as np
-import yaml
 from easydict import EasyDict
 
 from utils.files import read_text
-from utils.param_str import Loader
+from utils.param_str import parse_yaml
 
 cfg = EasyDict()
 
@@ -223,10 +222,7 @@ def get_output_dir(imdb, net=None):
 
 def cfg_from_file(filename):
     """Override cfg by a YAML file: a mapping with cfg's keys."""
-    try:
-        values = yaml.load(read_text(filename), Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f'{filename}: not YAML that can be read: {error}') from None
+    values = parse_yaml(read_text(filename), filename)
     if values is None:
         return
     if not isinstance(values, dict):

@@ -25,8 +25,11 @@ log = logging.getLogger(__name__)
 
 def get_training_roidb(imdb):
     """imdb's roidb, prepared to train on, with flipped images if cfg.TRAIN.USE_FLIPPED."""
+    images, mirrored = imdb.num_images, ''
     if cfg.TRAIN.USE_FLIPPED:
         imdb.append_flipped_images()
+        mirrored = f', {imdb.num_images} with their mirror images'
+    log.info('%s: %d images%s', imdb.name, images, mirrored)
     rdl_roidb.prepare_roidb(imdb)
     return imdb.roidb
 

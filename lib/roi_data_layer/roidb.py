@@ -38,7 +38,7 @@ def _find_best(entry):
 
 
 def filter_roidb(roidb):
-    """The entries that training can use by cfg.TRAIN; logs how many were left out.
+    """The entries that training can use by cfg.TRAIN; logs how many were left out, if any.
 
     Left out: images narrower than MIN_IM_RATIO, and images with neither foreground nor background RoIs.
     Images without an object, not even a difficult one, stay with USE_EMPTY, if there is anything in them that may
@@ -47,7 +47,8 @@ def filter_roidb(roidb):
     kept = [entry for entry in roidb if _is_wide_enough(entry) and _has_examples(entry)]
     if not kept:
         raise ValueError(f'none of the {len(roidb)} images has anything to train on')
-    log.info('%d of %d roidb entries left out: %d remain', len(roidb) - len(kept), len(roidb), len(kept))
+    if len(kept) < len(roidb):
+        log.info('%d of %d roidb entries left out: %d remain', len(roidb) - len(kept), len(roidb), len(kept))
     return kept
 
 

@@ -1,6 +1,9 @@
 """The log's level."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -24,3 +27,19 @@ def test_another_word_is_named(monkeypatch):
     monkeypatch.setenv('GLOG_minloglevel', 'loud')
     with pytest.raises(ValueError, match="GLOG_minloglevel is 'loud'"):
         common.init_log()
+
+
+def test_a_python_without_the_packages_is_told_what_is_missing():
+    package = os.path.dirname(os.path.dirname(common.__file__))
+    done = subprocess.run(
+        [sys.executable, '-S', '-c', 'import caffe'],
+        text=True,
+        capture_output=True,
+        env={**os.environ, 'PYTHONPATH': package},
+    )
+    last = done.stderr.splitlines()[-1]
+    assert (
+        last.startswith('ImportError: caffe wants torch, numpy, ')
+        and 'requirements.txt' in last
+        and 'make all' in last
+    )

@@ -274,6 +274,15 @@ def test_copy_from_and_share_with(tmp_path):
         ]  # no temporary file stays
 
 
+def test_copy_from_tells_what_it_leaves_aside(tmp_path, caplog):
+    net, path = small(tmp_path), str(tmp_path / 'w.caffemodel')
+    net.save(path)
+    text = 'name: "bare" layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } }'
+    net_from(tmp_path, text).copy_from(path)
+    count, layers = len(net.params), ', '.join(net.params)
+    assert f"{path} has {count} layers that net 'bare' leaves aside: {layers}" in caplog.text
+
+
 def test_copy_from_says_what_does_not_fit(tmp_path):
     net = small(tmp_path)
     path = str(tmp_path / 'w.caffemodel')

@@ -103,6 +103,12 @@ def test_a_field_the_layer_lacks_goes_to_the_layer_itself_or_is_an_error():
         n.to_proto()
 
 
+def test_a_misspelt_type_is_named_with_the_nearest():
+    top = L.Convlution(L.Input(), num_output=4)
+    with pytest.raises(AttributeError, match='unknown layer type Convlution.*did you mean Convolution'):
+        top.to_proto()
+
+
 def test_a_bottom_must_be_a_top():
     with pytest.raises(TypeError, match='ReLU input 0 is not a Top'):
         L.ReLU('data')

@@ -1,6 +1,16 @@
 """pycaffe's public names, on an engine of our own."""
 
+import importlib.util
 import os
+import sys
+
+_PACKAGES = 'torch', 'numpy', 'scipy', 'cv2', 'h5py', 'lmdb', 'google'  # google: protobuf
+_absent = [name for name in _PACKAGES if not importlib.util.find_spec(name)]
+if _absent:
+    raise ImportError(
+        f'caffe wants {", ".join(_absent)}, which {sys.executable} lacks: requirements.txt lists the packages, '
+        f'`make all` installs them'
+    )
 
 # Threads that wait sleep. By default OpenMP's spin, which costs several times the work where cores are shared. Read by
 # torch when it loads.

@@ -14,7 +14,9 @@ type and number: Convolution1.
 
 import collections
 
+from .names import did_you_mean
 from .proto import caffe_pb2
+from .registry import layer_type_list
 
 
 def param_name_dict():
@@ -125,6 +127,10 @@ class Function:
         if own is not None and name not in message.DESCRIPTOR.fields_by_name:
             message = layer
         if name not in message.DESCRIPTOR.fields_by_name:
+            known = layer_type_list()
+            if self.type_name not in known:
+                near = did_you_mean(self.type_name, known)
+                raise AttributeError(f'unknown layer type {self.type_name}, given {name!r}{near}')
             raise AttributeError(f'{self.type_name} has no parameter {name!r}, nor has LayerParameter')
         assign_proto(message, name, value)
 

@@ -36,9 +36,10 @@ def copy_from(graph, path):
             blob.data[...] = array.reshape(blob.shape)
     if ignored:
         logger.info(
-            '%s: %d layers that net %r does not have: %s',
+            '%s has %d layer%s that net %r leaves aside: %s',
             path,
             len(ignored),
+            's' * (len(ignored) > 1),
             graph.name,
             ', '.join(ignored),
         )

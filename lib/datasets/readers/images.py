@@ -56,8 +56,8 @@ def image_size(path):
             return image.size
     except UnidentifiedImageError:
         raise OSError(f'{path}: not an image that can be read') from None
-    except Image.DecompressionBombError as error:
-        raise OSError(f'{path}: {error}') from None
+    except (OSError, Image.DecompressionBombError) as error:
+        raise OSError(f'{path}: {getattr(error, "strerror", None) or error}') from None
 
 
 def set_names(folder):
