@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from layer_runs import entry, write_image
 
+from fast_rcnn import train as training
 from fast_rcnn.config import overrides
 from fast_rcnn.hooks import Display
 from fast_rcnn.train import SolverWrapper, iter_size, plain_predictions, train_net
@@ -389,3 +390,20 @@ def test_a_forks_own_loop(tiny, tmp_path):
         'tiny_iter_2.caffemodel',
     ]
     assert wrapper.output_dir == str(tmp_path) and wrapper.solver_param.display == 1
+
+
+@pytest.mark.parametrize(
+    'flipped, said', [(False, 'a_train: 3 images'), (True, 'a_train: 3 images, 6 with their mirror images')]
+)
+def test_the_log_counts_the_images(flipped, said, monkeypatch, caplog):
+    class Images:
+        name, num_images, roidb = 'a_train', 3, []
+
+        def append_flipped_images(self):
+            self.num_images *= 2
+
+    caplog.set_level('INFO')
+    monkeypatch.setattr(training.rdl_roidb, 'prepare_roidb', lambda imdb: None)
+    with overrides({'TRAIN.USE_FLIPPED': flipped}):
+        training.get_training_roidb(Images())
+    assert caplog.messages == [said]

@@ -4,8 +4,9 @@ import importlib.util
 import os
 import sys
 
-_PACKAGES = 'torch', 'numpy', 'scipy', 'cv2', 'h5py', 'lmdb', 'google'  # google: protobuf
-_absent = [name for name in _PACKAGES if not importlib.util.find_spec(name)]
+_NEEDED = {name: name for name in ('torch', 'numpy', 'scipy', 'h5py', 'lmdb')}  # module -> package
+_NEEDED.update(cv2='opencv-python-headless', google='protobuf')
+_absent = [package for module, package in _NEEDED.items() if not importlib.util.find_spec(module)]
 if _absent:
     raise ImportError(
         f'caffe wants {", ".join(_absent)}, which {sys.executable} lacks: requirements.txt lists the packages, '
