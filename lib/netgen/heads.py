@@ -1,6 +1,7 @@
 """What runs on a backbone's feature maps: the region proposal network, and the heads that judge regions.
 
-A row of HEADS is all that a new one needs. K classes with the background, A anchors per position; `lr` and
+A new one is a class with lines, loss and output (unused too, where a net of alternating training carries it along)
+and a row of HEADS; a net in netgen.methods names it. K classes with the background, A anchors per position; `lr` and
 `bn` as in netgen.backbones.
 """
 

@@ -1,6 +1,6 @@
 """Whole nets and the solvers that train them: a function per method, which gives the files of its folder.
 
-A row of METHODS is all that a new one needs.
+A row of METHODS is all that a new one's nets need; its key is the `folder` or name of its row in pipeline.methods.
 """
 
 from collections.abc import Callable

@@ -32,6 +32,8 @@ def by_hand(kind, t, rate, g, h, u):
         h = m * h + (1 - m) * g * g
         v = g * math.sqrt((P.delta + u) / (P.delta + h))
         return rate * v, h, m * u + (1 - m) * v * v
+    if kind != 'Adam':
+        raise KeyError(f'what the rule {kind!r} gives is to be written here, for one number')
     h, u = m * h + (1 - m) * g, P.momentum2 * u + (1 - P.momentum2) * g * g
     correction = math.sqrt(1 - P.momentum2 ** (t + 1)) / (1 - m ** (t + 1))
     return rate * correction * h / (math.sqrt(u) + P.delta), h, u

@@ -903,10 +903,13 @@ def test_leveldb(tmp_path, pictures):
     assert compute_image_mean.mean_image(f'{tmp_path}/db', 'leveldb').shape == (3, 8, 10)
 
 
-def test_a_new_source_says_where_samples_come_from(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'message', ['data_param', 'hdf5_data_param']
+)  # with old fields of images, and without
+def test_a_new_source_says_where_samples_come_from(tmp_path, monkeypatch, message):
     monkeypatch.setattr(registry, '_REGISTRY', dict(registry._REGISTRY))
 
-    @registry.layer('Counted', 'data_param')
+    @registry.layer('Counted', message)
     class Counted(BatchLayer):
         fields = ('batch_size',)
 
@@ -914,7 +917,7 @@ def test_a_new_source_says_where_samples_come_from(tmp_path, monkeypatch):
             images = (np.full((1, 2, 2), i, np.uint8) for i in itertools.count())
             return ((transformer(image, 'one'), int(image.max()), 'one') for image in images)
 
-    text = layer('x', 'Counted', tops='x y', more='data_param { batch_size: 3 } transform_param { scale: 2 }')
+    text = layer('x', 'Counted', tops='x y', more=message + ' { batch_size: 3 } transform_param { scale: 2 }')
     net = net_from(tmp_path, text, caffe.TEST)
     for start in (0, 3):
         net.forward()

@@ -21,7 +21,7 @@ in errors are BatchLayer's:
         def samples(self, param, transformer):     # an endless iterator of (image, label, name); without self in it
             return list_samples(read_list(param.source), transformer)
 
-It draws from transformer.generator alone. A source whose tops are no images and labels is a caffe.Layer with
+transformer(image, name) takes an image (K, h, w). It draws from transformer.generator alone. A source whose tops are no images and labels is a caffe.Layer with
 setup, which shapes the tops, and forward, which fills them by blob.fill; HDF5Data is one.
 """
 

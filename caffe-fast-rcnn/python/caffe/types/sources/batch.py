@@ -107,7 +107,10 @@ class BatchLayer(Layer):
             if len(top) not in (1, 2):
                 raise ValueError(f'{len(top)} tops; wanted are data and, if you like, label')
             param = getattr(self.layer_param, self.messages[0])
-            moved = [n for n in ('scale', 'mean_file', 'crop_size', 'mirror') if param.HasField(n)]
+            known = param.DESCRIPTOR.fields_by_name
+            moved = [
+                n for n in ('scale', 'mean_file', 'crop_size', 'mirror') if n in known and param.HasField(n)
+            ]
             if moved:
                 raise ValueError(f'{moved[0]} has its place in transform_param, not in {self.messages[0]}')
             if not param.batch_size:
