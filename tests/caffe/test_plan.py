@@ -78,6 +78,27 @@ def test_fixed_factors_are_computed_once_in_training(tmp_path, monkeypatch):
     assert len(calls) == 2 and not np.allclose(net.blobs['c'].data, before)
 
 
+def test_frozen_layers_that_make_less_than_they_weigh_keep_no_folded_weights(tmp_path):
+    """In training; their values are those of the layers one by one, and follow the parameters."""
+    text = CHAIN.replace(
+        'top: "c" convolution', 'top: "c" param { lr_mult: 0 } param { lr_mult: 0 } convolution', 1
+    )
+    text = text.replace('kernel_size: 1', 'kernel_size: 5')  # 4 x 4 x 5 x 5 weights, 2 x 4 x 1 x 2 results
+    text = text.replace('loss_weight: 1', '')
+    net, plain = (net_from(tmp_path, text, caffe.TRAIN) for _ in range(2))
+    plain.after_forward(lambda i: None)
+    (chain,) = (c for c in net._runner.chains.values() if len(c.layers) > 1)
+    rng = np.random.RandomState(0)
+    for _ in range(2):
+        for name in ('c', 'bn', 'scale'):
+            for a, b in zip(net.params[name], plain.params[name]):
+                a.data[...] = b.data[...] = rng.rand(*a.shape) + 0.5
+        x = rng.randn(2, 4, 5, 6)
+        net.forward(x=x), plain.forward(x=x)
+        np.testing.assert_allclose(net.blobs['c'].data, plain.blobs['c'].data, rtol=1e-4, atol=1e-4)
+    assert chain._late and list(chain._kept) == ['pair']
+
+
 @pytest.mark.parametrize('held', [False, True])
 def test_the_diff_of_a_chains_blob_is_multiplied_when_somebody_looks(tmp_path, held):
     net, plain = (chain_net(tmp_path, 'Convolution', caffe.TRAIN) for _ in range(2))

@@ -25,6 +25,7 @@ class Chain(TorchLayer):
         self.affine = [layer for layer in tail if layer.is_affine]
         self.activation = layers[-1].activation
         self._factor = None  # of all that is affine, as last folded
+        self._late = False  # the affine layers change the result, not the weights
         self._at_head = []  # the gradient before the activation, while backward runs
         self._kept = {}  # what -> (state of the blobs it was computed from, the result)
         for layer in layers:
@@ -39,18 +40,28 @@ class Chain(TorchLayer):
         if self.head.channels_last and common.device().type == 'cpu':
             for blob in bottom:
                 blob.reorder()
+        # In training, folded weights of frozen layers that make less than they weigh are not worth their memory
+        frozen = not any(self.propagate_down) and not any(self.param_propagate_down)
+        small = self.affine and top[0].count < self.blobs[0].count
+        self._late = bool(small and frozen and self.phase == common.TRAIN)
         super().forward(bottom, top)
 
     def compute(self, *bottoms):
         if self.head.channels_last and common.device().type == 'cpu':
             bottoms = [channels_last(b) for b in bottoms]
-        self.head.weights = self._keep('weights', self._fold, self.blobs, self.weights)
+        if self._late:
+            self._kept.pop('weights', None)
+            self.head.weights = self.weights[: len(self.head.blobs)]
+        else:
+            self.head.weights = self._keep('weights', self._fold, self.blobs, self.weights)
         output = self.head.compute(*bottoms)
         self.head.weights = []
         if len(self.layers) == 1:
             return output
         if isinstance(output, tuple):
             (output,) = output
+        if self._late:
+            _apply(output, *self._pair())
         if output.requires_grad:
             self._at_head = []
             output.register_hook(self._at_head.append)
@@ -62,7 +73,7 @@ class Chain(TorchLayer):
         super().backward(top, propagate_down, bottom)
         for grad in self._at_head:
             scaled = self._factor is not None and self.affine[0].propagate_down[0]
-            factor = self._factor.view(-1, *[1] * (grad.dim() - 2)) if scaled else None
+            factor = _per_channel(self._factor, grad) if scaled else None
             top[0].take_grad(grad, bottom, factor)  # few look at it, so the product waits until one does
         self._at_head.clear()
 
@@ -81,12 +92,16 @@ class Chain(TorchLayer):
         count = len(self.head.blobs)
         weights = self.weights[:count]
         if self.affine:
-            pair = self._keep('pair', self._factor_and_shift, self.blobs[count:], self.weights[count:])
-            weights = self.head.absorb(weights, *pair)
-            self._factor = None if pair[0] is None else pair[0].detach()
+            factor, shift = self._pair()
+            weights = self.head.absorb(weights, factor, shift)
+            self._factor = None if factor is None else factor.detach()
         if common.device().type == 'cpu' and not any(w.requires_grad for w in weights):
             weights = [channels_last(w) for w in weights]
         return weights
+
+    def _pair(self):
+        count = len(self.head.blobs)
+        return self._keep('pair', self._factor_and_shift, self.blobs[count:], self.weights[count:])
 
     def _factor_and_shift(self):
         """The affine layers as one."""
@@ -98,6 +113,19 @@ class Chain(TorchLayer):
             shift = s if shift is None else shift if s is None else shift + s
             factor = f if factor is None else factor if f is None else factor * f
         return factor, shift
+
+
+def _apply(output, factor, shift):
+    """output = output factor + shift, in place."""
+    if factor is not None:
+        output.mul_(_per_channel(factor, output))
+    if shift is not None:
+        output.add_(_per_channel(shift, output))
+
+
+def _per_channel(values, like):
+    """values (C,), to be broadcast over (N, C, ...)."""
+    return values.view(-1, *[1] * (like.dim() - 2))
 
 
 def chains(nodes):
