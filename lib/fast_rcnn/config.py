@@ -90,8 +90,13 @@ cfg.TRAIN.RESUME_MINUTES = 5.0
 cfg.TRAIN.SNAPSHOT_ITERS = 10000
 cfg.TRAIN.SNAPSHOT_INFIX = ''
 
-# Read and scale the coming images in threads while the net computes. Never changes what is drawn
-cfg.TRAIN.USE_PREFETCH = False
+# Read and scale the coming images, and compute their boxes' overlaps and targets, while the net computes. Never
+# changes what is drawn
+cfg.TRAIN.USE_PREFETCH = True
+
+# Processes of each worker that do so. 0: two threads, which start at once. -1: threads where the net computes on the
+# CPU; on a GPU four processes, or as many as there are CPU cores for each worker
+cfg.TRAIN.LOADER_WORKERS = -1
 
 # Divide regression targets by their standard deviation after subtracting their mean. Per class from the
 # training set, or, with PRECOMPUTED (needed to train with an RPN end to end), by the four numbers here

@@ -42,6 +42,7 @@ IGNORE = ('gpu', 'output_dir', 'title', 'iterations_after', 'images_after', 'beg
         'GPU_ID',
         'USE_GPU_NMS',
         'TRAIN.USE_PREFETCH',
+        'TRAIN.LOADER_WORKERS',
         'TRAIN.SNAPSHOT_ITERS',
         'TRAIN.RESUME_MINUTES',
     )
