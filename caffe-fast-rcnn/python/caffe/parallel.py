@@ -1,22 +1,131 @@
-"""Several workers, one per GPU (or CPU process): NCCL(solver, uid) keeps their parameters equal, on
-torch.distributed.
+"""Several ranks, one per GPU (or CPU process): the group that they make, and NCCL(solver, uid), which keeps their
+parameters equal, on torch.distributed.
 
-As with pycaffe: each process sets its device, solver count and rank, makes a solver and an NCCL from a
-common uid, calls bcast() once, and adds the NCCL to the solver's callbacks; gradients are then averaged
-before every update. With one worker everything here does nothing.
+A rank carries torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT) and
+joins by name; or, as with pycaffe, each process sets its device, solver count and rank, and makes an NCCL from a
+common uid. With one rank everything here does nothing.
 """
 
+import atexit
+import contextlib
+import datetime
 import os
 import socket
+import struct
+import sys
 
 import torch
 import torch.distributed as dist
 
 from . import common
 
+COME = datetime.timedelta(minutes=30)  # for the others to be there
+WORK = datetime.timedelta(
+    days=30
+)  # for a test or a snapshot of one rank that the others wait for; a watch finds hangs
+_AGENT = 'TORCHELASTIC_USE_AGENT_STORE'  # who started the ranks holds the store
+_ADDRESS_OF = 0x8915  # Linux: SIOCGIFADDR
+_kept = []  # stores that this process holds for others
+
 
 def has_nccl():
-    return dist.is_available()
+    """Whether torch has NVIDIA's library. NCCL works without it, on gloo."""
+    return dist.is_available() and dist.is_nccl_available()
+
+
+def join(name):
+    """Become the rank that the environment says, and join the others that join `name`, on the device set before.
+
+    Blocks until all are there. Each name serves once in a run.
+    """
+    count = int(os.environ.get('WORLD_SIZE', 1))
+    if count == 1:
+        return
+    common.set_solver_count(count)
+    common.set_solver_rank(int(os.environ['RANK']))
+    common.set_multiprocess(True)
+    run = os.environ.get('TORCHELASTIC_RUN_ID', ''), os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    _make_group(dist.PrefixStore('/'.join([*run, name]), connect()))
+
+
+def connect():
+    """A connection to the store of the run that the environment names. Rank 0 holds it where nobody does; the
+    processes that rank 0 starts from then on find it."""
+    host, port = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
+    if os.environ['RANK'] == '0' and os.environ.get(_AGENT) != 'True':
+        _kept.append(dist.TCPStore(host, port, is_master=True, timeout=COME, wait_for_workers=False))
+        os.environ[_AGENT] = 'True'
+    store = dist.TCPStore(host, port, is_master=False, timeout=COME, wait_for_workers=False)
+    store.set_timeout(WORK)
+    return store
+
+
+def _make_group(store):
+    """The group of solver_count ranks that meet at `store`."""
+    rank, count, device = common.solver_rank(), common.solver_count(), common.device()
+    nccl = device.type == 'cuda' and has_nccl()
+    if sys.platform == 'linux' and 'GLOO_SOCKET_IFNAME' not in os.environ:
+        os.environ.update(_interface(os.environ.get('MASTER_ADDR', '127.0.0.1')))
+    dist.init_process_group(
+        'cpu:gloo,cuda:nccl' if nccl else 'gloo',
+        store=store,
+        rank=rank,
+        world_size=count,
+        timeout=WORK,
+        device_id=device if nccl else None,
+    )
+    atexit.register(leave)
+    barrier()
+
+
+def _interface(host):
+    """{'GLOO_SOCKET_IFNAME': the network interface on the way to `host`}, as the name of this machine need not lead
+    there; empty for the machine itself, and where there is no IPv4."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.connect((host, 1))  # sends nothing
+        address = s.getsockname()[0]
+        for _, name in socket.if_nameindex() if not address.startswith('127.') else ():
+            if _address(s, name) == address:
+                return {'GLOO_SOCKET_IFNAME': name}
+    return {}
+
+
+def _address(opened, interface):
+    """The IPv4 address of a network interface, None where it has none; asked for on an open socket."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        told = fcntl.ioctl(opened, _ADDRESS_OF, struct.pack('256s', interface.encode()))
+        return socket.inet_ntoa(told[20:24])
+
+
+def leave():
+    """Leave the group; rank and count stay. Nothing where there is none."""
+    atexit.unregister(leave)
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier():
+    """Wait for all ranks."""
+    if common.solver_count() > 1:
+        dist.all_reduce(torch.zeros(1))  # on the host: no GPU waits
+
+
+def share(value):
+    """Rank 0's `value`, any that can be pickled, at every rank."""
+    values = [value]
+    if common.solver_count() > 1:
+        dist.broadcast_object_list(values, 0)
+    return values[0]
+
+
+def gather(value):
+    """All ranks' values in a list, at every rank."""
+    values = [value] * common.solver_count()
+    if common.solver_count() > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 class NCCL:
@@ -25,9 +134,11 @@ class NCCL:
     def __init__(self, solver, uid):
         self.solver, self.count = solver, common.solver_count()
         if self.count > 1 and not dist.is_initialized():
-            backend = 'nccl' if common.device().type == 'cuda' else 'gloo'
-            dist.init_process_group(
-                backend, init_method=uid.decode(), rank=common.solver_rank(), world_size=self.count
+            host, port = uid.decode().removeprefix('tcp://').rsplit(':', 1)
+            _make_group(
+                dist.TCPStore(
+                    host, int(port), is_master=common.solver_rank() == 0, timeout=COME, wait_for_workers=False
+                )
             )
 
     @staticmethod
