@@ -55,7 +55,7 @@ def test_pack_and_unpack():
 
 def test_proposals(tmp_path):
     boxes = [np.arange(8).reshape(2, 4), np.zeros((0, 4))]
-    path = str(tmp_path / 'p.npz')
+    path = str(tmp_path / 'p.json')
     save_proposals(path, boxes)
     assert [b.shape for b in load_proposals(path)] == [(2, 4), (0, 4)]
     save_proposals(path, boxes, [np.array([[0.5], [0.25]]), np.zeros((0, 1))])
@@ -64,7 +64,7 @@ def test_proposals(tmp_path):
     with pytest.raises(ValueError, match='differ'):
         save_proposals(path, boxes, [np.zeros((1, 1)), np.zeros((0, 1))])
     with pytest.raises(FileNotFoundError, match='no proposal file'):
-        load_proposals(str(tmp_path / 'none.npz'))
+        load_proposals(str(tmp_path / 'none.json'))
     save_npz(path, other=np.zeros(1))
     with pytest.raises(ValueError, match='wanted an array boxes'):
         load_proposals(path)
@@ -76,7 +76,7 @@ def test_proposals_of_older_tools(tmp_path):
     assert len(loaded) == 12 and loaded[0].shape == (300, 4) and loaded[0].dtype == np.float32
     assert loaded[0][0].tolist() == pytest.approx([16.808315, 0, 117.530975, 119])
     one_file = tmp_path / 'all.pkl'
-    one_file.write_bytes(pickle.dumps(loaded, 2))
+    one_file.write_bytes(pickle.dumps(list(loaded), 2))
     np.testing.assert_array_equal(load_proposals(str(one_file))[11], loaded[11])
     (tmp_path / 'folder').mkdir()
     for name in '0.pkl', '2.pkl':

@@ -30,7 +30,7 @@ def test_how_many(monkeypatch, tmp_path, cfg_file, more, limits):
     words = [*tiny('rpn_test.pt', 'stage1_rpn'), '--imdb', VAL, *cfg_file]
     run_main(monkeypatch, rpn_generate.main, *words, *settings(tmp_path, 'EXP_DIR', 'default', *more))
     assert made == [limits]
-    written = load_proposals(results(tmp_path, 'stage1_rpn_rpn_proposals.npz'))
+    written = load_proposals(results(tmp_path, 'stage1_rpn_rpn_proposals.json'))
     assert [boxes.shape for boxes in written] == [(2, 5)] * len(written)
 
 

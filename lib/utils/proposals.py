@@ -1,11 +1,14 @@
-"""Proposals and detections on disk: .npz files without pickle, and the older tools' pickles, read safely.
+"""Proposals and detections on disk, without pickle; and the older tools' pickles, read safely.
 
-A proposal file holds N images: `boxes` (sum n_i, 4) float32 x1 y1 x2 y2 in pixels of the original image,
-`scores` (sum n_i,) if known, `counts` (N,). A detection file holds `rows` (M, 5) x1 y1 x2 y2 score and
-`counts` (K, N).
+A proposal file is an index, JSON, of shards beside it (utils.shards): {"images": N, "columns": 4, or 5 with scores,
+"boxes": M, "shards": K, "digest": of them all}. Boxes are x1 y1 x2 y2 in pixels of the original image. Earlier ones
+are .npz: `boxes` (sum n_i, 4), `scores` (sum n_i,) if known, `counts` (N,).
+A detection file, .npz, holds `rows` (M, 5) x1 y1 x2 y2 score and `counts` (K, N).
 """
 
 import glob
+import hashlib
+import json
 import logging
 import os
 import pickle
@@ -13,22 +16,24 @@ import pickle
 import numpy as np
 
 from utils import safe_pickle
-from utils.files import atomic_path, load_npz, pack, save_npz, unpack
+from utils.files import atomic_path, load_npz, pack, read_text, save_npz, unpack
+from utils.shards import Rows, Shard, open_shards, remove_shards
 
 log = logging.getLogger(__name__)
 
 
 def proposal_file(output_dir, net_name):
     """Where the proposals of a net for an imdb with that output folder lie."""
-    return os.path.join(output_dir, f'{net_name}_rpn_proposals.npz')
+    return os.path.join(output_dir, f'{net_name}_rpn_proposals.json')
 
 
 def newest_proposals(output_dir):
     """The proposal file last written for an imdb with that output folder."""
-    found = sorted(glob.glob(proposal_file(glob.escape(output_dir), '*')), key=os.path.getmtime)
+    stem = os.path.join(glob.escape(output_dir), '*_rpn_proposals')
+    found = sorted(glob.glob(stem + '.json') + glob.glob(stem + '.npz'), key=os.path.getmtime)
     if not found:
         raise FileNotFoundError(
-            f'{output_dir} holds no proposals (*_rpn_proposals.npz): run tools/rpn_generate.py for this '
+            f'{output_dir} holds no proposals (*_rpn_proposals.json): run tools/rpn_generate.py for this '
             f'imdb with the same --cfg, or give --rpn_file'
         )
     log.info('proposals: %s%s', found[-1], f' (the newest of {len(found)})' if len(found) > 1 else '')
@@ -36,30 +41,62 @@ def newest_proposals(output_dir):
 
 
 def save_proposals(path, boxes, scores=None):
-    """boxes: N arrays (n_i, 4), scores: N arrays (n_i,) or (n_i, 1), or None."""
+    """boxes: N arrays (n_i, 4), scores: N arrays (n_i,) or (n_i, 1), or None. path: of the index, ends in .json."""
     rows, counts = pack(boxes, 4)
-    arrays = {'boxes': rows, 'counts': counts}
     if scores is not None:
-        arrays['scores'], score_counts = pack(scores, 1)
+        scores, score_counts = pack(scores, 1)
         if not np.array_equal(score_counts, counts):
             raise ValueError(f'{path}: the numbers of scores and of boxes differ')
-    save_npz(path, **arrays)
+        rows = np.hstack([rows, scores])
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    mark = hashlib.sha256(counts.tobytes() + rows.tobytes()).digest()
+    with Shard(shard_stem(path), rows.shape[1], mark) as shard:
+        for of_image in unpack(rows, counts)[len(shard) :]:
+            shard.append(of_image)
+    write_index(path, rows.shape[1], 1, len(counts))
+
+
+def shard_stem(path):
+    """What the names of a proposal or detection file's shards begin with."""
+    return os.path.splitext(path)[0]
+
+
+def write_index(path, columns, shards, images):
+    """Writes a proposal file of as many finished shards; those of another number are removed."""
+    rows = open_shards(shard_stem(path), columns, shards, images)
+    index = {
+        'images': images,
+        'columns': columns,
+        'boxes': sum(map(len, rows.parts)),
+        'shards': shards,
+        'digest': rows.digest,
+    }
+    with atomic_path(path) as temporary, open(temporary, 'w') as stream:
+        json.dump(index, stream, indent=1)
+    remove_shards(shard_stem(path), but=shards)
 
 
 def load_proposals(path):
-    """-> N arrays (n_i, 4), or (n_i, 5) with scores.
+    """-> utils.shards.Rows: len() N, [i] (n_i, 4), or (n_i, 5) with scores; digest.
 
-    path: an .npz of save_proposals, a pickle of one list of arrays, or a folder with 0.pkl .. (N-1).pkl.
+    path: a proposal file, a pickle of one list of arrays, or a folder with 0.pkl .. (N-1).pkl.
     """
+    path = os.path.abspath(path)
     if os.path.isdir(path):
-        return _from_folder(path)
+        return _together(path, _from_folder(path))
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no proposal file; tools/rpn_generate.py writes one')
-    if _is_pickle(path):
-        return [_boxes(path, item) for item in safe_pickle.load(path)]
+    with open(path, 'rb') as stream:
+        begin = stream.read(2)
+    if begin[:1] == b'{':
+        return _indexed(path)
+    if begin != b'PK':
+        return _together(path, [_boxes(path, item) for item in safe_pickle.load(path)])
     arrays = _wanted(path, 'boxes', 'counts')
     rows = np.hstack([arrays['boxes'], arrays['scores']]) if 'scores' in arrays else arrays['boxes']
-    return unpack(rows, arrays['counts'])
+    if arrays['counts'].sum() != len(rows):
+        raise ValueError(f'{path}: counts of {arrays["counts"].sum()} boxes, but there are {len(rows)}')
+    return Rows([rows], [arrays['counts']], source=(load_proposals, path))
 
 
 def save_detections(path, all_boxes):
@@ -76,20 +113,40 @@ def load_detections(path):
     """-> all_boxes[class][image], (n, 5) float32, of save_detections or an older tool's detections.pkl."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no detection file; tools/test_net.py writes one')
-    if _is_pickle(path):
-        return [
-            [np.asarray(boxes, np.float32).reshape(-1, 5) for boxes in of_class]
-            for of_class in safe_pickle.load(path)
-        ]
+    with open(path, 'rb') as stream:
+        if stream.read(2) != b'PK':
+            return [
+                [np.asarray(boxes, np.float32).reshape(-1, 5) for boxes in of_class]
+                for of_class in safe_pickle.load(path)
+            ]
     arrays = _wanted(path, 'rows', 'counts')
     num_classes, num_images = arrays['counts'].shape
     boxes = unpack(arrays['rows'], arrays['counts'].ravel())
     return [boxes[c * num_images : (c + 1) * num_images] for c in range(num_classes)]
 
 
-def _is_pickle(path):
-    with open(path, 'rb') as stream:
-        return stream.read(2) != b'PK'
+def _indexed(path):
+    """The Rows of an index and its shards."""
+    try:
+        index = json.loads(read_text(path))
+        columns, shards, images = (int(index[key]) for key in ('columns', 'shards', 'images'))
+        digest = index['digest']
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path}: not an index of proposals ({error!r})') from None
+    if columns not in (4, 5) or not 0 < shards <= max(images, 1):
+        raise ValueError(f'{path}: wanted 4 or 5 columns and no more shards than images, got {index}')
+    rows = open_shards(shard_stem(path), columns, shards, images)
+    if rows.digest != digest:
+        raise ValueError(f'{path}: its shards were written anew since; tools/rpn_generate.py finishes them')
+    rows.source = load_proposals, path
+    return rows
+
+
+def _together(path, arrays):
+    """The Rows of arrays of equally many columns; empty ones may have any."""
+    columns = min((boxes.shape[1] for boxes in arrays if len(boxes)), default=4)
+    rows, counts = pack([boxes[:, :columns] if len(boxes) else [] for boxes in arrays], columns)
+    return Rows([rows], [counts], source=(load_proposals, path))
 
 
 def _wanted(path, *names):
