@@ -1,7 +1,10 @@
 """The order of an epoch: every image once, wide with wide, val images mixed in, and shares of workers."""
 
+import random
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,32 +61,57 @@ def test_mixing_wants_both_kinds_and_a_share():
             Sampler(entries, 1, mix=mix)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 30), st.integers(0, 99))
-def test_workers_share_an_order(images, count, more, seed):
-    """Together they draw the order from its beginning, minibatch by minibatch in the order of their ranks, and
-    begin another one together, with 1 .. count minibatches left."""
-    workers = [
-        Sampler(roidb(images * count + more), images, True, None, rank, count) for rank in range(count)
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 40), st.integers(0, 99))
+def test_workers_share_an_order(images, count, iter_size, total, seed):
+    """Together they draw what one draws in count times the passes, whatever was drawn before, minibatch by minibatch
+    in the order of their ranks; an order ends with a whole real batch, when no more images than that are left."""
+    real_batch = images * count * iter_size
+    one, *workers = [
+        Sampler(roidb(total), images, True, None, rank, n, seed)
+        for rank, n in [(0, 1), *((rank, count) for rank in range(count))]
     ]
-    for worker in workers:
-        np.random.seed(seed)
-        worker.shuffle()
-    drawn, total = [], len(workers[0].order)
-    while not workers[0].exhausted:
-        assert not any(worker.exhausted for worker in workers)
+    drawn, orders = [], {}
+    for sampler in one, *workers:
+        sampler.real_batch = real_batch
+    for _ in range(3 * iter_size):
         for worker in workers:
-            ahead = worker.coming(2).tolist()
-            drawn += worker.take().tolist()
-            assert ahead[:images] == drawn[-images:]
-    assert all(worker.exhausted for worker in workers)
-    assert drawn == workers[0].order[: len(drawn)].tolist() and len(drawn) % (images * count) == 0
-    assert 1 <= total - len(drawn) <= images * count
+            for sampler in one, worker:
+                if sampler.exhausted:
+                    assert sampler.place % real_batch == 0
+                    assert not orders or len(sampler.order) - sampler.place <= real_batch
+                    sampler.shuffle()
+                orders.setdefault(sampler.epoch, sampler.order.tolist())
+                assert sampler.order.tolist() == orders[sampler.epoch]
+            expected, place = one.take().tolist(), one.place - images
+            after = np.random.rand()
+            np.random.seed(1)
+            assert worker.take().tolist() == expected and np.random.rand() == after
+            drawn.append((one.epoch, place, expected))
+    for epoch, place, indices in drawn:
+        assert indices == (orders[epoch] * (real_batch + 1))[place : place + images]
+    if total > real_batch:
+        for batch in range(3):
+            indices = sum((i for _, _, i in drawn[batch * count * iter_size :][: count * iter_size]), [])
+            assert len(set(indices)) == real_batch
 
 
-def test_too_few_images_for_the_workers():
-    with pytest.raises(ValueError, match='3 images are too few for 2 workers with 2 each'):
-        Sampler(roidb(3), 2, count=2)
+def test_a_seed_begins_the_engines_draws_too():
+    sampler = Sampler(roidb(9), 1, seed=3)
+    sampler.shuffle()
+    numbers = []
+    for _ in range(2):
+        sampler.place = 4
+        sampler.take()
+        numbers.append([np.random.rand(), float(torch.rand(())), random.random()])
+    sampler.take()
+    numbers.append([np.random.rand(), float(torch.rand(())), random.random()])
+    assert numbers[0] == numbers[1] and not set(numbers[1]) & set(numbers[2])
+
+
+def test_workers_want_a_seed():
+    with pytest.raises(ValueError, match='2 workers go through one order only if their draws have a seed'):
+        Sampler(roidb(3), 1, count=2)
 
 
 def test_state():

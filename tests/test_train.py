@@ -278,7 +278,7 @@ def test_states_are_written_every_few_minutes(tiny, tmp_path, monkeypatch):
         def on_step(self, loop, record):
             seen.append([name for name in os.listdir(out) if name.endswith('.npz')])
 
-    with overrides({'TRAIN.RESUME_MINUTES': 2}):
+    with overrides({'TRAIN.CHECKPOINT_MINUTES': 2}):
         train_net(solver(), roidb, out, max_iters=6, hooks=[Look()])
     assert seen == [[], [], [], ['tiny_resume_iter_3_0.npz'], ['tiny_resume_iter_3_0.npz']] + [
         ['tiny_resume_iter_3_0.npz']

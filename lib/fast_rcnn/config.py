@@ -83,8 +83,14 @@ cfg.TRAIN.BBOX_THRESH = 0.5
 cfg.TRAIN.AGNOSTIC = False
 
 # Minutes between the states from which an interrupted training goes on (one is also written with every
-# snapshot, and on SIGINT and SIGTERM). 0: only then
-cfg.TRAIN.RESUME_MINUTES = 5.0
+# snapshot, at the end, and on SIGINT and SIGTERM). 0: only then
+cfg.TRAIN.CHECKPOINT_MINUTES = 10.0
+
+# Each minibatch's draws begin with the seed RNG_SEED, the epoch and its place in the epoch's order, and an order
+# ends with a whole real batch: what an image gives then depends on nothing drawn before, and N workers train as one
+# does that makes N times the passes. Always so with several workers. False, with one: one sequence of draws, the
+# original's
+cfg.TRAIN.SEED_EACH_IMAGE = False
 
 # Iterations between snapshots (one more is made at the end), and a word for their file names
 cfg.TRAIN.SNAPSHOT_ITERS = 10000

@@ -22,7 +22,7 @@ from utils.files import load_npz, save_npz
 log = logging.getLogger(__name__)
 
 # Settings that do not decide what is learned
-HARMLESS = 'SNAPSHOT_ITERS', 'RESUME_MINUTES', 'USE_PREFETCH', 'LOADER_WORKERS'
+HARMLESS = 'SNAPSHOT_ITERS', 'CHECKPOINT_MINUTES', 'USE_PREFETCH', 'LOADER_WORKERS'
 
 
 def training_mark(files, roidb):

@@ -123,7 +123,7 @@ class SolverWrapper:
         """Step to iteration max_iters -> snapshots' paths: every cfg.TRAIN.SNAPSHOT_ITERS, and at the end."""
         train, self.max_iters = cfg.TRAIN, max_iters
         snapshots = Snapshots(train.SNAPSHOT_ITERS)
-        resume = [Resume(self.mark, train.RESUME_MINUTES, train.SNAPSHOT_ITERS)] if self.mark else []
+        resume = [Resume(self.mark, train.CHECKPOINT_MINUTES, train.SNAPSHOT_ITERS)] if self.mark else []
         hooks = [Log(), *self.hooks, snapshots, *resume]
         with contextlib.ExitStack() as stack:
             for hook in hooks:

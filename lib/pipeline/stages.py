@@ -44,7 +44,7 @@ IGNORE = ('gpu', 'output_dir', 'title', 'iterations_after', 'images_after', 'beg
         'TRAIN.USE_PREFETCH',
         'TRAIN.LOADER_WORKERS',
         'TRAIN.SNAPSHOT_ITERS',
-        'TRAIN.RESUME_MINUTES',
+        'TRAIN.CHECKPOINT_MINUTES',
     )
 )
 

@@ -1,9 +1,10 @@
 """The order in which a roidb's images are drawn, epoch by epoch, by each of several workers.
 
 N images, k of them a minibatch, n workers. Draws come from numpy's global generator; their number and order
-are part of the contract: the same seed gives the original's order.
+are part of the contract: without a Sampler's seed, the same seed of numpy gives the original's order.
 """
 
+import caffe
 import numpy as np
 
 
@@ -32,6 +33,12 @@ def mix_val(order, is_val, val_images, real_batch):
     return mixed
 
 
+def seed_draws(*numbers):
+    """Begin all draws anew, numpy's and the engine's (Dropout), from these numbers, each >= 0."""
+    np.random.seed(numbers)
+    caffe.set_random_seed(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
 class Sampler:
     """Indices of one minibatch after another. order (N,) of this epoch, place: how many are used up, epoch.
 
@@ -39,13 +46,18 @@ class Sampler:
     workers go through one order: from `place` on the worker takes the k images from r k on, and place moves on by
     n k. A new order begins when no more than n k images are left, so that the last 1 .. n k of an order are not
     drawn.
+
+    seed: None, or where all draws begin: an order's with (seed, epoch), and with each minibatch taken those that
+    follow, with (seed, epoch, its place in the order); so they do not depend on which worker takes it. A new order
+    then begins only with a real batch, when no more than the real_batch images of one are left (set real_batch to k n
+    iter_size); an order that is shorter is gone through over again.
     """
 
-    def __init__(self, roidb, images, aspect_grouping=True, mix=None, rank=0, count=1):
-        if count > 1 and len(roidb) < images * count:
-            raise ValueError(f'{len(roidb)} images are too few for {count} workers with {images} each')
+    def __init__(self, roidb, images, aspect_grouping=True, mix=None, rank=0, count=1, seed=None):
+        if count > 1 and seed is None:
+            raise ValueError(f'{count} workers go through one order only if their draws have a seed')
         self.roidb, self.images, self.grouping, self.mix = roidb, images, aspect_grouping, mix
-        self.rank, self.count = rank, count
+        self.rank, self.count, self.seed, self.real_batch = rank, count, seed, images * count
         self.wide = np.array([entry['width'] >= entry['height'] for entry in roidb], bool)
         self.is_val = mix and self._is_val()
         self.order, self.place, self.epoch = np.zeros(0, np.int64), 0, 0
@@ -66,19 +78,28 @@ class Sampler:
 
     def shuffle(self):
         """Begin an epoch."""
+        self.place, self.epoch = 0, self.epoch + 1
+        if self.seed is not None:
+            seed_draws(self.seed, self.epoch)
         self.order = epoch_order(self.wide, self.grouping)
         if self.mix:
             self.order = mix_val(self.order, self.is_val, *self.mix)
-        self.place, self.epoch = 0, self.epoch + 1
 
     @property
     def exhausted(self):
         """Whether a new order must begin."""
-        return self.place + self.images * self.count >= len(self.order)
+        left = len(self.order) - self.place
+        if self.seed is None:
+            return left <= self.images
+        return left <= self.real_batch and self.place % self.real_batch == 0 and (self.place > 0 or left == 0)
 
     def take(self):
-        """The next minibatch's indices (k,); see exhausted."""
-        taken = self.coming(1)
+        """The next minibatch's indices (k,); see exhausted. With a seed the draws for it begin here."""
+        begin = self.place + self.images * self.rank
+        taken = self.order[begin : begin + self.images]
+        if self.seed is not None:
+            taken = np.take(self.order, range(begin, begin + self.images), mode='wrap')
+            seed_draws(self.seed, self.epoch, begin)
         self.place += self.images * self.count
         return taken
 
