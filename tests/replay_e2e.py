@@ -27,10 +27,10 @@ from datasets.imagenet import imagenet  # noqa: E402
 from fast_rcnn.config import overrides  # noqa: E402
 from fast_rcnn.test import test_net as detect  # noqa: E402
 from fast_rcnn.train import SolverWrapper, filter_roidb, get_training_roidb  # noqa: E402
-from rpn.generate import scored_proposals  # noqa: E402
+from rpn.generate import write_proposals  # noqa: E402
 from utils.cython_bbox import bbox_overlaps  # noqa: E402
 from utils.progress import progress  # noqa: E402
-from utils.proposals import load_proposals, save_proposals  # noqa: E402
+from utils.proposals import load_proposals  # noqa: E402
 
 ITERATIONS = 20
 LOSS, PROPOSALS, AP, RECORDED_AP = 1e-3, 0.95, 0.05, 0.005
@@ -121,10 +121,8 @@ class Replay:
     def propose(self, net, split, name):
         """Proposals by an RPN test net -> the file they are written to."""
         with self.scope('proposals'):
-            boxes, scores = scored_proposals(net, self.imdb(split))
-        path = os.path.join(self.out, f'proposals_{name}_{split}.npz')
-        save_proposals(path, boxes, scores)
-        return path
+            path = os.path.join(self.out, f'proposals_{name}_{split}.json')
+            return write_proposals(net, self.imdb(split), path)
 
     def mean_ap(self, prototxt, weights, name, proposals=None):
         """The final test of one net, or of the second of two."""

@@ -9,8 +9,8 @@ def main():
     _command.start_log()
     _command.one_gpu(args.gpu, 'rpn_generate.py')
     from fast_rcnn.config import cfg_from_list, get_output_dir
-    from rpn.generate import SETTINGS, scored_proposals
-    from utils.proposals import proposal_file, save_proposals
+    from rpn.generate import SETTINGS, write_proposals
+    from utils.proposals import proposal_file
 
     cfg_from_list([word for setting in SETTINGS.items() for word in setting])
     cfg = _command.load_cfg(args)
@@ -18,9 +18,7 @@ def main():
         _command.wait_for(args.weights)
     _command.seed(cfg.RNG_SEED)
     data, net = _command.get_imdb(args.imdb), _command.load_net(args)
-    path = proposal_file(get_output_dir(data), net.name)
-    save_proposals(path, *scored_proposals(net, data))
-    print(f'Proposals: {path}')
+    print(f'Proposals: {write_proposals(net, data, proposal_file(get_output_dir(data), net.name))}')
 
 
 def parse_args(argv=None):

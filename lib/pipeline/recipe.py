@@ -21,8 +21,8 @@ from netgen.files import generate
 from pipeline.methods import METHODS
 from pipeline.settings import seed, settle, use_device
 from pipeline.stages import Training, given_proposals, net_file
-from rpn.generate import SETTINGS, scored_proposals
-from utils.proposals import proposal_file, save_proposals
+from rpn.generate import SETTINGS, write_proposals
+from utils.proposals import proposal_file
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +105,7 @@ class Recipe:
             log.info('proposals for %s', imdb)
             data, net = get_imdb(imdb), self.trained(method, method.proposer, results)
             seed(cfg.RNG_SEED)
-            path = proposal_file(get_output_dir(data), net.name)
-            save_proposals(path, *scored_proposals(net, data))
+            path = write_proposals(net, data, proposal_file(get_output_dir(data), net.name))
             print(f'Proposals: {path}')
             cfg.TEST.HAS_RPN, cfg.TEST.PROPOSAL_METHOD = False, 'rpn'
         log.info('test on %s', imdb)

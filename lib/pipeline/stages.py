@@ -22,10 +22,10 @@ from fast_rcnn.train import get_training_roidb, train_net
 from pipeline.manifest import File, Manifest
 from pipeline.schedule import follow
 from pipeline.settings import seed, use_device
-from rpn.generate import scored_proposals
+from rpn.generate import write_proposals
 from utils.files import atomic_path
 from utils.progress import span
-from utils.proposals import proposal_file, save_proposals
+from utils.proposals import proposal_file
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +77,7 @@ def propose(job):
     """Writes an RPN's proposals for the images; returns their file."""
     _begin(job)
     net = caffe.Net(job['net'], job['weights'], caffe.TEST)
-    path = proposal_file(job['output_dir'], job['name'])
-    save_proposals(path, *scored_proposals(net, get_imdb(job['imdb'])))
-    return path
+    return write_proposals(net, get_imdb(job['imdb']), proposal_file(job['output_dir'], job['name']))
 
 
 def _begin(job):

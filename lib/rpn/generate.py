@@ -1,8 +1,15 @@
 """Proposals of images by an RPN net: tops rois and scores, its ProposalLayer set by cfg.TEST.RPN_*."""
 
+import caffe
+import numpy as np
+from caffe.parallel import barrier
+
+from fast_rcnn.config import cfg
 from fast_rcnn.detection import forward, proposing_blobs
+from fast_rcnn.each_image import each_image
 from utils.blob import read_image
 from utils.progress import progress
+from utils.proposals import shard_stem, write_index
 
 # All boxes enter NMS and many leave it: a detector trains on them (a net that proposes and detects takes fewer)
 SETTINGS = {'TEST.RPN_PRE_NMS_TOP_N': -1, 'TEST.RPN_POST_NMS_TOP_N': 2000}
@@ -20,13 +27,22 @@ def im_proposals(net, im):
 
 def imdb_proposals(net, imdb):
     """Proposals of every image of an imdb -> a list of boxes (n_i, 4)."""
-    return scored_proposals(net, imdb)[0]
-
-
-def scored_proposals(net, imdb):
-    """Proposals of every image of an imdb -> boxes, a list of (n_i, 4), and scores, a list of (n_i, 1)."""
-    results = [
-        im_proposals(net, read_image(imdb.image_path_at(i)))
+    return [
+        im_proposals(net, read_image(imdb.image_path_at(i)))[0]
         for i in progress(range(imdb.num_images), f'proposals for {imdb.name}')
     ]
-    return [boxes for boxes, _ in results], [scores for _, scores in results]
+
+
+def write_proposals(net, imdb, path):
+    """Proposals of every image of an imdb into a proposal file and its shards, those of each rank's images by that
+    rank; goes on where it stopped -> path."""
+
+    def answer(i, im):
+        return np.hstack(im_proposals(net, im))
+
+    title, limit = f'proposals for {imdb.name}', cfg.TEST.RPN_POST_NMS_TOP_N
+    each_image(net, imdb, shard_stem(path), answer, 5, limit, title)
+    if caffe.solver_rank() == 0:
+        write_index(path, 5, caffe.solver_count(), imdb.num_images)
+    barrier()
+    return path

@@ -49,9 +49,10 @@ class Shard:
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, error, *more):
         for stream in self._rows, self._table:
-            os.fsync(stream.fileno())
+            if error is None:
+                os.fsync(stream.fileno())
             stream.close()
 
     def append(self, rows):

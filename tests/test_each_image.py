@@ -1,0 +1,160 @@
+"""Proposals and detections of every image: each rank its shard, gone on with after a stop; joined they are those of
+one process."""
+
+import os
+from types import SimpleNamespace
+
+import caffe
+import numpy as np
+import pytest
+from caffe.proto import caffe_pb2
+from devkits import write_image
+from tool_runs import NETS, RECORDED, VAL, results
+
+from datasets.factory import get_imdb
+from fast_rcnn import each_image as each
+from fast_rcnn import evaluation
+from fast_rcnn.config import cfg_from_list, cfg_restore, cfg_values, get_output_dir, overrides
+from rpn import generate
+from utils.proposals import load_detections, load_proposals, proposal_file
+from utils.shards import open_shards
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """world(rank, count): what this process is to be from now on. Rank 0 comes last."""
+    for module, name in (each, 'barrier'), (generate, 'barrier'):
+        monkeypatch.setattr(module, name, lambda: None)
+    monkeypatch.setattr(evaluation, 'share', lambda value: value)
+
+    def become(rank, count):
+        caffe.set_solver_rank(rank)
+        caffe.set_solver_count(count)
+
+    yield become
+    become(0, 1)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Settings for the recorded devkit, its first images alone."""
+    before = cfg_values()
+    words = ['ROOT_DIR', str(tmp_path), 'DATA_DIR', str(RECORDED), 'TEST.SCALES', [120], 'USE_GPU_NMS', False]
+    cfg_from_list(words)
+    imdb = get_imdb(VAL)
+    imdb._image_index = imdb._image_index[:3]
+    yield imdb
+    cfg_restore(before)
+
+
+def net(prototxt, weights):
+    made = caffe.Net(str(NETS / prototxt), str(RECORDED / f'{weights}.caffemodel'), caffe.TEST)
+    made.name = weights
+    return made
+
+
+def test_ranks_together_propose_what_one_does(small, world):
+    rpn = net('rpn_test.pt', 'stage1_rpn')
+    path = proposal_file(get_output_dir(small), rpn.name)
+    digests = set()
+    for count in 1, 2:
+        for rank in reversed(range(count)):
+            world(rank, count)
+            assert generate.write_proposals(rpn, small, path) == path
+        digests.add(load_proposals(path).digest)
+    assert len(digests) == 1 and len(load_proposals(path)) == 3
+    assert sorted(os.listdir(os.path.dirname(path)))[0:2] == [
+        'stage1_rpn_rpn_proposals.0of2.rows',
+        'stage1_rpn_rpn_proposals.0of2.table',
+    ]
+    expected = generate.im_proposals(rpn, each.read_image(small.image_path_at(2)))
+    np.testing.assert_array_equal(load_proposals(path)[2], np.hstack(expected))
+
+
+def test_ranks_together_detect_what_one_does(small, world, monkeypatch):
+    detector = net('faster_rcnn_test.pt', 'stage2_fast_rcnn')
+    given = []
+    monkeypatch.setattr(small, 'evaluate_detections', lambda boxes, folder: given.append(boxes) or 0.25)
+    files = []
+    with overrides({'TEST.HAS_RPN': True}):
+        for count in 1, 2:
+            for rank in reversed(range(count)):
+                world(rank, count)
+                mean_ap = evaluation.test_net(detector, small, max_per_image=7)
+            assert mean_ap == 0.25 and os.listdir(results_of(detector)) == ['detections.npz']
+            files.append(load_detections(os.path.join(results_of(detector), 'detections.npz')))
+    assert len(given) == 2 and len(given[0]) == small.num_classes  # rank 0 alone evaluates
+    assert sum(len(boxes) for of_class in given[0] for boxes in of_class) > 5
+    for one in (given[1], *files):
+        for ours, theirs in zip(one, given[0], strict=True):
+            for boxes, wanted in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(boxes, wanted)
+
+
+def results_of(a_net):
+    return results(cfg_values()['ROOT_DIR'], a_net.name)
+
+
+class Imdb:
+    """Four images."""
+
+    name, num_images = 'four', 4
+
+    def __init__(self, folder):
+        self.paths = [write_image(folder / f'{i}.png') for i in range(4)]
+
+    def image_path_at(self, i):
+        return self.paths[i]
+
+
+def scales(weight):
+    """A net of one layer with one weight."""
+    blobs = [SimpleNamespace(data=np.array([weight], np.float32))]
+    return SimpleNamespace(layers=[SimpleNamespace(layer_param=caffe_pb2.LayerParameter(), blobs=blobs)])
+
+
+def look(folder, imdb, looked, weight=1, given=0):
+    """Looks at the images, which `looked` is to list."""
+
+    def answer(i, im):
+        looked.append(i)
+        return np.full((1, 2), i)
+
+    each.each_image(scales(weight), imdb, str(folder / 'x'), answer, 2, 1, 'a look', given)
+
+
+@pytest.mark.parametrize('fault', ['vanished', 'corrupt'])
+def test_an_image_that_cannot_be_read_is_named_and_what_was_done_stays(tmp_path, fault):
+    imdb = Imdb(tmp_path)
+    os.remove(imdb.paths[2])
+    if fault == 'corrupt':
+        (tmp_path / '2.png').write_bytes(b'\x89PNG, no more')
+    looked = []
+    with pytest.raises(OSError, match='2.png: '):
+        look(tmp_path, imdb, looked)
+    assert looked == [0, 1]
+    write_image(imdb.paths[2])
+    look(tmp_path, imdb, looked)
+    look(tmp_path, imdb, looked)
+    assert looked == [0, 1, 2, 3]
+    assert [rows.tolist() for rows in open_shards(str(tmp_path / 'x'), 2, 1, 4)] == [
+        [[i, i]] for i in range(4)
+    ]
+
+
+@pytest.mark.parametrize('change', ['weights', 'settings', 'images', 'given', 'folders'])
+def test_what_decides_the_answers_begins_anew(tmp_path, change):
+    imdb, looked = Imdb(tmp_path), []
+    look(tmp_path, imdb, [])
+    if change == 'images':
+        imdb.paths[0] = imdb.paths[1]
+    settings = {'settings': {'TEST.MAX_SIZE': 17}, 'folders': {'ROOT_DIR': str(tmp_path)}}.get(change, {})
+    with overrides(settings):
+        look(tmp_path, imdb, looked, **{'weights': {'weight': 2}, 'given': {'given': 1}}.get(change, {}))
+    assert looked == ([] if change == 'folders' else [0, 1, 2, 3])
+
+
+def test_a_disk_that_may_be_too_small_is_said_before(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(each.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=31))
+    look(tmp_path, Imdb(tmp_path), [])
+    assert 'up to 0.0 GB are to be written' in caplog.text
