@@ -30,14 +30,16 @@ def load_test_net():
 
 
 # -------------------------------------------------------------------------------------------------- arguments
-@pytest.mark.parametrize('text, ids', [('cpu', []), ('0', [0]), ('0,1', [0, 1])])
+@pytest.mark.parametrize(
+    'text, ids', [('cpu', ['cpu']), ('cpu:2', ['cpu', 'cpu']), ('0', [0]), ('0,1', [0, 1])]
+)
 def test_gpu(text, ids):
     assert _command.parse_gpu(text) == ids
 
 
-@pytest.mark.parametrize('text', ['', 'gpu', '-1', '0,0', '0,'])
+@pytest.mark.parametrize('text', ['', 'gpu', '-1', '0,0', '0,', 'cpu:0', 'cpu:', 'all'])
 def test_gpu_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match='wanted cpu'):
+    with pytest.raises(argparse.ArgumentTypeError, match='wanted cpu|sees no GPU'):
         _command.parse_gpu(text)
 
 
@@ -57,7 +59,7 @@ def test_the_original_flags():
         '--gpu cpu --def d --net n --cfg c --wait --imdb i --comp --vis --num_dets 5 --set A 1'.split()
     )
     assert (args.gpu, args.prototxt, args.weights, args.wait, args.comp, args.vis, args.num_dets) == (
-        [],
+        ['cpu'],
         'd',
         'n',
         True,

@@ -13,7 +13,7 @@ VAL = 'imagenet_2015_val2'
 
 def run_main(monkeypatch, main, *words):
     monkeypatch.setattr(sys, 'argv', ['tool', *map(str, words)])
-    monkeypatch.setattr(_command, 'start_log', lambda: None)
+    monkeypatch.setattr(_command, 'start_log', lambda rank=0: None)
     main()
 
 

@@ -11,13 +11,26 @@ import _init_paths  # noqa: F401
 
 log = logging.getLogger(__name__)
 
+
+class Devices(argparse.Action):
+    """Joins the lists that parse_gpu gives for several words."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        devices = [device for value in values for device in value]
+        if len(set(devices)) < len(devices) and set(devices) != {'cpu'}:
+            parser.error(f'argument {"/".join(self.option_strings) or self.metavar}: wanted different GPUs')
+        setattr(namespace, self.dest, devices)
+
+
 FLAGS = {
     'gpu': dict(
-        dest='gpu',
         type=lambda text: parse_gpu(text),
+        action=Devices,
+        nargs='+',
         default=[0],
-        metavar='N|cpu',
-        help='the GPU to compute on, or cpu (default 0)',
+        metavar='N|all|cpu|cpu:N',
+        help='the GPU to compute on (default 0), or several, as 0,1 or 0 1 or all: a process on each; or cpu, or '
+        'cpu:N, so many processes on the CPU. Under torchrun: those of a machine',
     ),
     'def': dict(dest='prototxt', metavar='PROTOTXT', help='the net'),
     'net': dict(dest='weights', metavar='CAFFEMODEL', help='its weights'),
@@ -63,18 +76,13 @@ def add(parser, flag, **more):
 
 
 def parse_gpu(text):
-    """'cpu' -> [], '0' -> [0], '0,1' -> [0, 1]."""
-    if text == 'cpu':
-        return []
+    """The devices that a word names: see caffe.launch.parse_devices."""
+    from caffe.launch import parse_devices
+
     try:
-        ids = [int(part) for part in text.split(',')]
-    except ValueError:
-        ids = [-1]
-    if min(ids) < 0 or len(set(ids)) < len(ids):
-        raise argparse.ArgumentTypeError(
-            f"wanted cpu, a GPU's number, or different numbers as 0,1; got {text!r}"
-        )
-    return ids
+        return parse_devices(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 # What a wrong file, setting or device raises: the message says it all
@@ -85,31 +93,71 @@ def run(main):
     """Ends the program with what main() returns; an error that a user can mend is one line and exit status 1.
 
     TRACEBACK=1 in the environment shows where it came from. Ctrl-C ends with status 130, or the one that the
-    exception has.
+    exception has. In a world of workers only the error that came first is told.
     """
     try:
-        sys.exit(main())
+        status = main()
+        if 'caffe.launch' in sys.modules:
+            sys.modules['caffe.launch'].unwatch()
+        sys.exit(status)
     except KeyboardInterrupt as stop:
-        print(str(stop) or 'interrupted', file=sys.stderr)
+        if told(stop):
+            print(str(stop) or 'interrupted', file=sys.stderr)
         sys.exit(getattr(stop, 'status', 130))
+    except SystemExit as stop:
+        sys.exit(stop.code if not isinstance(stop.code, str) or told(stop) else 1)
     except TOLD as error:
+        text = told(error)
         if os.environ.get('TRACEBACK'):
             raise
-        sys.exit(f'{os.path.basename(sys.argv[0])}: {message(error)}')
+        sys.exit(f'{os.path.basename(sys.argv[0])}: {text}' if text else 1)
+    except Exception as error:  # a fault of the program: the other ranks hear of it all the same
+        told(error)
+        raise
 
 
-def start_log():
-    """Messages go to the terminal, each with its time."""
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+def told(error):
+    """What there is to say of the error that ends this process; nothing where another one says it."""
+    launch = sys.modules.get('caffe.launch')
+    first = launch and launch.failed(error, getattr(error, 'stage', ''))
+    if not first:
+        return message(error)
+    return launch.describe(first) if first['mine'] and not launch.launched() else ''
 
 
-def load_cfg(args):
-    """Settles cfg from --cfg, the dataset of --imdb, and --set; then the device."""
+def start_log(rank=0):
+    """Messages go to the terminal, each with its time; of ranks beyond 0 errors alone."""
+    logging.basicConfig(
+        level=logging.ERROR if rank else logging.INFO,
+        format=f'%(asctime)s {f"rank {rank}: " if rank else ""}%(message)s',
+        datefmt='%H:%M:%S',
+    )
+
+
+def begin(devices):
+    """Starts the log. With several devices the program runs once on each, in a world of workers, and this process
+    ends with them."""
+    from caffe import launch
+
+    start_log(launch.rank())
+    launch.my_device(devices)
+    if len(devices) > 1 and not launch.inside():
+        launch.launch([sys.executable, *sys.argv], devices)
+        sys.exit()
+    launch.watch()
+
+
+def load_cfg(args, world=''):
+    """Settles cfg from --cfg, the dataset of --imdb, and --set; then the device. world: joins the one of that name,
+    where there are several workers."""
+    from caffe import parallel
     from fast_rcnn.config import cfg
     from pipeline.settings import settle, use_device
 
     settle(args.imdb, args.cfg_file, args.set_cfgs or [])
     use_device(args.gpu)
+    if world:
+        parallel.join(world)
     return cfg
 
 
@@ -138,10 +186,10 @@ def message(error):
     return text if ' ' in text else f'{type(error).__name__}: {text}'.rstrip(': ')
 
 
-def one_gpu(gpu, tool):
-    """Refuses several GPUs where one worker does all the work."""
-    if len(gpu) > 1:
-        raise ValueError(f'{tool} computes with one GPU, or cpu; got {",".join(map(str, gpu))}')
+def one_device(devices, tool):
+    """Refuses several devices where one worker does all the work."""
+    if len(devices) > 1:
+        raise ValueError(f'{tool} computes on one device; got {", ".join(map(str, devices))}')
 
 
 def seed(number):

@@ -24,8 +24,8 @@ def main():
     args = parse_args()
     _command.start_log()
     if args.cpu:
-        args.gpu = []
-    _command.one_gpu(args.gpu, 'demo.py')
+        args.gpu = ['cpu']
+    _command.one_device(args.gpu, 'demo.py')
     from fast_rcnn.config import cfg
     from fast_rcnn.test import check_classes
 
@@ -47,7 +47,8 @@ def main():
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__, 'gpu', 'def', 'imdb', 'cfg')
+    parser = _command.parser(__doc__, 'def', 'imdb', 'cfg')
+    _command.add(parser, 'gpu', nargs=1)
     parser.add_argument(
         '--net',
         dest='weights',

@@ -17,7 +17,7 @@ def main():
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__, 'imdb', 'cfg', gpu=[], imdb='voc_2007_test')
+    parser = _command.parser(__doc__, 'imdb', 'cfg', gpu=['cpu'], imdb='voc_2007_test')
     parser.add_argument(
         '--method',
         default='selective_search',

@@ -15,13 +15,14 @@ from _init_paths import ROOT
 def main():
     args = parse_args()
     args.dataset, args.weights = absolute(args.dataset), absolute(args.weights)
-    os.chdir(ROOT)
-    _command.one_gpu(args.gpu, 'training')
+    from caffe import launch
     from pipeline.recipe import Recipe, copy_output
 
-    copy_output(args.method, args.net, args.dataset)
-    _command.start_log()
-    print('+', os.path.basename(sys.argv[0]), *sys.argv[1:])
+    if not launch.launched() and launch.rank() == 0:
+        copy_output(args.method, args.net, args.dataset)
+        print('+', os.path.basename(sys.argv[0]), *sys.argv[1:])
+    _command.begin(args.gpu)
+    os.chdir(ROOT)
     Recipe(**vars(args)).run()
 
 
@@ -35,7 +36,7 @@ def parse_args(argv=None):
         description=__doc__.splitlines()[0],
     )
     parser.add_argument('method', help=argparse.SUPPRESS)
-    parser.add_argument('gpu', metavar='GPU', type=_command.parse_gpu, help="cpu, or one GPU's number")
+    parser.add_argument('gpu', **{**_command.FLAGS['gpu'], 'metavar': 'GPU', 'default': None})
     parser.add_argument(
         'net', metavar='NET', help='ResNet-101, ResNet-50, VGG16, VGG_CNN_M_1024, ZF, ResNet-10'
     )

@@ -25,7 +25,7 @@ def main():
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__, 'imdb', 'cfg', gpu=[], imdb='voc_2007_test')
+    parser = _command.parser(__doc__, 'imdb', 'cfg', gpu=['cpu'], imdb='voc_2007_test')
     parser.add_argument('output_dir', help='the folder with detections.npz (or an older detections.pkl)')
     parser.add_argument('--comp', action='store_true', help='competition mode: see test_net.py')
     parser.add_argument('--matlab', action='store_true', help="keep the result files, for VOC's MATLAB code")

@@ -6,14 +6,13 @@ import _command
 
 def main():
     args = parse_args()
-    _command.start_log()
-    _command.one_gpu(args.gpu, 'rpn_generate.py')
+    _command.begin(args.gpu)
     from fast_rcnn.config import cfg_from_list, get_output_dir
     from rpn.generate import SETTINGS, write_proposals
     from utils.proposals import proposal_file
 
     cfg_from_list([word for setting in SETTINGS.items() for word in setting])
-    cfg = _command.load_cfg(args)
+    cfg = _command.load_cfg(args, 'rpn_generate')
     if args.wait:
         _command.wait_for(args.weights)
     _command.seed(cfg.RNG_SEED)

@@ -6,9 +6,8 @@ import _command
 
 def main():
     args = parse_args()
-    _command.start_log()
-    _command.one_gpu(args.gpu, 'test_net.py')
-    cfg = _command.load_cfg(args)
+    _command.begin(args.gpu)
+    cfg = _command.load_cfg(args, 'test_net')
     from fast_rcnn.test import test_net
 
     data = _command.get_imdb(args.imdb)

@@ -11,8 +11,7 @@ import _command
 
 def main():
     args = parse_args()
-    _command.start_log()
-    _command.one_gpu(args.gpu, 'train_faster_rcnn_alt_opt.py')
+    _command.begin(args.gpu)
     _command.load_cfg(args)
     from pipeline.methods import METHODS
     from pipeline.recipe import iterations

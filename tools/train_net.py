@@ -6,11 +6,11 @@ import _command
 
 def main():
     args = parse_args()
-    _command.start_log()
-    _command.one_gpu(args.gpu, 'train_net.py')
-    cfg = _command.load_cfg(args)
+    _command.begin(args.gpu)
+    cfg = _command.load_cfg(args, 'train_net')
     if not args.rand:
         _command.seed(cfg.RNG_SEED)
+    import caffe
     from fast_rcnn.config import get_output_dir
     from fast_rcnn.hooks import Display
     from fast_rcnn.train import train_net
@@ -27,7 +27,8 @@ def main():
         max_iters=args.max_iters,
         hooks=[Display(verbose=args.verbose)],
     )
-    print(f'Final model: {paths[-1]}')
+    if caffe.solver_rank() == 0:
+        print(f'Final model: {paths[-1]}')
 
 
 def parse_args(argv=None):

@@ -32,7 +32,7 @@ def objects(entry, data, most):
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__, 'imdb', 'cfg', required=('imdb',), gpu=[])
+    parser = _command.parser(__doc__, 'imdb', 'cfg', required=('imdb',), gpu=['cpu'])
     parser.add_argument(
         '--out', default='output/vis', metavar='FOLDER', help='where to write (default output/vis)'
     )

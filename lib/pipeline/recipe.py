@@ -187,13 +187,13 @@ def check_classes(path, data):
 def copy_output(method, net, dataset):
     """From now on all that this process and its children print goes to a file in experiments/logs as well."""
     folder = os.path.join('experiments', 'logs')
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(os.path.join(cfg.ROOT_DIR, folder), exist_ok=True)
     moment = time.strftime('%Y-%m-%d_%H-%M-%S')
     path = os.path.join(folder, f'{method}_{net}_{os.path.basename(dataset)}.txt.{moment}')
-    open(path, 'a').close()
+    open(os.path.join(cfg.ROOT_DIR, path), 'a').close()
     print(f'Logging output to {path}', flush=True)
     multiprocessing.resource_tracker.ensure_running()  # before: it lives as long as this, and would hold the pipe
-    tee = subprocess.Popen(['tee', '-i', '-a', path], stdin=subprocess.PIPE)
+    tee = subprocess.Popen(['tee', '-i', '-a', os.path.join(cfg.ROOT_DIR, path)], stdin=subprocess.PIPE)
     for stream in sys.stdout, sys.stderr:
         stream.flush()
         os.dup2(tee.stdin.fileno(), stream.fileno())

@@ -9,6 +9,7 @@ import re
 
 import caffe
 import numpy as np
+from caffe.launch import my_device
 
 from datasets.factory import describe, registered
 from fast_rcnn.config import cfg, cfg_from_dict, cfg_from_file, cfg_from_list
@@ -49,15 +50,16 @@ def _merge(description):
         raise ValueError(f'{description.path}: cfg: {error.args[0]}') from None
 
 
-def use_device(gpu):
-    """Engine and library compute on the first of `gpu`, or on the CPU where there is none."""
-    if gpu:
-        caffe.set_device(gpu[0])
-        caffe.set_mode_gpu()
-        cfg.GPU_ID = gpu[0]
-    else:
+def use_device(devices):
+    """Engine and library compute on this process's of `devices`: numbers of GPUs, or 'cpu'."""
+    device = my_device(devices)
+    if device == 'cpu':
         caffe.set_mode_cpu()
         cfg.USE_GPU_NMS = False
+    else:
+        caffe.set_device(device)
+        caffe.set_mode_gpu()
+        cfg.GPU_ID = device
 
 
 def seed(number):

@@ -25,7 +25,7 @@ WORK = datetime.timedelta(
 )  # for a test or a snapshot of one rank that the others wait for; a watch finds hangs
 _AGENT = 'TORCHELASTIC_USE_AGENT_STORE'  # who started the ranks holds the store
 _ADDRESS_OF = 0x8915  # Linux: SIOCGIFADDR
-_kept = []  # stores that this process holds for others
+kept = []  # stores that this process holds for others
 
 
 def has_nccl():
@@ -53,7 +53,7 @@ def connect():
     processes that rank 0 starts from then on find it."""
     host, port = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
     if os.environ['RANK'] == '0' and os.environ.get(_AGENT) != 'True':
-        _kept.append(dist.TCPStore(host, port, is_master=True, timeout=COME, wait_for_workers=False))
+        kept.append(dist.TCPStore(host, port, is_master=True, timeout=COME, wait_for_workers=False))
         os.environ[_AGENT] = 'True'
     store = dist.TCPStore(host, port, is_master=False, timeout=COME, wait_for_workers=False)
     store.set_timeout(WORK)
