@@ -1,7 +1,9 @@
 """datasets.record.Record against the dicts that imdb's own methods make of the same boxes."""
 
 import copy
+import dataclasses
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.imdb import imdb
-from datasets.record import Record
+from datasets.record import Objects, Record
 
 K, WIDTH = 5, 120
 
@@ -80,7 +82,8 @@ def test_a_mirrored_record_holds_the_same_arrays_and_says_the_mirrored_boxes():
     objects, proposals = random_boxes(np.random.RandomState(0), 2), random_boxes(np.random.RandomState(1), 3)
     record = Record(objects, [1, 2], K, width=WIDTH, height=90, proposals=proposals)
     other = record.mirrored()
-    assert other.objects is record.objects and other.proposals is record.proposals
+    assert np.shares_memory(other.objects, record.objects)
+    assert np.shares_memory(other.proposals, record.proposals)
     assert other['flipped'] and not record['flipped']
     for (x1, y1, x2, y2), mirrored in zip(record['boxes'], other['boxes']):
         assert list(mirrored) == [WIDTH - 1 - x2, y1, WIDTH - 1 - x1, y2]
@@ -132,12 +135,84 @@ def test_what_does_not_fit_is_named():
         Record([[1, 2, 3, 4]], [5], K, image='b.jpg')
 
 
-def test_an_image_costs_its_proposals_and_its_mirror_image_next_to_nothing():
-    record = Record([[1, 2, 3, 4]], [3], K, width=500, proposals=np.zeros((2000, 5)))
-    held = {id(array): array.nbytes for entry in (record, record.mirrored()) for array in _arrays(entry)}
-    assert sum(held.values()) == 2000 * 4 * 4 + 4 * 4 + 4
+class Proposals:
+    """A sequence over images that notes what is read of it."""
+
+    digest = 'd'
+
+    def __init__(self, boxes):
+        self.boxes, self.read = boxes, []
+
+    def __len__(self):
+        return len(self.boxes)
+
+    def __getitem__(self, i):
+        self.read.append(i)
+        return self.boxes[i]
 
 
-def _arrays(record):
-    values = [getattr(record, name) for name in Record.__slots__]
-    return [value for value in values if isinstance(value, np.ndarray)]
+def columns(images, random=np.random.RandomState(0), folder='/a/b'):
+    """Objects of so many images, one object each."""
+    return Objects(
+        K,
+        starts=np.arange(images + 1),
+        boxes=random_boxes(random, images),
+        classes=random.randint(1, K, images).astype(np.int32),
+        difficult=np.arange(images) % 2,
+        images=[f'{folder}/train/{i}.jpg' for i in range(images)],
+        sizes=np.full((images, 2), WIDTH),
+    )
+
+
+def test_a_record_refers_to_a_row_of_columns_and_to_proposals_that_are_read_when_asked_for():
+    source, given = columns(1000), Proposals([random_boxes(np.random.RandomState(i), 3) for i in range(1000)])
+    record = Record.of(source, 7).with_proposals(given, 7).mirrored()
+    assert sys.getsizeof(record) < 100 and not hasattr(record, '__dict__')
+    assert (record['image'], record['width'], record['height']) == ('/a/b/train/7.jpg', WIDTH, WIDTH)
+    assert record['gt_classes'].tolist()[1:] == [0, 0, 0] and record.difficult == 1
+    given.read.clear()
+    assert (record.image, len(record.objects), record.mirrored().mirror, given.read) == (
+        source.images[7],
+        1,
+        False,
+        [],
+    )
+    boxes = np.vstack([source.boxes[7], given.boxes[7]])
+    boxes[:, [0, 2]] = WIDTH - 1 - boxes[:, [2, 0]]
+    np.testing.assert_array_equal(record['boxes'], boxes)
+    assert set(given.read) == {7}
+    given.boxes[8] = np.array([[0, 0, 9, 9, 1], [8, 0, 3, 9, 1]], np.float32)
+    with pytest.raises(ValueError, match='8.jpg: proposal 1, a box with x1 > x2 .*8.0, 0.0, 3.0'):
+        Record.of(source, 8).with_proposals(given, 8)['boxes']
+
+
+def test_a_pickled_record_takes_its_own_image_with_it_and_no_other():
+    record = Record.of(columns(5000), 4321).with_proposals(
+        Proposals([random_boxes(np.random, 9)] * 5000), 4321
+    )
+    record['subset'] = 'mine'
+    pickled = pickle.dumps(record.mirrored())
+    assert len(pickled) < 2000
+    for key, value in record.mirrored().items():
+        got, value = (x.toarray() if key == 'gt_overlaps' else x for x in (pickle.loads(pickled)[key], value))
+        np.testing.assert_array_equal(got, value)
+
+
+def test_the_digest_of_columns_is_of_all_they_hold_wherever_the_images_lie():
+    def digest(**changed):
+        return dataclasses.replace(columns(9, np.random.RandomState(1)), **changed).digest
+
+    same = columns(9, np.random.RandomState(1), folder='/moved')
+    assert digest() == digest() == same.digest
+    images = same.images[:8] + ['/moved/train/other.jpg']
+    others = [
+        digest(num_classes=K + 1),
+        digest(boxes=same.boxes + 1),
+        digest(classes=same.classes[::-1]),
+        digest(difficult=same.difficult * 2),
+        digest(sizes=same.sizes + 1),
+        digest(starts=same.starts // 2 * 2),
+        digest(areas=np.ones(9, np.float32)),
+        digest(images=images),
+    ]
+    assert len({*others, digest()}) == 9

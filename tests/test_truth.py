@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from datasets.readers.boxes import clean_boxes
 from datasets.readers.truth import make_truth
 from datasets.readers.voc_xml import Annotations
+from datasets.record import Record
 
 WIDTH, HEIGHT, K = 20, 15, 4
 BOXES = st.tuples(*[st.integers(-3, 25)] * 4)
@@ -27,6 +28,7 @@ def test_records_against_a_loop(images, use_diff, base):
     )
     truth, faults = make_truth(data, [2, 1, 3], base)
     assert len(truth.images) + faults['outside'] + faults['zero area'] == len(flat)
+    records = truth.objects(K, ['picture.jpg'] * len(images), use_diff)
     for i, objects in enumerate(images):
         boxes, classes = [], []
         for box, name, hard in objects:
@@ -34,7 +36,7 @@ def test_records_against_a_loop(images, use_diff, base):
             if not (fault['outside'][0] or fault['zero area'][0]) and (use_diff or not hard):
                 boxes.append(cleaned[0].tolist())
                 classes.append([2, 1, 3][name])
-        record = truth.record(i, K, 'picture.jpg', use_diff)
+        record = Record.of(records, i)
         assert record['boxes'].tolist() == boxes and record['gt_classes'].tolist() == classes
         assert record.difficult == len(objects) - len(boxes)
         assert (record['width'], record['height'], record['image']) == (WIDTH, HEIGHT, 'picture.jpg')

@@ -5,7 +5,7 @@ one entry per image, R boxes each, K classes with '__background__' first. An ent
     boxes (R, 4) float32 x1 y1 x2 y2, 0-based, inclusive     gt_classes (R,) int32, 0 for proposals
     gt_overlaps (R, K) sparse: IoU with the best object, in its class's column
     seg_areas (R,) float32: pixels of objects, 0 for proposals        flipped: mirror the image left to right
-A Record holds 16 bytes a proposal, for the image and its mirror image together.
+A Record refers to what its imdb holds of all images, and to proposals where they lie: about 100 bytes an image.
 """
 
 import os
@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 
 from datasets.readers.images import image_size
-from datasets.record import Record
+from datasets.record import Objects, Record
 from fast_rcnn.config import cfg
 from utils.cython_bbox import bbox_overlaps
 from utils.proposals import load_proposals
@@ -139,15 +139,16 @@ class imdb:
             raise ValueError(
                 f'{source}: proposals of {len(box_list)} images, but {self.name} has {self.num_images}'
             )
-        for index, boxes in zip(self.image_index, box_list):
-            if len(boxes) and (boxes[:, 2:4] < boxes[:, :2]).any():
-                raise ValueError(f'{source}: image {index}: a box with x1 > x2 or y1 > y2')
-        if self.config.get('competition'):
-            return self.create_roidb_from_box_list(box_list, None)
-        gt_roidb = self.gt_roidb()
+        gt_roidb = self._no_objects() if self.config.get('competition') else self.gt_roidb()
         if all(isinstance(entry, Record) for entry in gt_roidb):
-            return [entry.with_proposals(boxes) for entry, boxes in zip(gt_roidb, box_list)]
+            return [entry.with_proposals(box_list, i) for i, entry in enumerate(gt_roidb)]
         return self.merge_roidbs(gt_roidb, self.create_roidb_from_box_list(box_list, gt_roidb))
+
+    def _no_objects(self):
+        counts = np.zeros(self.num_images + 1, np.int64)
+        boxes, classes = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+        nothing = Objects(self.num_classes, counts, boxes, classes, counts)
+        return [Record.of(nothing, i) for i in range(self.num_images)]
 
     def create_roidb_from_box_list(self, box_list, gt_roidb):
         """Entries for boxes (n, >= 4) of each image; gt_roidb (or None): the objects they may overlap."""
@@ -193,7 +194,8 @@ class imdb:
 
     def _mirrored(self, i, entry, width):
         if isinstance(entry, Record):
-            entry.width = width
+            if entry.width != width:
+                entry['width'] = width
             return entry.mirrored()
         boxes = entry['boxes'].copy()
         boxes[:, [0, 2]] = width - 1 - entry['boxes'][:, [2, 0]]

@@ -1,9 +1,14 @@
 """Record: one image of a roidb, kept small. What training asks of it is computed when it is asked for.
 
-G annotated objects, P proposals, R = G + P boxes (objects first), K classes with the background.
+N images, G annotated objects of one, B of all, P proposals, R = G + P boxes (objects first), K classes with the
+background.
 """
 
+import hashlib
+import os
 from collections.abc import MutableMapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse
@@ -11,6 +16,36 @@ import scipy.sparse
 from utils.cython_bbox import bbox_overlaps
 
 FIELDS = 'image', 'width', 'height'
+
+
+@dataclass(eq=False)
+class Objects:
+    """What N images hold, as columns: a Record refers to a row of them.
+
+    num_classes K; starts (N + 1,): the objects of image i are those from starts[i] to starts[i + 1]; boxes (B, 4)
+    float32; classes (B,) int32 in 1 .. K - 1; difficult (N,): how many objects of an image were left out of these;
+    areas (B,) float32, or None for those of the boxes; images: N paths, sizes (N, 2): width and height, or None.
+    """
+
+    num_classes: int
+    starts: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    difficult: np.ndarray
+    areas: np.ndarray = None
+    images: list = None
+    sizes: np.ndarray = None
+
+    @cached_property
+    def digest(self):
+        """Of all that is held; of the images' paths, what comes after the folder that all have in common."""
+        digest = hashlib.sha256(f'{self.num_classes}'.encode())
+        for column in self.starts, self.boxes, self.classes, self.difficult, self.areas, self.sizes:
+            digest.update(b'|' if column is None else np.ascontiguousarray(column).tobytes())
+        if self.images:
+            common = len(os.path.dirname(os.path.commonprefix(self.images)))
+            digest.update('\n'.join(path[common:] for path in self.images).encode())
+        return digest.hexdigest()
 
 
 class Record(MutableMapping):
@@ -22,23 +57,12 @@ class Record(MutableMapping):
     known image (path), width, height; bbox_targets once `targets`, a function of the record, is given.
     Any key can be set, and then stands for what would be computed.
 
-    Held: objects (G, 4), classes (G,), proposals (P, 4) or None, areas (G,) or None for those of the boxes,
-    num_classes (K), difficult: how many of the image's objects were left out of these. A mirrored record
-    holds the arrays of the original one.
+    Held: a row of Objects (source, number), whether it is mirrored, and where the proposals lie: those are
+    given[place] of a sequence over images, read when they are asked for (given None: there are none). Pickled or
+    copied, a record takes its own image's arrays with it.
     """
 
-    __slots__ = (
-        *FIELDS,
-        'objects',
-        'classes',
-        'areas',
-        'num_classes',
-        'proposals',
-        'difficult',
-        'mirror',
-        'targets',
-        'own',
-    )
+    __slots__ = 'source', 'number', 'mirror', 'given', 'place', 'targets', 'own'
 
     def __init__(
         self,
@@ -53,25 +77,103 @@ class Record(MutableMapping):
         proposals=None,
         difficult=0,
     ):
-        self.objects, self.proposals = _boxes(objects), None if proposals is None else _boxes(proposals)
-        self.classes = np.asarray(classes, np.int32).reshape(-1)
-        self.areas = None if areas is None else np.asarray(areas, np.float32).reshape(-1)
-        self.image, self.width, self.height = image, width, height
-        self.num_classes, self.difficult = num_classes, int(difficult)
-        self.mirror, self.targets, self.own = False, None, None
-        for name, values in ('classes', self.classes), ('areas', self.areas):
-            if values is not None and len(values) != len(self.objects):
-                raise ValueError(f'{image}: {len(self.objects)} objects have {len(values)} {name}')
-        if self.classes.size and not 0 < self.classes.min() <= self.classes.max() < num_classes:
+        boxes, classes = _boxes(objects), np.asarray(classes, np.int32).reshape(-1)
+        areas = None if areas is None else np.asarray(areas, np.float32).reshape(-1)
+        for name, values in ('classes', classes), ('areas', areas):
+            if values is not None and len(values) != len(boxes):
+                raise ValueError(f'{image}: {len(boxes)} objects have {len(values)} {name}')
+        if classes.size and not 0 < classes.min() <= classes.max() < num_classes:
             raise ValueError(
                 f'{image}: classes of objects lie in 1 .. {num_classes - 1}, got '
-                f'{self.classes.min()} .. {self.classes.max()}'
+                f'{classes.min()} .. {classes.max()}'
             )
+        starts = np.array([0, len(boxes)])
+        self._refer(Objects(num_classes, starts, boxes, classes, np.array([int(difficult)]), areas), 0)
+        self.given = None if proposals is None else [_boxes(proposals)]
+        known = {'image': image, 'width': width, 'height': height}
+        self.own = {key: value for key, value in known.items() if value is not None} or None
 
-    def with_proposals(self, boxes):
-        """A record of the same image and objects, and of boxes (P, >= 4) in place of its proposals."""
+    @classmethod
+    def of(cls, source, number):
+        """The record of image `number` of Objects."""
+        record = object.__new__(cls)
+        record._refer(source, number)
+        return record
+
+    def _refer(self, source, number):
+        self.source, self.number, self.mirror = source, number, False
+        self.given, self.place, self.targets, self.own = None, 0, None, None
+
+    @property
+    def _mine(self):
+        return slice(self.source.starts[self.number], self.source.starts[self.number + 1])
+
+    @property
+    def num_classes(self):
+        return self.source.num_classes
+
+    @property
+    def objects(self):
+        """(G, 4)"""
+        return self.source.boxes[self._mine]
+
+    @property
+    def classes(self):
+        """(G,)"""
+        return self.source.classes[self._mine]
+
+    @property
+    def areas(self):
+        """(G,), or None for those of the boxes"""
+        return None if self.source.areas is None else self.source.areas[self._mine]
+
+    @property
+    def difficult(self):
+        """How many of the image's objects were left out."""
+        return int(self.source.difficult[self.number])
+
+    @property
+    def proposals(self):
+        """(P, 4), or None. One with x1 > x2 or y1 > y2 raises, naming the image."""
+        if self.given is None:
+            return None
+        boxes = _boxes(self.given[self.place])
+        wrong = (boxes[:, 2:] < boxes[:, :2]).any(1)
+        if wrong.any():
+            box = boxes[wrong.argmax()].tolist()
+            raise ValueError(f'{self.image}: proposal {wrong.argmax()}, a box with x1 > x2 or y1 > y2: {box}')
+        return boxes
+
+    @property
+    def image(self):
+        """Its path, or None."""
+        found = self.source.images and self.source.images[self.number]
+        return self.own.get('image', found) if self.own else found
+
+    @property
+    def width(self):
+        """Pixels, or None."""
+        return self._size('width', 0)
+
+    @property
+    def height(self):
+        """Pixels, or None."""
+        return self._size('height', 1)
+
+    def _size(self, key, column):
+        if self.own and key in self.own:
+            return self.own[key]
+        return None if self.source.sizes is None else int(self.source.sizes[self.number, column])
+
+    def sets(self, *keys):
+        """Whether one of keys was set."""
+        return bool(self.own) and not self.own.keys().isdisjoint(keys)
+
+    def with_proposals(self, boxes, place=None):
+        """A record of the same image and objects, and of boxes (P, >= 4) in place of its proposals; given a place,
+        those are boxes[place], read when they are asked for."""
         record = self._twin()
-        record.proposals = _boxes(boxes)
+        record.given, record.place = ([_boxes(boxes)], 0) if place is None else (boxes, place)
         return record
 
     def mirrored(self):
@@ -84,26 +186,25 @@ class Record(MutableMapping):
 
     def best_objects(self):
         """-> IoU (R,) float32 of each box with the object it meets best, and that object's class (R,) or 0"""
-        overlaps, classes = np.ones(len(self.objects), np.float32), self.classes.astype(np.int64)
-        if self.proposals is None:
+        classes, proposals = self.classes.astype(np.int64), self.proposals
+        overlaps = np.ones(len(classes), np.float32)
+        if proposals is None:
             return overlaps, classes
-        best, which = self._proposals_best()
+        best, which = _best(proposals, self.objects)
         found = np.where(best > 0, classes[which], 0) if classes.size else np.zeros(len(best), np.int64)
         return np.append(overlaps, best), np.append(classes, found)
 
-    def _proposals_best(self):
-        if not len(self.objects) or not len(self.proposals):
-            return np.zeros(len(self.proposals), np.float32), np.zeros(len(self.proposals), np.int64)
-        iou = bbox_overlaps(self.proposals.astype(float), self.objects.astype(float))
-        which = iou.argmax(1)
-        return iou[np.arange(len(which)), which].astype(np.float32), which
-
     def _twin(self):
-        twin = object.__new__(Record)
-        for name in Record.__slots__:
-            setattr(twin, name, getattr(self, name))
+        twin = Record.of(self.source, self.number)
+        twin.mirror, twin.given, twin.place, twin.targets = self.mirror, self.given, self.place, self.targets
         twin.own = self.own and dict(self.own)
         return twin
+
+    def __reduce__(self):
+        known = {key: getattr(self, key) for key in FIELDS}
+        held = {**known, 'areas': self.areas, 'proposals': self.proposals, 'difficult': self.difficult}
+        state = self.mirror, self.targets, self.own
+        return _restored, (self.objects, self.classes, self.num_classes, held, *state)
 
     def __getitem__(self, key):
         if self.own and key in self.own:
@@ -117,10 +218,7 @@ class Record(MutableMapping):
         raise KeyError(key)
 
     def __setitem__(self, key, value):
-        if key in FIELDS:
-            setattr(self, key, value)
-        else:
-            self.own = {**(self.own or {}), key: value}
+        self.own = {**(self.own or {}), key: value}
 
     def __delitem__(self, key):
         if not self.own or key not in self.own:
@@ -138,15 +236,30 @@ class Record(MutableMapping):
         return sum(1 for _ in self)
 
     def __repr__(self):
-        count = 0 if self.proposals is None else len(self.proposals)
+        count = 0 if self.given is None else len(self.given[self.place])
         return f'Record({self.image}, {self.width} x {self.height}, {len(self.objects)} objects, {count} proposals)'
 
 
 def best_objects(entry):
     """max_overlaps (R,), max_classes (R,) of a Record, found together, or of a dict that holds them."""
-    if isinstance(entry, Record) and not entry.own:
+    if isinstance(entry, Record) and not entry.sets('max_overlaps', 'max_classes'):
         return entry.best_objects()
     return entry['max_overlaps'], entry['max_classes']
+
+
+def _restored(objects, classes, num_classes, held, mirror, targets, own):
+    record = Record(objects, classes, num_classes, **held)
+    record.mirror, record.targets, record.own = mirror, targets, {**(record.own or {}), **(own or {})} or None
+    return record
+
+
+def _best(proposals, objects):
+    """IoU (P,) float32 of each proposal with the object it meets best, and which that is (P,)."""
+    if not len(objects) or not len(proposals):
+        return np.zeros(len(proposals), np.float32), np.zeros(len(proposals), np.int64)
+    iou = bbox_overlaps(proposals.astype(float), objects.astype(float))
+    which = iou.argmax(1)
+    return iou[np.arange(len(which)), which].astype(np.float32), which
 
 
 def _boxes(values):
@@ -157,7 +270,8 @@ def _boxes(values):
 
 
 def _all_boxes(record):
-    boxes = record.objects if record.proposals is None else np.vstack([record.objects, record.proposals])
+    proposals = record.proposals
+    boxes = record.objects if proposals is None else np.vstack([record.objects, proposals])
     if record.mirror:
         boxes = boxes.copy()
         boxes[:, [0, 2]] = record.width - 1 - boxes[:, [2, 0]]
@@ -166,11 +280,9 @@ def _all_boxes(record):
 
 def _padded(record, values):
     """values (G,) of the objects, and 0 for each proposal."""
-    return (
-        values
-        if record.proposals is None
-        else np.append(values, np.zeros(len(record.proposals), values.dtype))
-    )
+    if record.given is None:
+        return values
+    return np.append(values, np.zeros(len(record.given[record.place]), values.dtype))
 
 
 def _areas(record):

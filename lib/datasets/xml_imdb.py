@@ -18,6 +18,7 @@ from datasets.readers.images import image_size
 from datasets.readers.selective_search import load_selective_search
 from datasets.readers.truth import make_truth
 from datasets.readers.voc_xml import read_annotations
+from datasets.record import Record
 from fast_rcnn.config import cfg
 from utils.words import nearest
 
@@ -59,8 +60,12 @@ class xml_imdb(imdb):
         return self.layout.annotation(self._image_index[i])
 
     def _annotations(self):
-        files = [(self.annotation_path_at(i), self.image_path_at(i)) for i in range(len(self._originals))]
+        files = [(self.annotation_path_at(i), path) for i, path in enumerate(self._image_paths)]
         return read_annotations(files, self.name, os.path.join(cfg.DATA_DIR, 'cache'))
+
+    @cached_property
+    def _image_paths(self):
+        return [self.image_path_at(i) for i in range(len(self._originals))]
 
     @cached_property
     def truth(self):
@@ -98,8 +103,20 @@ class xml_imdb(imdb):
         return [self._record(i) for i in range(len(self._originals))]
 
     def _record(self, i):
-        use_diff = self.config.get('use_diff', False)
-        return self.truth.record(i, self.num_classes, self.image_path_at(i), use_diff)
+        return Record.of(self._columns(bool(self.config.get('use_diff'))), i)
+
+    def _columns(self, use_diff):
+        """The Objects that the records refer to, made once."""
+        if use_diff not in self._made:
+            self._made[use_diff] = self.truth.objects(self.num_classes, self._image_paths, use_diff)
+        return self._made[use_diff]
+
+    @cached_property
+    def _made(self):
+        return {}
+
+    def _get_widths(self):
+        return np.resize(self.truth.sizes[:, 0], self.num_images).tolist()
 
     def selective_search_roidb(self):
         """Objects and the proposals in data/selective_search_data/<imdb name>.mat."""

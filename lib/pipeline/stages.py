@@ -22,6 +22,7 @@ from fast_rcnn.train import get_training_roidb, train_net
 from pipeline.manifest import File, Manifest
 from pipeline.schedule import follow
 from pipeline.settings import seed, use_device
+from roi_data_layer.roidb import roidb_digest
 from rpn.generate import write_proposals
 from utils.files import atomic_path
 from utils.progress import span
@@ -232,8 +233,7 @@ def images_digest(sets):
     digest = hashlib.sha256()
     for data in sets:
         data.set_proposal_method('gt')
-        for name, entry in zip(data.image_index, data.roidb):
-            digest.update(f'{name}\n'.encode() + entry['boxes'].tobytes() + entry['gt_classes'].tobytes())
+        digest.update('\n'.join([*data.image_index, roidb_digest(data.roidb)]).encode())
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ K classes, R boxes of an image; a roidb is a list of entries, one an image: data
 what is asked of them, or dicts, which are given it.
 """
 
+import hashlib
 import logging
 
 import numpy as np
@@ -17,8 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def prepare_roidb(imdb):
-    """Add image (path), width, height to imdb.roidb's entries, in place, and to dicts max_classes, max_overlaps."""
+    """Add image (path), width, height to imdb.roidb's entries that lack them, in place, and to dicts max_classes,
+    max_overlaps."""
     for i, entry in enumerate(imdb.roidb):
+        if isinstance(entry, Record) and None not in (entry.image, entry.width, entry.height):
+            continue
         entry['image'] = imdb.image_path_at(i)
         entry['width'], entry['height'] = imdb.image_size_at(i)
         if not isinstance(entry, Record):
@@ -35,6 +39,37 @@ def _find_best(entry):
             f'{entry["image"]}: RoI {np.where(odd)[0][0]} has a class if and only if it overlaps an '
             'object; its gt_overlaps say otherwise'
         )
+
+
+def roidb_digest(roidb):
+    """A digest of entries: images, their sizes and boxes. Those that refer to columns and to proposals which have a
+    digest of their own are not read."""
+    digest, digests = hashlib.sha256(), {}
+    rows = np.array([_reference(entry, digests) or _content(entry, digest) for entry in roidb], np.int64)
+    digest.update(rows.tobytes())
+    digest.update('\n'.join(digests).encode())
+    return digest.hexdigest()
+
+
+def _reference(entry, digests):
+    """What an entry refers to, as five numbers (digests {digest: its number} grows), or None."""
+    if (
+        not isinstance(entry, Record)
+        or entry.own
+        or not (entry.given is None or hasattr(entry.given, 'digest'))
+    ):
+        return None
+    objects = digests.setdefault(entry.source.digest, len(digests))
+    given = -1 if entry.given is None else digests.setdefault(entry.given.digest, len(digests))
+    return objects, entry.number, given, entry.place, entry.mirror
+
+
+def _content(entry, digest):
+    for key in 'image', 'width', 'height', 'flipped':
+        digest.update(f'{entry.get(key)}|'.encode())
+    for key in 'boxes', 'gt_classes':
+        digest.update(np.ascontiguousarray(entry[key]).tobytes() + b'|')
+    return -1, -1, -1, -1, -1
 
 
 def filter_roidb(roidb):
@@ -116,13 +151,15 @@ def _target_statistics(all_targets, num_classes):
 
 
 def _is_wide_enough(entry):
+    if not cfg.TRAIN.MIN_IM_RATIO:
+        return True
     short, long = sorted((entry['width'], entry['height']))
     return short / long >= cfg.TRAIN.MIN_IM_RATIO
 
 
 def _has_examples(entry):
     train = cfg.TRAIN
-    if isinstance(entry, Record) and not entry.own and len(entry.objects):
+    if isinstance(entry, Record) and not entry.sets('max_overlaps') and len(entry.objects):
         return True  # each object is a foreground RoI
     overlaps = best_objects(entry)[0]
     background_allowed = background_times(entry, train) != 0

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.readers.boxes import clean_boxes
-from datasets.record import Record
+from datasets.record import Objects
 
 
 class Truth(NamedTuple):
@@ -25,16 +25,18 @@ class Truth(NamedTuple):
     sizes: np.ndarray
     dropped: np.ndarray
 
-    def record(self, i, num_classes, image, use_diff=False):
-        """The Record of image i (file `image`), of the objects not difficult or, with use_diff, of all."""
-        mine = slice(self.starts[i], self.starts[i + 1])
-        boxes, classes, chosen = self.boxes[mine], self.classes[mine], ~self.difficult[mine]
-        if not use_diff and not chosen.all():
-            boxes, classes = boxes[chosen], classes[chosen]
-        width, height = self.sizes[i].tolist()
-        left_out = self.starts[i + 1] - self.starts[i] - len(classes) + self.dropped[i]
-        return Record(
-            boxes, classes, num_classes, image=image, width=width, height=height, difficult=left_out
+    def objects(self, num_classes, images, use_diff=False):
+        """The Objects of all images (N paths): those not difficult or, with use_diff, all."""
+        kept = slice(None) if use_diff or not self.difficult.any() else ~self.difficult
+        counts = np.bincount(self.images[kept], minlength=len(self.sizes))
+        return Objects(
+            num_classes,
+            starts=np.append(0, np.cumsum(counts)),
+            boxes=self.boxes[kept],
+            classes=self.classes[kept],
+            difficult=np.diff(self.starts) - counts + self.dropped,
+            images=images,
+            sizes=self.sizes,
         )
 
 
