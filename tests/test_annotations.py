@@ -1,9 +1,11 @@
 """The XML reader, the rule for boxes, and the cache that is never stale."""
 
+import concurrent.futures
 import os
 
 import numpy as np
 import pytest
+import torch
 
 from datasets.readers import voc_xml
 from datasets.readers.boxes import clean_boxes, guess_base
@@ -133,7 +135,8 @@ def count_reads(monkeypatch):
 def test_cache_is_used_while_nothing_changes(files, tmp_path, monkeypatch):
     first, reads = read(files), count_reads(monkeypatch)
     second = read(files)
-    assert reads == [] and os.listdir(tmp_path / 'data' / 'cache') == ['set_annotations.npz']
+    left = ['set_annotations.npz', 'set_annotations.npz.lock']
+    assert reads == [] and sorted(os.listdir(tmp_path / 'data' / 'cache')) == left
     for a, b in zip(first, second):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
@@ -153,6 +156,30 @@ def test_changed_annotation_image_or_list_is_read_anew(files, monkeypatch):
     assert reads == []
     read(files)
     assert len(reads) == 3
+
+
+def test_several_processes_read_what_one_reads(files, tmp_path, monkeypatch):
+    write_xml(files[1][0], [obj('dog', 1, 2, 3, 9)])
+    one = read(files)
+    monkeypatch.setattr(voc_xml, 'SHARE', 1)
+    os.utime(files[0][0], (1, 1))
+    generator = torch.get_rng_state()
+    several = read(files)
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert several.vocabulary.tolist() == ['dog', 'cat'] and several.names.tolist() == [0, 1, 1]
+    for key in 'counts', 'sizes', 'boxes', 'difficult':
+        np.testing.assert_array_equal(getattr(several, key), getattr(one, key))
+    write(files[2][0], '<annotation>')
+    with pytest.raises(ValueError, match='^/.*2.xml: not well-formed XML'):
+        read(files)
+
+
+def test_of_two_that_find_no_cache_one_makes_it(files, monkeypatch):
+    reads = count_reads(monkeypatch)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(read, [files, files])
+    assert len(reads) == 3
+    np.testing.assert_array_equal(first.boxes, second.boxes)
 
 
 def test_damaged_cache_is_made_anew(files, tmp_path):

@@ -1,9 +1,10 @@
-"""Files that are whole or not there: atomic writing, and .npz holding ragged lists of arrays without pickle.
+"""Files that are whole or not there: atomic writing, locks, and .npz holding ragged lists of arrays without pickle.
 
 A ragged list of R arrays (n_r, C) is kept as one (sum n_r, C) array and R counts.
 """
 
 import contextlib
+import fcntl
 import os
 import tempfile
 import zipfile
@@ -27,6 +28,15 @@ def atomic_path(path):
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Within, no other process is within for the same path: one that comes later waits. Beside it lies <path>.lock."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with open(f'{path}.lock', 'w') as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def read_text(path):

@@ -12,15 +12,16 @@ from xml.etree import ElementTree
 import numpy as np
 
 from datasets.readers.images import image_size
-from utils.files import load_npz, save_npz
+from utils.files import load_npz, locked, save_npz
+from utils.processes import in_processes
 from utils.progress import progress
 
 log = logging.getLogger(__name__)
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
-# Sets with fewer images than this are read anew each time, which takes about a second
-CACHE_FROM = 4000
+# Sets with fewer images than this are read anew each time, which takes about a second; files read at a time
+CACHE_FROM, SHARE = 4000, 500
 
 
 class Annotation(NamedTuple):
@@ -45,6 +46,9 @@ class Annotations(NamedTuple):
     difficult: np.ndarray
     names: np.ndarray
     vocabulary: np.ndarray
+
+
+COLUMNS = 'counts', 'sizes', 'boxes', 'difficult'  # the same in every part
 
 
 def read_root(path):
@@ -107,24 +111,41 @@ def _size(root):
 def read_annotations(files, name, folder, tolerant=False):
     """Annotations of N (annotation path or None for no objects, image path or None to leave its size 0).
 
-    From CACHE_FROM files on they are kept in <folder>/<name>_annotations.npz, whose key changes with every
-    path, modification time, size, and with this module. tolerant: files that cannot be read count as without
-    objects, and nothing is kept.
+    From CACHE_FROM files on they are read by several processes, and kept in <folder>/<name>_annotations.npz, whose
+    key changes with every path, modification time, size, and with this module; of several processes that find it
+    missing or old one makes it, the others wait. tolerant: files that cannot be read count as without objects, and
+    nothing is kept.
     """
     if tolerant or len(files) < CACHE_FROM:
-        return _collect(files, name, tolerant)
-    key = _key(files)
-    cache_file = os.path.join(folder, f'{name}_annotations.npz')
-    if os.path.exists(cache_file):
-        try:
-            arrays = load_npz(cache_file)
-        except ValueError as error:
-            log.warning('%s; it is made anew', error)
-        else:
-            if str(arrays.pop('key', '')) == key:
-                log.info('annotations of %d images: from %s', len(files), cache_file)
-                return Annotations(**arrays)
-    annotations = _collect(files, name, tolerant)
+        return _collect(files, tolerant)
+    key, cache_file = _key(files), os.path.join(folder, f'{name}_annotations.npz')
+    found = _kept(cache_file, key)
+    if found is None:
+        with locked(cache_file):
+            found = _kept(cache_file, key) or _made(cache_file, key, files, name)
+    return found
+
+
+def _kept(cache_file, key):
+    """The Annotations of a cache with that key, or None."""
+    if not os.path.exists(cache_file):
+        return None
+    try:
+        arrays = load_npz(cache_file)
+    except ValueError as error:
+        log.warning('%s; it is made anew', error)
+        return None
+    if str(arrays.pop('key', '')) != key:
+        return None
+    log.info('annotations of %d images: from %s', len(arrays['counts']), cache_file)
+    return Annotations(**arrays)
+
+
+def _made(cache_file, key, files, name):
+    """Annotations of files, by several processes; they are kept."""
+    shares = range(0, len(files), SHARE)
+    parts = in_processes(lambda i: _collect(files[shares[i] : shares[i] + SHARE]), len(shares))
+    annotations = _joined(list(progress(parts, f'annotations of {name}, {SHARE} at a time', len(shares))))
     save_npz(cache_file, key=np.array(key), **annotations._asdict())
     return annotations
 
@@ -135,13 +156,12 @@ def _key(files):
         digest.update(stream.read())
     for path in (path for pair in files for path in pair):
         stat = os.stat(path) if path else None
-        digest.update(repr((path, stat and (stat.st_mtime_ns, stat.st_size))).encode())
+        digest.update(repr((path, stat and (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size))).encode())
     return digest.hexdigest()
 
 
-def _collect(files, name, tolerant):
-    shown = files if len(files) < CACHE_FROM else progress(files, f'annotations of {name}')
-    found = [_read(*pair, tolerant) for pair in shown]
+def _collect(files, tolerant=False):
+    found = [_read(*pair, tolerant) for pair in files]
     index = {}
     names = [index.setdefault(word, len(index)) for annotation, _ in found for word in annotation.names]
     parts = [annotation for annotation, _ in found] + [NO_OBJECTS]
@@ -153,6 +173,15 @@ def _collect(files, name, tolerant):
         names=np.array(names, np.int64),
         vocabulary=np.array(list(index), np.str_),
     )
+
+
+def _joined(parts):
+    """The Annotations of all files of several, each part with a vocabulary of its own."""
+    index = {}
+    numbers = [[index.setdefault(word, len(index)) for word in part.vocabulary.tolist()] for part in parts]
+    names = [np.array(own, np.int64)[part.names] for own, part in zip(numbers, parts)]
+    columns = {key: np.concatenate([getattr(part, key) for part in parts]) for key in COLUMNS}
+    return Annotations(**columns, names=np.concatenate(names), vocabulary=np.array(list(index), np.str_))
 
 
 def _read(xml_path, image_path, tolerant):
