@@ -1,11 +1,10 @@
 """The solver's loop on a tiny net: snapshots, the log, losses that are not finite, real batches."""
 
+import errno
 import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 
 import caffe
 import numpy as np
@@ -14,7 +13,7 @@ from layer_runs import entry, write_image
 
 from fast_rcnn import train as training
 from fast_rcnn.config import overrides
-from fast_rcnn.hooks import Display
+from fast_rcnn.hooks import Display, Interrupted
 from fast_rcnn.train import SolverWrapper, iter_size, plain_predictions, train_net
 from caffe.format.weights import read_weights
 
@@ -187,85 +186,139 @@ def train_from_seed(solver, roidb, out, max_iters=9):
     return [array for _, _, arrays in read_weights(paths[-1]) for array in arrays]
 
 
-def test_interrupted_training_ends_as_if_it_had_not_been(tiny, tmp_path, monkeypatch):
+def states(folder):
+    return sorted(name for name in os.listdir(folder) if 'resume' in name)
+
+
+def state(*iterations):
+    return [
+        f'tiny_resume_iter_{n}.{kind}' for n in iterations for kind in ('caffemodel', 'npz', 'solverstate')
+    ]
+
+
+def without_times(folder):
+    return [{**record, 'seconds': None} for record in read_log(folder)]
+
+
+@pytest.fixture
+def killed(tiny, tmp_path, monkeypatch):
+    """(train to the end, folder of a training killed in iteration 9 with states of 3 and 6, of one that was not)"""
     solver, roidb = tiny
-    out, straight_out = str(tmp_path / 'out'), str(tmp_path / 'straight')
-    with overrides({'TRAIN.SNAPSHOT_ITERS': 3}):
-        straight = train_from_seed(solver, roidb, straight_out)
+    out, straight = str(tmp_path / 'out'), str(tmp_path / 'straight')
+    with overrides({'TRAIN.SNAPSHOT_ITERS': 3, 'TRAIN.ASPECT_GROUPING': False}):
+        expected = train_from_seed(solver, roidb, straight)
         with monkeypatch.context() as patch, pytest.raises(Killed):
             kill_at(SolverWrapper, 8, patch)
             train_from_seed(solver, roidb, out)
-        assert sorted(name for name in os.listdir(out) if 'resume' in name) == [
-            'tiny_resume_iter_6.caffemodel',
-            'tiny_resume_iter_6.solverstate',
-            'tiny_resume_iter_6_0.npz',
-        ]
-        caffe.set_random_seed(99)  # whatever the new process begins with
-        resumed = train_from_seed(solver, roidb, out)
-    for ours, theirs in zip(resumed, straight, strict=True):
+        assert states(out) == state(3, 6)
+
+        def to_the_end():
+            caffe.set_random_seed(99)  # whatever the new process begins with
+            for ours, theirs in zip(train_from_seed(solver, roidb, out), expected, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+            assert states(out) == states(straight) == state(9)
+
+        yield to_the_end, out, straight
+
+
+def test_interrupted_training_ends_as_if_it_had_not_been(killed, caplog):
+    to_the_end, out, straight = killed
+    caplog.set_level('INFO')
+    to_the_end()
+    assert 'Going on from iteration 6' in caplog.messages
+    assert without_times(out) == without_times(straight)
+    lines = read_log(out)
+    to_the_end()  # nothing is left to do
+    assert 'Going on from iteration 9' in caplog.messages and read_log(out) == lines
+
+
+def cut(path):
+    with open(path, 'r+b') as stream:
+        stream.truncate(os.path.getsize(path) - 7)
+
+
+def foreign(path):
+    with open(path, 'r+b') as stream:
+        stream.seek(os.path.getsize(path) // 2)
+        stream.write(b'other')
+
+
+@pytest.mark.parametrize('harm', [cut, foreign, os.remove])
+@pytest.mark.parametrize('kind', ['npz', 'caffemodel', 'solverstate'])
+def test_a_state_that_is_not_whole_is_refused_by_name_and_the_one_before_used(killed, caplog, harm, kind):
+    to_the_end, out, straight = killed
+    caplog.set_level('INFO')
+    harm(os.path.join(out, f'tiny_resume_iter_6.{kind}'))
+    for leftover in 'tiny_resume_iter_8.01234567.tmp.caffemodel', '.tiny_resume_iter_8.npz.ab.npz':
+        open(os.path.join(out, leftover), 'w').close()
+    to_the_end()
+    assert 'Going on from iteration 3' in caplog.messages
+    assert kind == 'npz' and harm is os.remove or f'tiny_resume_iter_6.{kind}' in caplog.text
+    assert without_times(out) == without_times(straight)
+
+
+def test_a_finished_training_goes_on_and_keeps_its_log(tiny, tmp_path):
+    solver, roidb = tiny
+    out, straight = str(tmp_path / 'out'), str(tmp_path / 'straight')
+    expected = train_from_seed(solver, roidb, straight, max_iters=7)
+    train_from_seed(solver, roidb, out, max_iters=4)
+    for ours, theirs in zip(train_from_seed(solver, roidb, out, max_iters=7), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert not [name for name in os.listdir(out) if 'resume' in name]
-    ours, theirs = (
-        [(r['iteration'], r['loss_cls'], r['loss_bbox']) for r in read_log(folder)]
-        for folder in (out, straight_out)
-    )
-    assert ours == theirs
+    lines = without_times(out)
+    assert lines == without_times(straight) and len(lines) == 7
+    train_from_seed(
+        solver, roidb, out, max_iters=2
+    )  # fewer: from the start, and the log stays beside the new one
+    assert len(read_log(out)) == 2 and states(out) == state(2)
+    with open(os.path.join(out, 'tiny_log.jsonl.1')) as stream:
+        assert [json.loads(line)['iteration'] for line in stream] == list(range(1, 8))
 
 
-def test_changed_training_begins_anew(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'change, named',
+    [
+        ({'TRAIN.FG_THRESH': 0.6}, 'settings'),
+        ({'RNG_SEED': 4}, 'settings'),
+        ({'TRAIN.SEED_EACH_IMAGE': True}, 'seeds'),
+        ('solver', 'files'),
+        ('roidb', 'images'),
+    ],
+)
+def test_a_training_that_changed_begins_anew(tiny, tmp_path, caplog, change, named):
     solver, roidb = tiny
     out = str(tmp_path / 'out')
-    with overrides({'TRAIN.SNAPSHOT_ITERS': 3}):
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_at(SolverWrapper, 4, patch)
-            train_from_seed(solver, roidb, out)
-        train_from_seed(lambda: solver(base_lr=1e-7), roidb, out, max_iters=4)
-    assert [r['lr'] for r in read_log(out)][0] == pytest.approx(1e-7)
-    assert not [name for name in os.listdir(out) if 'resume' in name]
+    train_from_seed(solver, roidb, out, max_iters=2)
+    if change == 'roidb':
+        roidb[2]['boxes'][1, 0] -= 1
+    with overrides(change if isinstance(change, dict) else {}):
+        other = (lambda: solver(1e-7)) if change == 'solver' else solver
+        train_from_seed(other, roidb, out, max_iters=3)
+    assert f'tiny_resume_iter_2.npz: not gone on from: it is of a training with other {named}' in caplog.text
+    assert states(out) == state(3) and len(read_log(out)) == 3
 
 
-CHILD = """
-import os, signal, sys
-sys.path[:0] = {path!r}
-import caffe, numpy as np
-from fast_rcnn.config import overrides
-from fast_rcnn.train import train_net
-from test_train import SETTINGS, roidb_of
+@pytest.mark.parametrize('number, at, after', [(signal.SIGTERM, 5, 6), (signal.SIGINT, 9, 9)])
+def test_a_signal_ends_training_and_it_goes_on_from_there(tiny, tmp_path, number, at, after):
+    """Far below the first snapshot; also in the last iteration."""
+    solver, roidb = tiny
+    out, straight = str(tmp_path / 'out'), str(tmp_path / 'straight')
 
-class Interrupt:
-    def on_step(self, loop, record):
-        if record['iteration'] == {at}:
-            os.kill(os.getpid(), signal.{signal})
+    class Interrupt:
+        def on_step(self, loop, record):
+            if record['iteration'] == at:
+                os.kill(os.getpid(), number)
 
-with overrides(SETTINGS):
     np.random.seed(3)
     caffe.set_random_seed(3)
-    try:
-        train_net({solver!r}, roidb_of({folder!r}), {out!r}, max_iters=9, hooks=[Interrupt()])
-    except KeyboardInterrupt as stopped:
-        print(stopped)
-        sys.exit(stopped.status)
-"""
-
-
-@pytest.mark.parametrize('name, status, at', [('SIGTERM', 143, 5), ('SIGINT', 130, 9)])
-def test_a_signal_ends_training_and_it_goes_on_from_there(tiny, tmp_path, name, status, at):
-    """In a process of its own, far below the first snapshot; also in the last iteration."""
-    solver, roidb = tiny
-    out, straight_out = str(tmp_path / 'out'), str(tmp_path / 'straight')
-    code = CHILD.format(path=sys.path, at=at, signal=name, solver=solver(), folder=str(tmp_path), out=out)
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
-    assert done.returncode == status, done.stderr
-    assert (
-        f'stopped after iteration {at} of 9; the same command goes on' in done.stdout
-        and name not in done.stdout
-    )
-    assert os.listdir(out).count(f'tiny_resume_iter_{at}_0.npz') == 1
-    straight, resumed = (train_from_seed(solver, roidb, folder) for folder in (straight_out, out))
-    for ours, theirs in zip(resumed, straight, strict=True):
+    with pytest.raises(
+        Interrupted, match=f'^stopped after iteration {after} of 9; the same command goes on'
+    ) as stopped:
+        train_net(solver(), roidb, out, max_iters=9, hooks=[Interrupt()])
+    assert stopped.value.status == 128 + number and states(out) == state(after)
+    expected, resumed = (train_from_seed(solver, roidb, folder) for folder in (straight, out))
+    for ours, theirs in zip(resumed, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert [r['iteration'] for r in read_log(out)] == list(range(1, 10))
-    assert not [name for name in os.listdir(out) if 'resume' in name]
+    assert without_times(out) == without_times(straight)
 
 
 def test_states_are_written_every_few_minutes(tiny, tmp_path, monkeypatch):
@@ -276,13 +329,29 @@ def test_states_are_written_every_few_minutes(tiny, tmp_path, monkeypatch):
 
     class Look:
         def on_step(self, loop, record):
-            seen.append([name for name in os.listdir(out) if name.endswith('.npz')])
+            seen.append([name for name in states(out) if name.endswith('.npz')])
 
     with overrides({'TRAIN.CHECKPOINT_MINUTES': 2}):
-        train_net(solver(), roidb, out, max_iters=6, hooks=[Look()])
-    assert seen == [[], [], [], ['tiny_resume_iter_3_0.npz'], ['tiny_resume_iter_3_0.npz']] + [
-        ['tiny_resume_iter_3_0.npz']
-    ]
+        train_net(solver(), roidb, out, max_iters=9, hooks=[Look()])
+    third, sixth = 'tiny_resume_iter_3.npz', 'tiny_resume_iter_6.npz'
+    assert seen == [[]] * 3 + [[third]] * 3 + [[third, sixth]] * 3
+
+
+def full_disk(*args, **more):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+@pytest.mark.parametrize('write', ['caffe.solver.write_state', 'fast_rcnn.resume.save_npz'])
+def test_a_full_disk_leaves_the_last_state(killed, tiny, monkeypatch, write):
+    to_the_end, out, _ = killed
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OSError, match=r'iter_9.npz: .*No space.* iteration 6 stands$'),
+    ):
+        patch.setattr(write, full_disk)
+        train_from_seed(*tiny, out)
+    assert states(out) == state(6)
+    to_the_end()
 
 
 def test_signals_are_left_as_they_were(tiny, tmp_path):
@@ -302,7 +371,7 @@ def test_display_is_one_line(tiny, tmp_path, caplog):
     assert lines[-1].startswith('stage 2 of 6, iteration 3/3, loss ') and lines[-1].endswith(
         '0 s left, 2 h 00 min left in all'
     )
-    assert not [r for r in caplog.records if r.name == 'caffe']
+    assert not [r for r in caplog.records if r.name == 'caffe' and 'Snapshotting' not in r.message]
     caplog.clear()
     train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=1, hooks=[Display(verbose=True)])
     assert [r for r in caplog.records if r.name == 'caffe' and 'lr = ' in r.message]

@@ -2,9 +2,11 @@
 
 A hook has any of on_start(loop), on_step(loop, record), on_end(loop) (all iterations are done) and on_exit(loop)
 (however it ended). loop: the SolverWrapper, with solver, data_layer, prefix, max_iters, and pace, seconds per
-iteration. record: a line of the log, as a dict.
+iteration. record: a line of the log, as a dict; it has its losses from the time on that they are read, with the
+display at the latest (fast_rcnn.losses). All workers call the same hooks; the first one writes.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -14,9 +16,9 @@ import threading
 import time
 
 import caffe
+from caffe.parallel import gather
 from tqdm import tqdm
 
-from fast_rcnn import resume
 from utils.files import atomic_path
 from utils.progress import span
 
@@ -24,19 +26,38 @@ log = logging.getLogger(__name__)
 
 
 class Log:
-    """Appends each iteration's record to <prefix>_log.jsonl, behind those before the first iteration done now."""
+    """Appends each iteration's record to <prefix>_log.jsonl, behind those before the first iteration done now. The log
+    of an earlier training stays, as <prefix>_log.jsonl.1, .2 ..."""
 
     def on_start(self, loop):
-        self.path = f'{loop.prefix}_log.jsonl'
-        lines = open(self.path).readlines() if os.path.exists(self.path) else []
-        if caffe.solver_rank() == 0:
-            with atomic_path(self.path) as temporary, open(temporary, 'w') as stream:
-                stream.writelines(lines[: loop.solver.iter])
+        self.path, self.waiting = f'{loop.prefix}_log.jsonl', []
+        if caffe.solver_rank() == 0 and os.path.exists(self.path):
+            with open(self.path) as stream:
+                lines = list(stream)
+            if not loop.solver.iter:
+                os.rename(self.path, _unused(self.path))
+            elif len(lines) > loop.solver.iter:
+                with atomic_path(self.path) as temporary, open(temporary, 'w') as stream:
+                    stream.writelines(lines[: loop.solver.iter])
 
     def on_step(self, loop, record):
+        self.waiting.append(record)
+        if 'smoothed_loss' in record:
+            self._write()
+
+    def on_exit(self, loop):
+        self._write()
+
+    def _write(self):
+        records, self.waiting = self.waiting, []
         if caffe.solver_rank() == 0:
             with open(self.path, 'a') as stream:
-                stream.write(json.dumps(record) + '\n')
+                stream.writelines(json.dumps(r) + '\n' for r in records if 'smoothed_loss' in r)
+
+
+def _unused(path):
+    """path.1, or the first such that is free."""
+    return next(name for name in (f'{path}.{n}' for n in itertools.count(1)) if not os.path.exists(name))
 
 
 class Display:
@@ -58,7 +79,7 @@ class Display:
         self.bar = tqdm(
             total=loop.max_iters,
             initial=loop.solver.iter,
-            disable=not sys.stderr.isatty(),
+            disable=caffe.solver_rank() > 0 or not sys.stderr.isatty(),
             desc=self.title or os.path.basename(loop.prefix),
         )
 
@@ -66,7 +87,7 @@ class Display:
         self.bar.update()
         iteration = record['iteration']
         due = self.every and iteration % self.every == 0
-        if due or iteration in (self.first, loop.max_iters):
+        if caffe.solver_rank() == 0 and (due or iteration in (self.first, loop.max_iters)):
             with tqdm.external_write_mode(file=sys.stderr):
                 log.info('%s', self.line(loop, record))
 
@@ -113,16 +134,18 @@ class Interrupted(KeyboardInterrupt):
         self.status = 128 + number
 
 
-class Resume:
-    """Writes the state that an interrupted training goes on from: every so many minutes, with every snapshot, and on
-    SIGINT and SIGTERM, which then end it (Interrupted) after the iteration; the second signal ends it at once."""
+class Checkpoints:
+    """Writes the state that this training goes on from: every so many minutes, with every snapshot, at the end, and on
+    SIGINT and SIGTERM at any worker, which then end it (Interrupted) at all of them after the same iteration; the
+    second signal ends a worker at once."""
 
-    def __init__(self, mark, minutes, snapshot_iters):
-        self.mark, self.seconds, self.snapshot_iters = mark, 60 * minutes, snapshot_iters
+    def __init__(self, minutes, snapshot_iters):
+        self.seconds, self.snapshot_iters = 60 * minutes, snapshot_iters
         self.signal, self.before = None, {}
 
     def on_start(self, loop):
         self.saved = time.monotonic()
+        loop.solver.requested_action = self._request
         if threading.current_thread() is threading.main_thread():
             for number in signal.SIGINT, signal.SIGTERM:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # what a parent had ignored stays so
@@ -133,22 +156,30 @@ class Resume:
             raise Interrupted('stopped at once; the last state written stands', number)
         self.signal = number
 
+    def _request(self):
+        """Asked after each iteration: what one worker answers, all do."""
+        due = self.seconds and time.monotonic() - self.saved >= self.seconds
+        return 'stop' if self.signal or due else None
+
     def on_step(self, loop, record):
         iteration = record['iteration']
-        due = self.seconds and time.monotonic() - self.saved >= self.seconds
-        due = due or iteration % self.snapshot_iters == 0
-        if self.signal or due and iteration < loop.max_iters:
-            resume.save(loop.solver, loop.data_layer, loop.prefix, self.mark)
+        last = iteration == loop.max_iters
+        if not (loop.stopped or last or iteration % self.snapshot_iters == 0):
+            return
+        signals = [number for number in gather(self.signal) if number]
+        if signals or not last:
+            loop.checkpoint()
             self.saved = time.monotonic()
-        if self.signal:
+        if signals:
             raise Interrupted(
                 f'stopped after iteration {iteration} of {loop.max_iters}; the same command goes on from there',
-                self.signal,
+                signals[0],
             )
 
     def on_end(self, loop):
-        resume.remove(loop.prefix)
+        loop.checkpoint(keep=1)
 
     def on_exit(self, loop):
+        loop.solver.requested_action = lambda: None
         for number, handler in self.before.items():
             signal.signal(number, handler)

@@ -1,12 +1,13 @@
-"""Where an interrupted training goes on: state of the solver, of the random generators and of the data layer.
+"""Where a training goes on: states of the solver, of the random generators of all workers and of the data layer.
 
-Beside the snapshots: <prefix>_resume_iter_<N>.caffemodel (weights as
-trained, targets normalised), .solverstate, and for each worker _<rank>.npz. A mark tells whether the same
-training asks for it again.
+A state is <prefix>_resume_iter_<N>.caffemodel (weights as trained, targets normalised) and .solverstate, and
+<prefix>_resume_iter_<N>.npz, which is written last and has the digests of both. The first worker writes it. A mark
+tells whether the same training asks for it again.
 """
 
 import glob
 import hashlib
+import json
 import logging
 import os
 import random
@@ -15,91 +16,170 @@ import re
 import caffe
 import numpy as np
 import torch
+from caffe.parallel import gather, share
 
-from fast_rcnn.config import cfg_values
+from fast_rcnn.config import cfg, cfg_values
 from utils.files import load_npz, save_npz
 
 log = logging.getLogger(__name__)
 
 # Settings that do not decide what is learned
-HARMLESS = 'SNAPSHOT_ITERS', 'CHECKPOINT_MINUTES', 'USE_PREFETCH', 'LOADER_WORKERS'
+HARMLESS = 'SNAPSHOT_ITERS', 'CHECKPOINT_MINUTES', 'USE_PREFETCH', 'LOADER_WORKERS', 'SEED_EACH_IMAGE'
+FILES = '.caffemodel', '.solverstate'
 
 
-def training_mark(files, roidb):
-    """A digest of the settings, of the files that decide the training (None: absent) and of the roidb."""
+def training_mark(files, sampler):
+    """{what decides a training: its digest}: settings, files (None: absent), the sampler's roidb; and what it draws in
+    one update, with which seeds, in words."""
     settings = {key: value for key, value in cfg_values()['TRAIN'].items() if key not in HARMLESS}
-    digest = hashlib.sha256(repr(sorted(settings.items())).encode())
-    for path in filter(None, files):
-        with open(path, 'rb') as stream:
-            digest.update(hashlib.sha256(stream.read()).digest())
-    for entry in roidb:
-        digest.update(
-            repr(
-                (
-                    entry['image'],
-                    entry['flipped'],
-                    entry['boxes'].shape,
-                    float(entry['boxes'].sum(dtype=np.float64)),
-                )
-            ).encode()
-        )
+    settings.update(RNG_SEED=cfg.RNG_SEED, PIXEL_MEANS=cfg.PIXEL_MEANS.tolist())
+    return {
+        'settings': _digest(repr(sorted(settings.items())).encode()),
+        'files': _digest(*(_file_digest(path).encode() for path in filter(None, files))),
+        'images': _digest(*map(_entry_key, sampler.roidb)),
+        'seeds': 'one sequence' if sampler.seed is None else f'each image, {sampler.real_batch} an update',
+    }
+
+
+def _digest(*parts):
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()
 
 
-def save(solver, data_layer, prefix, mark):
-    """Write the state, the file that stands for it last; then older ones are removed."""
-    if caffe.solver_rank() == 0:
-        own_prefix, solver.param.snapshot_prefix = solver.param.snapshot_prefix, f'{prefix}_resume'
-        solver.snapshot()
-        solver.param.snapshot_prefix = own_prefix
-    _, keys, position, has_gauss, gauss = np.random.get_state()
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    save_npz(
-        _state_file(prefix, solver.iter),
-        mark=mark,
-        keys=keys,
-        numpy=[position, has_gauss, gauss],
-        python=random.getstate()[1],
-        torch=torch.get_rng_state().numpy(),
-        gpus=[state.numpy() for state in gpus],
-        **{f'sampler_{name}': value for name, value in data_layer.sampler.state().items()},
-    )
-    remove(prefix, but=solver.iter)
+def _file_digest(path):
+    with open(path, 'rb') as stream:
+        return _digest(*iter(lambda: stream.read(1 << 20), b''))
 
 
-def restore(solver, data_layer, prefix, mark):
-    """Go on from the last state written by save, if there is one with this mark -> whether there was."""
-    found = {
-        int(re.search(r'_iter_(\d+)_', path[len(prefix) :])[1]): path
-        for path in glob.glob(_state_file(glob.escape(prefix), '*'))
-    }
-    for iteration, path in sorted(found.items(), reverse=True):
-        state = load_npz(path)
-        weights = glob.glob(f'{glob.escape(prefix)}_resume_iter_{iteration}.solverstate*')
-        if state['mark'] != mark or not weights:
-            log.info('%s is of a training with other settings or files: not continued', path)
-            continue
-        solver.restore(weights[0])
-        position, has_gauss, gauss = state['numpy']
-        np.random.set_state(('MT19937', state['keys'], int(position), int(has_gauss), gauss))
-        random.setstate((3, tuple(state['python'].tolist()), None))
-        torch.set_rng_state(torch.from_numpy(state['torch']))
-        if len(state['gpus']) and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([torch.from_numpy(gpu) for gpu in state['gpus']])
-        data_layer.sampler.restore({name: state[f'sampler_{name}'] for name in ('order', 'place', 'epoch')})
+def _entry_key(entry):
+    boxes = entry['boxes']
+    return repr((entry['image'], entry['flipped'], boxes.shape, float(boxes.sum(dtype=np.float64)))).encode()
+
+
+class States:
+    """The states of one training. kept: the iterations of those that are its own, oldest first."""
+
+    def __init__(self, prefix, mark):
+        self.stem, self.mark, self.kept = f'{prefix}_resume_iter_', mark, []
+
+    def save(self, loop, keep):
+        """Write the loop's state; of those before the last keep - 1 stay, and all others go. A disk that is full
+        raises OSError, and the states before stand."""
+        iteration = loop.solver.iter
+        generators = gather(_generators())
+        if caffe.solver_rank() == 0:
+            if iteration not in self.kept:
+                self._write(loop, generators)
+                self.kept.append(iteration)
+            self.kept = self.kept[-keep:]
+            self._remove_but(self.kept)
+
+    def _write(self, loop, generators):
+        solver, path = loop.solver, self._path(loop.solver.iter)
+        own_prefix, solver.param.snapshot_prefix = (
+            solver.param.snapshot_prefix,
+            self.stem.removesuffix('_iter_'),
+        )
+        try:
+            solver.snapshot()
+            save_npz(
+                path,
+                mark=json.dumps(self.mark),
+                digests=[_file_digest(path) for path in self._files(solver.iter)],
+                losses=loop.losses.recent,
+                **{f'sampler_{name}': value for name, value in loop.data_layer.sampler.state().items()},
+                **{name: [each[name] for each in generators] for name in generators[0]},
+            )
+        except OSError as error:
+            self._remove_but(self.kept)
+            last = f'the one of iteration {self.kept[-1]} stands' if self.kept else 'there is none before it'
+            raise OSError(
+                f'{path}: the state of the training could not be written ({error.strerror}); {last}'
+            ) from error
+        finally:
+            solver.param.snapshot_prefix = own_prefix
+
+    def restore(self, loop):
+        """Go on from the last whole state of this training that is not beyond loop.max_iters, if there is one; each
+        other one that is met on the way is named in the log."""
+        iteration = share(self._last(loop.max_iters) if caffe.solver_rank() == 0 else None)
+        if iteration is None:
+            return
+        state, solver = load_npz(self._path(iteration)), loop.solver
+        solver.restore(self._files(iteration)[1])
+        loop.data_layer.sampler.restore(
+            {name: state[f'sampler_{name}'] for name in ('order', 'place', 'epoch')}
+        )
+        loop.losses.recent.extend(state['losses'].tolist())
+        if len(state['numpy']) == caffe.solver_count():
+            _set_generators({name: state[name][caffe.solver_rank()] for name in _generators()})
+        self.kept = [iteration]
         log.info('Going on from iteration %d', solver.iter)
-        return True
-    return False
 
+    def _last(self, max_iters):
+        found = [re.fullmatch(r'(\d+)\.npz', path[len(self.stem) :]) for path in self._all()]
+        for iteration in sorted((int(match[1]) for match in found if match), reverse=True):
+            fault = (
+                'its iteration is beyond those wanted' if iteration > max_iters else self._fault(iteration)
+            )
+            if fault is None:
+                return iteration
+            log.warning('%s: not gone on from: %s', self._path(iteration), fault)
+        return None
 
-def remove(prefix, but=None):
-    """Remove this worker's state files (the first also the solver's), but those of iteration `but`."""
-    rank = caffe.solver_rank()
-    for path in glob.glob(f'{glob.escape(prefix)}_resume_iter_*'):
-        own = path.endswith(f'_{rank}.npz') or rank == 0 and not path.endswith('.npz')
-        if own and not path.startswith((f'{prefix}_resume_iter_{but}.', f'{prefix}_resume_iter_{but}_')):
+    def _fault(self, iteration):
+        """Why a state is of no use, or None."""
+        try:
+            state = load_npz(self._path(iteration))
+            mark, digests = json.loads(str(state['mark'])), state['digests'].tolist()
+        except (ValueError, KeyError) as error:
+            return f'it is cut off, or no state ({error})'
+        differs = [name for name, value in self.mark.items() if mark.get(name) != value]
+        if differs:
+            return f'it is of a training with other {", ".join(differs)}'
+        for path, digest in zip(self._files(iteration), digests):
+            if not os.path.exists(path) or _file_digest(path) != digest:
+                return f'{path} is missing, cut off or another'
+        return None
+
+    def _path(self, iteration):
+        return f'{self.stem}{iteration}.npz'
+
+    def _files(self, iteration):
+        return [f'{self.stem}{iteration}{suffix}' for suffix in FILES]
+
+    def _all(self):
+        """All files of states, also those left half written."""
+        folder, name = os.path.split(self.stem)
+        return glob.glob(f'{glob.escape(self.stem)}*') + glob.glob(
+            os.path.join(glob.escape(folder), f'.{glob.escape(name)}*')
+        )
+
+    def _remove_but(self, kept):
+        whole = {path for iteration in kept for path in (self._path(iteration), *self._files(iteration))}
+        for path in set(self._all()) - whole:
             os.remove(path)
 
 
-def _state_file(prefix, iteration):
-    return f'{prefix}_resume_iter_{iteration}_{caffe.solver_rank()}.npz'
+def _generators():
+    """The state of this worker's random generators, as arrays; the GPU's is empty where none is in use."""
+    _, keys, *numbers = np.random.get_state()
+    gpu = torch.cuda.get_rng_state().numpy() if torch.cuda.is_initialized() else np.zeros(0, np.uint8)
+    return {
+        'keys': keys,
+        'numpy': numbers,
+        'python': random.getstate()[1],
+        'torch': torch.get_rng_state().numpy(),
+        'gpu': gpu,
+    }
+
+
+def _set_generators(state):
+    position, has_gauss, gauss = state['numpy']
+    np.random.set_state(('MT19937', state['keys'], int(position), int(has_gauss), gauss))
+    random.setstate((3, tuple(state['python'].tolist()), None))
+    torch.set_rng_state(torch.from_numpy(state['torch']))
+    if len(state['gpu']) and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(torch.from_numpy(state['gpu']))

@@ -1,20 +1,25 @@
 """Training: a roidb, a solver prototxt and initial weights become snapshots.
 
-Beside them, <prefix>_log.jsonl gets a line per iteration: iteration, lr, smoothed_loss, each loss output of
-the iteration's last image by name, seconds.
+Beside them, <prefix>_log.jsonl gets a line per iteration: iteration, lr, smoothed_loss, the mean of each loss output
+over the iteration's real batch by name, seconds.
+
+Several workers, that have joined before (caffe.parallel), train as one does that makes all their passes.
 """
 
 import contextlib
 import logging
-import math
 import os
 
 import caffe
 import numpy as np
+import torch
+from caffe.launch import beat, busy
+from caffe.parallel import NCCL
 
-from fast_rcnn import resume as resume_state
 from fast_rcnn.config import cfg
-from fast_rcnn.hooks import Display, Log, Resume, Snapshots
+from fast_rcnn.hooks import Checkpoints, Display, Log, Snapshots
+from fast_rcnn.losses import Losses
+from fast_rcnn.resume import States, training_mark
 from fast_rcnn.net_classes import check_classes
 from roi_data_layer import roidb as rdl_roidb
 from roi_data_layer.roidb import filter_roidb
@@ -84,18 +89,40 @@ class SolverWrapper:
         if pretrained_model is not None:
             log.info('Loading pretrained weights from %s', pretrained_model)
             self.solver.net.copy_from(pretrained_model)
-        self.data_layer = self.solver.net.layers[0]
-        self.data_layer.set_roidb(roidb)
-        self.data_layer.before_draw = lambda: self._check_losses(self.solver.iter + 1)
+        if caffe.solver_count() > 1:
+            self._link_workers()
         self.timer = Timer()
         infix = cfg.TRAIN.SNAPSHOT_INFIX
         self.prefix = os.path.join(
             output_dir, self.solver_param.snapshot_prefix + (f'_{infix}' if infix else '')
         )
-        self.mark = None
+        self._feed(roidb)
+        self.stopped, self.states = False, None
         if resume and hasattr(self.data_layer, 'sampler'):
-            self.mark = resume_state.training_mark([solver_prototxt, net_file, pretrained_model], roidb)
-            resume_state.restore(self.solver, self.data_layer, self.prefix, self.mark)
+            files = [solver_prototxt, net_file, pretrained_model]
+            self.states = States(self.prefix, training_mark(files, self.data_layer.sampler))
+
+    def _link_workers(self):
+        """Let all workers begin with the weights of the first, and every update be that of all."""
+        link = NCCL(self.solver, NCCL.new_uid())
+        link.bcast()
+        self.solver.add_callback(link)
+        if self.solver_param.layer_wise_reduce:
+            self.solver.net.after_backward(link)
+
+    def _feed(self, roidb):
+        """The data layer gets the roidb, and the losses are kept."""
+        self.data_layer = self.solver.net.layers[0]
+        self.data_layer.set_roidb(roidb)
+        if hasattr(self.data_layer, 'sampler'):
+            sampler = self.data_layer.sampler
+            sampler.real_batch = sampler.images * sampler.count * self.solver_param.iter_size
+        self.losses = Losses(self.solver, getattr(self.data_layer, 'images', list))
+        self.data_layer.before_draw = self._before_draw
+
+    def _before_draw(self):
+        self.losses.keep()
+        beat(os.path.basename(self.prefix), self.losses.expect())
 
     def _prepare_targets(self, roidb):
         train = cfg.TRAIN
@@ -123,8 +150,10 @@ class SolverWrapper:
         """Step to iteration max_iters -> snapshots' paths: every cfg.TRAIN.SNAPSHOT_ITERS, and at the end."""
         train, self.max_iters = cfg.TRAIN, max_iters
         snapshots = Snapshots(train.SNAPSHOT_ITERS)
-        resume = [Resume(self.mark, train.CHECKPOINT_MINUTES, train.SNAPSHOT_ITERS)] if self.mark else []
-        hooks = [Log(), *self.hooks, snapshots, *resume]
+        hooks = [Log(), *self.hooks, snapshots]
+        if self.states:
+            self.states.restore(self)
+            hooks.append(Checkpoints(train.CHECKPOINT_MINUTES, train.SNAPSHOT_ITERS))
         with contextlib.ExitStack() as stack:
             for hook in hooks:
                 stack.callback(getattr(hook, 'on_exit', _nothing), self)
@@ -138,28 +167,41 @@ class SolverWrapper:
         return snapshots.paths
 
     def step(self):
-        """One iteration -> its record. A loss that is not finite raises FloatingPointError: iteration and image."""
-        rate = self.solver.learning_rate()
+        """One iteration -> its record. Its losses are added to it by the time that they are read, which may be some
+        iterations later: see Losses. FloatingPointError for one that is not finite."""
+        record = {'iteration': self.solver.iter + 1, 'lr': self.solver.learning_rate()}
         self.timer.tic()
-        self.solver.step(1)
-        losses = self._check_losses(self.solver.iter)
-        seconds = self.timer.toc(average=False)
-        return {
-            'iteration': self.solver.iter,
-            'lr': rate,
-            'smoothed_loss': self.solver.smoothed_loss,
-            **losses,
-            'seconds': round(seconds, 4),
-        }
+        self.stopped = not self.solver.step(1)
+        self.losses.close(record)
+        record['seconds'] = round(self.timer.toc(average=False), 4)
+        iteration = self.solver.iter
+        if self.stopped or iteration == self.max_iters or iteration % cfg.TRAIN.SNAPSHOT_ITERS == 0:
+            self.losses.read()
+        return record
+
+    def checkpoint(self, keep=2):
+        """Write the state that this training goes on from; of earlier ones the last keep - 1 stay."""
+        self._check_weights()
+        with busy('checkpoint'):
+            self.states.save(self, keep)
 
     def snapshot(self):
         """Write <snapshot_prefix>[_<infix>]_iter_<N>.caffemodel to the output folder -> its path."""
         path = f'{self.prefix}_iter_{self.solver.iter}.caffemodel'
+        self._check_weights()
         if caffe.solver_rank() == 0:
-            with plain_predictions(self.solver.net, self._normalisations()):
+            with busy('snapshot'), plain_predictions(self.solver.net, self._normalisations()):
                 self.solver.net.save(path)
             log.info('Wrote snapshot to: %s', path)
         return path
+
+    def _check_weights(self):
+        """FloatingPointError for weights that are not finite, which nobody wants to keep."""
+        for name, blobs in self.solver.net.params.items():
+            if not all(torch.isfinite(blob.tensor).all() for blob in blobs):
+                raise FloatingPointError(
+                    f'iteration {self.solver.iter}: weights of layer {name} are not finite; none are written'
+                )
 
     def _normalisations(self):
         """{layer: (means, stds) of its targets, one per output channel, or per group of channels that follow}"""
@@ -171,22 +213,6 @@ class SolverWrapper:
             values = train.RPN_NORMALIZE_MEANS, train.RPN_NORMALIZE_STDS
             found['rpn_bbox_pred'] = [np.tile(value, anchors) for value in values]
         return found
-
-    def _check_losses(self, iteration):
-        """The net's losses for its last minibatch, by name; FloatingPointError if one is not finite."""
-        net = self.solver.net
-        losses = {
-            name: float(np.sum(net.blobs[name].data))
-            for name in net.outputs
-            if net.blob_loss_weights.get(name)
-        }
-        bad = [name for name, loss in losses.items() if not math.isfinite(loss)]
-        if bad:
-            raise FloatingPointError(
-                f'iteration {iteration}: {bad[0]} is {losses[bad[0]]} on '
-                + ', '.join(getattr(self.data_layer, 'images', list)())
-            )
-        return losses
 
 
 def _nothing(*args):
