@@ -1,32 +1,101 @@
-"""Two workers, in the manner of upstream's train.py, learn what one learns from batches twice the size."""
+"""Ranks: two of them learn what one learns from batches twice the size, learn of each other's losses and requests,
+and send diffs while the backward pass goes on."""
 
-import multiprocessing
+import json
+import os
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
 import caffe
+from caffe import parallel
 from helpers import layer
 
+IP = 'inner_product_param { num_output: %d weight_filler { type: "xavier" } }'
 NET = (
     layer('rows', 'HDF5Data', tops='x y', more='hdf5_data_param { source: "list.txt" batch_size: %d }')
-    + layer(
-        'ip',
-        'InnerProduct',
-        'x',
-        more="""inner_product_param { num_output: 2
-          weight_filler { type: "xavier" } }""",
-    )
+    + layer('fixed', 'InnerProduct', 'x', more=IP % 3 + 'param { lr_mult: 0 } param { lr_mult: 0 }')
+    + layer('below', 'InnerProduct', 'fixed', more=IP % 3 + 'param { name: "w" } param { name: "b" }')
+    + layer('bent', 'TanH', 'below')
+    + layer('middle', 'InnerProduct', 'bent', more=IP % 3)
+    + layer('above', 'InnerProduct', 'middle', more=IP % 3 + 'param { name: "w" } param { name: "b" }')
+    + layer('ip', 'InnerProduct', 'above', more=IP % 2)
     + layer('loss', 'SoftmaxWithLoss', 'ip y')
 )
-SOLVER = '''train_net: "%s.prototxt" base_lr: 0.5 momentum: 0.9 lr_policy: "fixed" max_iter: 5
-            snapshot_prefix: "x"'''
+SOLVER = """train_net: "%s.prototxt" base_lr: 0.5 momentum: 0.9 lr_policy: "fixed" max_iter: 5 iter_size: 2
+            snapshot_prefix: "x" average_loss: 2"""
+
+# Ranks of one script: first in the manner of upstream's train.py, then as those that carry torchrun's variables.
+WORLD = '''
+import json, multiprocessing, os
+import caffe
+from caffe import parallel
+
+
+def old(uid, rank):
+    caffe.set_mode_cpu()
+    caffe.set_solver_count(2)
+    caffe.set_solver_rank(rank)
+    caffe.set_multiprocess(True)
+    solver = caffe.SGDSolver('two_solver.prototxt')
+    if rank == 0:  # the others get them from bcast
+        solver.net.copy_from('init.caffemodel')
+    nccl = caffe.NCCL(solver, uid)
+    nccl.bcast()
+    solver.add_callback(nccl)
+    if solver.param.layer_wise_reduce:
+        solver.net.after_backward(nccl)
+    losses = []
+    solver.add_callback(lambda: None, lambda: losses.append(solver.losses.tolist()))
+    assert solver.step(solver.param.max_iter)
+    solver.net.save(f'rank{rank}.caffemodel')
+    tell(rank, losses=losses, smoothed=solver.smoothed_loss)
+
+
+def joined(port, rank):
+    os.environ.update(RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    parallel.join('first')
+    said = [parallel.share(f'of {rank}'), parallel.gather(10 * rank)]
+    parallel.barrier()
+    parallel.leave()
+    parallel.join('second')
+    solver = caffe.SGDSolver('two_solver.prototxt')
+    solver.add_callback(caffe.NCCL(solver))
+    answers = iter([None, 'checkpoint', None, 'stop'] if rank else [None, None, 'snapshot', 'snapshot'])
+    solver.requested_action = lambda: next(answers)
+    actions = []
+    while solver.step(1):
+        actions.append(solver.action)
+    tell(rank, said=said, number=caffe.solver_rank(), actions=actions, iteration=solver.iter)
+
+
+def tell(rank, **what):
+    with open(f'told{rank}.json', 'a') as stream:
+        stream.write(json.dumps(what) + '\\n')
+
+
+def world(function, where):
+    ranks = [multiprocessing.Process(target=function, args=(where, rank), daemon=True) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(60)
+        assert rank.exitcode == 0, (function, rank)
+
+
+multiprocessing.set_start_method('fork')
+world(old, caffe.NCCL.new_uid())
+world(joined, caffe.NCCL.new_uid().decode().split(':')[-1])
+'''
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """A folder with nets and solvers for one worker (batches of 8) and for two (of 4)."""
+    """A folder with nets and solvers for one rank (batches of 8) and for two (of 4)."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     with h5py.File('rows.h5', 'w') as f:
@@ -37,53 +106,41 @@ def here(tmp_path, monkeypatch):
         (tmp_path / f'{name}_solver.prototxt').write_text(SOLVER % name)
 
 
-def solve(proto, weights, count, uid, rank):
-    caffe.set_mode_cpu()
-    caffe.set_solver_count(count)
-    caffe.set_solver_rank(rank)
-    caffe.set_multiprocess(True)
-    solver = caffe.SGDSolver(proto)
-    if rank == 0:  # the others get them from bcast
-        solver.net.copy_from(weights)
-    nccl = caffe.NCCL(solver, uid)
-    nccl.bcast()
-    solver.add_callback(nccl)
-    solver.net.after_backward(nccl)
-    solver.step(solver.param.max_iter)
-    solver.net.save(f'rank{rank}.caffemodel')
-
-
 def parameters(path):
-    return [blob.data for blob in caffe.Net('one.prototxt', path, caffe.TEST).params['ip']]
+    return [blob.data for blobs in caffe.Net('one.prototxt', path, caffe.TEST).params.values() for blob in blobs]
 
 
-def test_two_workers():
+def test_two_ranks(tmp_path):
     single = caffe.SGDSolver('one_solver.prototxt')
     single.net.save('init.caffemodel')
-    uid = caffe.NCCL.new_uid()
-    context = multiprocessing.get_context('spawn')
-    workers = [
-        context.Process(
-            target=solve, args=('two_solver.prototxt', 'init.caffemodel', 2, uid, rank), daemon=True
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
+    (tmp_path / 'world.py').write_text(WORLD)
+    folder = os.path.dirname(os.path.dirname(caffe.__file__))
+    env = {**os.environ, 'PYTHONPATH': folder, 'OMP_NUM_THREADS': '1'}
+    world = subprocess.Popen([sys.executable, 'world.py'], env=env)
+    losses = []
+    single.add_callback(lambda: None, lambda: losses.append(single.losses.tolist()))
     single.step(5)
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
+    assert world.wait(120) == 0
+    told = [[json.loads(line) for line in (tmp_path / f'told{rank}.json').open()] for rank in range(2)]
+
     single.net.save('one.caffemodel')
     files = 'one.caffemodel', 'rank0.caffemodel', 'rank1.caffemodel'
     for one, first, second in zip(*map(parameters, files)):
         np.testing.assert_array_equal(first, second)
         np.testing.assert_allclose(first, one, rtol=1e-5, atol=1e-6)
-    start = parameters('init.caffemodel')
-    assert not np.allclose(start[0], parameters('one.caffemodel')[0])
+    assert not np.allclose(parameters('init.caffemodel')[2], parameters('one.caffemodel')[2])
+    for old, _ in told:  # the mean over an iteration; 'loss' in its last pass
+        assert old == told[0][0]
+        np.testing.assert_allclose(old['losses'], losses, rtol=1e-5)
+        assert old['smoothed'] == pytest.approx(single.smoothed_loss, rel=1e-5)
+
+    for rank, (_, new) in enumerate(told):
+        assert new['said'] == ['of 0', [0, 10]] and new['number'] == rank
+        assert new['actions'] == ['', 'checkpoint', 'snapshot'] and new['iteration'] == 4
+    assert os.path.exists('x_iter_3.caffemodel')
 
 
-def test_one_worker_alone():
+def test_one_rank_alone():
     solver = caffe.SGDSolver('one_solver.prototxt')
     nccl = caffe.NCCL(solver, caffe.NCCL.new_uid())
     nccl.bcast()
@@ -92,3 +149,83 @@ def test_one_worker_alone():
     diff = solver.net.params['ip'][0].diff.copy()
     nccl.on_gradients_ready()
     assert (solver.net.params['ip'][0].diff == diff).all()
+    parallel.join('nobody')
+    parallel.barrier()
+    parallel.leave()
+    assert parallel.share(5) == 5 and parallel.gather(6) == [6]
+
+
+class Sums:
+    """torch.distributed of two ranks that are alike: notes how often diffs were sent, and the sum is the double."""
+
+    class ReduceOp:
+        MAX = 'max'
+
+    def __init__(self):
+        self.sent = 0
+
+    is_initialized = staticmethod(lambda: True)
+    get_world_size = staticmethod(lambda: 2)
+
+    def all_reduce(self, tensor, op=None, async_op=False):
+        if op is None:
+            self.sent += 1
+        self.tensor, self.op = tensor, op
+        return Sum(tensor, op)
+
+
+class Sum:
+    def __init__(self, tensor, op):
+        self.tensor, self.op = tensor, op
+
+    def wait(self):
+        if self.op is None:
+            self.tensor.mul_(2)
+
+
+@pytest.fixture
+def sums(monkeypatch):
+    """Two ranks, each parameter in a message of its own."""
+    sums = Sums()
+    monkeypatch.setattr(parallel, 'dist', sums)
+    monkeypatch.setattr(parallel, 'BUCKET', 1)
+    caffe.set_solver_count(2)
+    yield sums
+    caffe.set_solver_count(1)
+
+
+@pytest.mark.parametrize('layer_wise', [True, False])
+def test_diffs_are_sent_while_the_last_backward_pass_goes_on(sums, layer_wise):
+    solver = caffe.SGDSolver('two_solver.prototxt')
+    solver.param.layer_wise_reduce = layer_wise
+    names = list(solver.net._layer_names)
+    nccl = caffe.NCCL(solver)
+    learn = [[b.shape for b in bucket.blobs] for bucket in nccl._buckets]
+    assert learn == [[(2, 3)], [(2,)], [(3, 3)], [(3,)], [(3, 3)], [(3,)], []]  # not those of `fixed`
+    solver.add_callback(nccl)
+    solver.net.after_backward(nccl)
+    seen = []
+    solver.net.after_backward(lambda i: seen.append((names[i], sums.sent)))
+    solver.step(1)
+    first = [('loss', 0), ('ip', 0), ('above', 0), ('middle', 0), ('bent', 0), ('below', 0)]
+    last = [('loss', 0), ('ip', 2), ('above', 2), ('middle', 4), ('bent', 4), ('below', 6)]  # above shares below's
+    assert seen == first + (last if layer_wise else first) and sums.sent == 7
+    solver.net.forward()
+    solver.net.backward()  # of the user's own
+    assert sums.sent == 7
+
+
+def test_the_sum_is_divided_by_the_count(sums):
+    solver, alone = (caffe.SGDSolver('two_solver.prototxt') for _ in range(2))
+    solver.add_callback(caffe.NCCL(solver))
+    solver.net.save('init.caffemodel')
+    alone.net.copy_from('init.caffemodel')
+    solver.step(1)
+    alone.step(1)
+    for ours, its in zip(solver.net.learnable_params, alone.net.learnable_params):
+        np.testing.assert_array_equal(ours.diff, its.diff)
+    np.testing.assert_array_equal(solver.losses, alone.losses)
+
+
+def test_has_nccl_tells_what_torch_has():
+    assert caffe.has_nccl() == (torch.distributed.is_available() and torch.distributed.is_nccl_available())

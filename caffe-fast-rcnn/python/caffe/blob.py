@@ -259,12 +259,12 @@ class Blob:
             value = source._data.lend(value)
         self._data.set(value.detach())
 
-    def take_grad(self, value, sources=(), factor=None):
+    def take_grad(self, value, sources=(), factor=None, own=False):
         """Take the tensor `value`, which may lie in the diffs of the blobs `sources`, as the diff; times `factor`,
-        once somebody asks for it."""
+        once somebody asks for it. own: no one else holds its memory."""
         for source in sources:
             value = source._diff.lend(value)
-        self._diff.set(value.detach(), factor=factor)
+        self._diff.set(value.detach(), own, factor)
 
     def fill(self, value):
         """Take the tensor `value` as the values, and its memory for our own."""

@@ -24,6 +24,8 @@ WORK = datetime.timedelta(
     days=30
 )  # for a test or a snapshot of one rank that the others wait for; a watch finds hangs
 _AGENT = 'TORCHELASTIC_USE_AGENT_STORE'  # who started the ranks holds the store
+BUCKET = 25 * 2**18  # elements of a message, 25 MiB: large enough for the network, small enough to begin early
+ACTIONS = 'stop', 'snapshot', 'checkpoint'  # what a solver may be asked to do; of several the first is done
 _ADDRESS_OF = 0x8915  # Linux: SIOCGIFADDR
 kept = []  # stores that this process holds for others
 
@@ -49,13 +51,22 @@ def join(name):
 
 
 def connect():
-    """A connection to the store of the run that the environment names. Rank 0 holds it where nobody does; the
-    processes that rank 0 starts from then on find it."""
-    host, port = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
-    if os.environ['RANK'] == '0' and os.environ.get(_AGENT) != 'True':
-        kept.append(dist.TCPStore(host, port, is_master=True, timeout=COME, wait_for_workers=False))
+    """A connection to the store of the run that the environment names. Rank 0 holds it where who started the ranks
+    does not; the processes that rank 0 starts from then on find it."""
+    holds = _holds(int(os.environ['RANK']))
+    store = _store(os.environ['MASTER_ADDR'], os.environ['MASTER_PORT'], holds)
+    if holds:
+        kept.append(store)
         os.environ[_AGENT] = 'True'
-    store = dist.TCPStore(host, port, is_master=False, timeout=COME, wait_for_workers=False)
+    return store
+
+
+def _holds(rank):
+    return rank == 0 and os.environ.get(_AGENT) != 'True'
+
+
+def _store(host, port, holds):
+    store = dist.TCPStore(host, int(port), is_master=holds, timeout=COME, wait_for_workers=False)
     store.set_timeout(WORK)
     return store
 
@@ -63,7 +74,7 @@ def connect():
 def _make_group(store):
     """The group of solver_count ranks that meet at `store`."""
     rank, count, device = common.solver_rank(), common.solver_count(), common.device()
-    nccl = device.type == 'cuda' and has_nccl()
+    nccl = device.type == 'cuda' and has_nccl() and _own_gpus(store, rank, count, device)
     if sys.platform == 'linux' and 'GLOO_SOCKET_IFNAME' not in os.environ:
         os.environ.update(_interface(os.environ.get('MASTER_ADDR', '127.0.0.1')))
     dist.init_process_group(
@@ -76,6 +87,12 @@ def _make_group(store):
     )
     atexit.register(leave)
     barrier()
+
+
+def _own_gpus(store, rank, count, device):
+    """Whether each rank has a GPU of its own, which NVIDIA's library wants."""
+    store.set(f'gpu {rank}', f'{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}')
+    return len({store.get(f'gpu {r}') for r in range(count)}) == count
 
 
 def _interface(host):
@@ -128,18 +145,48 @@ def gather(value):
     return values
 
 
-class NCCL:
-    """The link of one solver to those of the other ranks. uid: from new_uid(), the same for all."""
+class _Bucket:
+    """Parameters whose diffs are summed over the ranks together, once a backward pass has come down to `layer`."""
 
-    def __init__(self, solver, uid):
+    def __init__(self, layer, blobs):
+        self.layer, self.blobs = layer, blobs
+
+    def send(self, *more):
+        """Begin the sum. more: flat tensors to be summed with the diffs."""
+        parts = [blob.grad.reshape(-1) for blob in self.blobs] + list(more)
+        self.sizes = [part.numel() for part in parts]
+        self.flat = torch.cat(parts)
+        self.work = dist.all_reduce(self.flat, async_op=True)
+
+    def receive(self, count):
+        """The diffs become the sum by `count`; returns what else was sent, likewise."""
+        self.work.wait()
+        parts = self.flat.div_(count).split(self.sizes)
+        for blob, part in zip(self.blobs, parts):
+            blob.take_grad(part.view(blob.shape), own=True)
+        return parts[len(self.blobs) :]
+
+
+class NCCL:
+    """The link of one solver to those of the other ranks. uid: from new_uid(), the same for all; ranks that have
+    joined need none.
+
+    As a callback of the solver it averages the diffs, the losses and the requests of all ranks: in each iteration
+    all of them learn what any was asked to do. As a hook of net.after_backward as well (unless layer_wise_reduce is
+    off) it sends diffs while the backward pass goes on, in the last one of an iteration.
+    """
+
+    def __init__(self, solver, uid=None):
         self.solver, self.count = solver, common.solver_count()
-        if self.count > 1 and not dist.is_initialized():
-            host, port = uid.decode().removeprefix('tcp://').rsplit(':', 1)
-            _make_group(
-                dist.TCPStore(
-                    host, int(port), is_master=common.solver_rank() == 0, timeout=COME, wait_for_workers=False
-                )
-            )
+        if self.count == 1:
+            return
+        if not dist.is_initialized():
+            rank = common.solver_rank()
+            _make_group(_store(*uid.decode().removeprefix('tcp://').rsplit(':', 1), _holds(rank)))
+        if dist.get_world_size() != self.count:
+            raise ValueError(f'{self.count} solvers, but {dist.get_world_size()} ranks have joined')
+        self._buckets = _buckets(solver.net)
+        self._sent = len(self._buckets)  # of an iteration that runs: how many are on their way
 
     @staticmethod
     def new_uid():
@@ -157,24 +204,52 @@ class NCCL:
         if self.count > 1:
             for blob in self.solver.net.learnable_params:
                 dist.broadcast(blob.update(), 0)
+                blob.settle()
 
     def on_start(self):
-        pass
-
-    def on_gradients_ready(self):
-        """Average the diffs of the parameters that learn over all ranks: one all-reduce of all of them in
-        a row."""
-        if self.count == 1:
-            return
-        blobs = [b for b, lr in zip(self.solver.net.learnable_params, self.solver.net.params_lr) if lr]
-        flat = torch.cat([b.grad.reshape(-1) for b in blobs])
-        dist.all_reduce(flat)
-        flat /= self.count
-        for blob, part in zip(blobs, flat.split([b.count for b in blobs])):
-            blob.grad = part.reshape(blob.shape)
+        self._sent = 0
 
     def __call__(self, layer_index):
-        """As a hook of net.after_backward (layer-wise reduce): the reduction waits for on_gradients_ready."""
+        """As a hook of net.after_backward: send the buckets that are complete with this layer, less the last one."""
+        if self.count > 1 and self.solver.last_pass and self.solver.param.layer_wise_reduce:
+            while self._sent < len(self._buckets) - 1 and self._buckets[self._sent].layer >= layer_index:
+                self._send()
+
+    def _send(self, *more):
+        self._buckets[self._sent].send(*more)
+        self._sent += 1
+
+    def on_gradients_ready(self):
+        """Average diffs and solver.losses over all ranks; solver.action becomes what any rank was asked."""
+        if self.count == 1:
+            return
+        action = self.solver.requested_action()
+        asked = torch.tensor([action == known for known in ACTIONS], dtype=torch.int32)
+        work = dist.all_reduce(asked, dist.ReduceOp.MAX, async_op=True)  # on the host: no GPU waits
+        while self._sent < len(self._buckets) - 1:
+            self._send()
+        self._send(self.solver.losses.to(common.device()))
+        for bucket in self._buckets:
+            rest = bucket.receive(self.count)
+        (self.solver.losses,) = rest
+        work.wait()
+        self.solver.action = next((known for known, on in zip(ACTIONS, asked.tolist()) if on), '')
+
+
+def _buckets(net):
+    """The parameters that learn in _Buckets of about BUCKET elements, in the order in which a backward pass is done
+    with them; the last one has what is left, if anything."""
+    last = {}  # diff's memory -> the lowest layer whose backward adds to it
+    for i, node in reversed(list(enumerate(net._nodes))):
+        last.update((blob._diff, i) for blob in node.layer.blobs if node.need_backward)
+    blobs = [blob for blob, lr in zip(net.learnable_params, net.params_lr) if lr]
+    buckets, held = [], []
+    for blob in sorted(blobs, key=lambda blob: last.get(blob._diff, -1), reverse=True):
+        held.append(blob)
+        if sum(b.count for b in held) >= BUCKET:
+            buckets.append(_Bucket(last.get(blob._diff, -1), held))
+            held = []
+    return [*buckets, _Bucket(-1, held)]
 
 
 def launch(function, count, args):

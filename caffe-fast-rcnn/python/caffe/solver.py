@@ -36,10 +36,15 @@ class Solver:
             self.param, self._file = read_solver(str(solver_file)), str(solver_file)
         self._check_policy()
         self._check_numbers()
-        if self.param.random_seed >= 0:
-            common.set_random_seed(self.param.random_seed + common.solver_rank())
+        rank, seed = common.solver_rank(), self.param.random_seed
+        if seed >= 0 or rank:  # each rank draws numbers of its own
+            common.set_random_seed((seed if seed >= 0 else torch.initial_seed()) + rank)
         self.iter = 0
-        self.requested_action = lambda: None  # asked after each iteration; may answer 'snapshot' or 'stop'
+        # Asked once in each iteration. May answer 'snapshot', 'stop', or 'checkpoint', which is the caller's own.
+        self.requested_action = lambda: None
+        self.action = None  # what it, or (caffe.NCCL) that of any rank, answered in the last iteration
+        self.losses = None  # see _passes; NCCL makes them the means over all ranks
+        self.last_pass = False  # of the iter_size of an iteration
         self._callbacks = []
         self._losses = collections.deque(maxlen=max(1, self.param.average_loss))
         self.net = self._train_net()
@@ -145,23 +150,36 @@ class Solver:
                 self._test_all()
             for on_start, _ in self._callbacks:
                 on_start()
-            loss = 0
-            for _ in range(p.iter_size):
-                loss = loss + self.net.forward_backward()
-            self._losses.append(loss / p.iter_size)
-            if p.display and self.iter % p.display == 0:
-                begin = self._display(begin)
+            self.losses, self.action = self._passes(), None
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
+            self._losses.append(self.losses[0])
+            if p.display and self.iter % p.display == 0 and common.solver_rank() == 0:
+                begin = self._display(begin)
             self.apply_update()
-            action = self.requested_action()
-            if (
-                action == 'snapshot' or p.snapshot and self.iter % p.snapshot == 0
-            ) and common.solver_rank() == 0:
+            if self.action is None:
+                self.action = self.requested_action()
+            due = self.action == 'snapshot' or p.snapshot and self.iter % p.snapshot == 0
+            if due and common.solver_rank() == 0:
                 self.snapshot()
-            if action == 'stop':
+            if self.action == 'stop':
                 return False
         return True
+
+    def _passes(self):
+        """Forward and backward iter_size times -> the mean loss, and each of loss_outputs in the last pass: a tensor
+        on the device, which nobody waits for."""
+        loss, size = 0, self.param.iter_size
+        for i in range(size):
+            self.last_pass = i == size - 1
+            loss = loss + self.net.forward_backward()
+        self.last_pass = False
+        return torch.stack([loss / size, *(self.net.blobs[n].tensor.sum() for n in self.loss_outputs)])
+
+    @property
+    def loss_outputs(self):
+        """Names of the net's outputs that are losses."""
+        return [name for name in self.net.outputs if self.net.blob_loss_weights.get(name)]
 
     max_iter = property(lambda self: self.param.max_iter)
     lr = property(lambda self: self.learning_rate())
@@ -225,6 +243,8 @@ class Solver:
             and common.solver_rank() == 0
         ):
             self.snapshot()
+        if common.solver_rank():
+            return
         if not finished:
             logger.info('Optimization stopped early.')
             return
