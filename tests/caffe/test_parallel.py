@@ -87,6 +87,7 @@ def world(function, where):
         assert rank.exitcode == 0, (function, rank)
 
 
+caffe.Net('two.prototxt', caffe.TRAIN)  # loads what torch loads late, once for all ranks
 multiprocessing.set_start_method('fork')
 world(old, caffe.NCCL.new_uid())
 world(joined, caffe.NCCL.new_uid().decode().split(':')[-1])
