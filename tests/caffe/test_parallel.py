@@ -30,7 +30,7 @@ SOLVER = """train_net: "%s.prototxt" base_lr: 0.5 momentum: 0.9 lr_policy: "fixe
             snapshot_prefix: "x" average_loss: 2"""
 
 # Ranks of one script: first in the manner of upstream's train.py, then as those that carry torchrun's variables.
-WORLD = '''
+WORLD = """
 import json, multiprocessing, os
 import caffe
 from caffe import parallel
@@ -91,7 +91,7 @@ caffe.Net('two.prototxt', caffe.TRAIN)  # loads what torch loads late, once for 
 multiprocessing.set_start_method('fork')
 world(old, caffe.NCCL.new_uid())
 world(joined, caffe.NCCL.new_uid().decode().split(':')[-1])
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,9 @@ def here(tmp_path, monkeypatch):
 
 
 def parameters(path):
-    return [blob.data for blobs in caffe.Net('one.prototxt', path, caffe.TEST).params.values() for blob in blobs]
+    return [
+        blob.data for blobs in caffe.Net('one.prototxt', path, caffe.TEST).params.values() for blob in blobs
+    ]
 
 
 def test_two_ranks(tmp_path):
@@ -209,7 +211,14 @@ def test_diffs_are_sent_while_the_last_backward_pass_goes_on(sums, layer_wise):
     solver.net.after_backward(lambda i: seen.append((names[i], sums.sent)))
     solver.step(1)
     first = [('loss', 0), ('ip', 0), ('above', 0), ('middle', 0), ('bent', 0), ('below', 0)]
-    last = [('loss', 0), ('ip', 2), ('above', 2), ('middle', 4), ('bent', 4), ('below', 6)]  # above shares below's
+    last = [
+        ('loss', 0),
+        ('ip', 2),
+        ('above', 2),
+        ('middle', 4),
+        ('bent', 4),
+        ('below', 6),
+    ]  # above shares below's
     assert seen == first + (last if layer_wise else first) and sums.sent == 7
     solver.net.forward()
     solver.net.backward()  # of the user's own

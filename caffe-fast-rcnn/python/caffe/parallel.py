@@ -24,7 +24,9 @@ WORK = datetime.timedelta(
     days=30
 )  # for a test or a snapshot of one rank that the others wait for; a watch finds hangs
 _AGENT = 'TORCHELASTIC_USE_AGENT_STORE'  # who started the ranks holds the store
-BUCKET = 25 * 2**18  # elements of a message, 25 MiB: large enough for the network, small enough to begin early
+BUCKET = (
+    25 * 2**18
+)  # elements of a message, 25 MiB: large enough for the network, small enough to begin early
 ACTIONS = 'stop', 'snapshot', 'checkpoint'  # what a solver may be asked to do; of several the first is done
 _ADDRESS_OF = 0x8915  # Linux: SIOCGIFADDR
 kept = []  # stores that this process holds for others
