@@ -7,11 +7,16 @@ PY     := $(VENV)/bin/python
 # Where a C compiler is, the kernels are compiled; without one numpy and torch do their work.
 CC     ?= cc
 SETUPS := $(wildcard lib/setup.py caffe-fast-rcnn/python/setup.py)
+# Where nvcc is, kernels for GPUs as well: code for those of CUDA_ARCHS that it knows, and PTX of the last for newer ones.
+NVCC       ?= nvcc
+CUDA_ARCHS ?= 70 75 80 86 89 90 100
+CUDA_ROOT  := caffe-fast-rcnn/python/caffe/kernels
+CUDA_FLAGS := -O3 -std=c++17 -fmad=false -Xcompiler -fPIC,-fvisibility=hidden -t 0 -shared
 KERNEL_SOURCES := $(SETUPS) $(shell find lib caffe-fast-rcnn/python -name '*.pyx' 2>/dev/null)
 
 .PHONY: all demo test clean
 
-all: $(VENV)/requirements.done $(VENV)/kernels.done
+all: $(VENV)/requirements.done $(VENV)/kernels.done $(CUDA_ROOT)/kernels.so
 
 $(VENV)/requirements.done: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("wanted Python 3.10, got " + sys.version)'
@@ -30,6 +35,22 @@ $(VENV)/kernels.done: $(KERNEL_SOURCES) $(VENV)/requirements.done
 	  done; \
 	  if [ -z "$$failed" ]; then touch $@; \
 	  else echo "Compiling failed (see above). Everything works without, but slower."; fi; \
+	fi
+
+$(CUDA_ROOT)/kernels.so: $(wildcard $(CUDA_ROOT)/*.cu $(CUDA_ROOT)/*.cuh)
+	@known=$$($(NVCC) --list-gpu-arch 2>/dev/null); flags=; \
+	for arch in $(CUDA_ARCHS); do \
+	  if echo "$$known" | grep -qx "compute_$$arch"; then \
+	    flags="$$flags -gencode arch=compute_$$arch,code=sm_$$arch"; last=$$arch; \
+	  fi; \
+	done; \
+	if [ -z "$$flags" ]; then \
+	  echo "No CUDA compiler ($(NVCC)) that knows any of $(CUDA_ARCHS): on GPUs torch does the kernels' work, slower."; \
+	else \
+	  echo "Compiling the CUDA kernels for$$(echo "$$flags" | sed 's/-gencode [^ ]*code=//g')"; \
+	  $(NVCC) $(CUDA_FLAGS) $$flags -gencode arch=compute_$$last,code=compute_$$last \
+	    -o $@.part $(filter %.cu,$^) && mv $@.part $@ || \
+	    { rm -f $@.part; echo "Compiling the CUDA kernels failed (see above). Everything works without, but slower."; }; \
 	fi
 
 # Drawn shapes, all of alternating optimization, test, pictures: a few minutes on two cores

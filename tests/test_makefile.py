@@ -1,5 +1,6 @@
-"""The Makefile, with a stand-in for the set-up's Python."""
+"""The Makefile, with stand-ins for the set-up's Python and for nvcc."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,9 +24,45 @@ def test_kernels_are_compiled_in_any_folder(tmp_path, folder):
     python.write_text(f'#!/bin/sh\necho "$PWD $*" >> "{tmp_path}/calls"\n')
     python.chmod(0o755)
     (place / '.venv' / 'requirements.done').touch()
-    done = subprocess.run(['make', 'all', 'CC=true'], cwd=place, capture_output=True, text=True)
+    done = subprocess.run(
+        ['make', 'all', 'CC=true', 'NVCC=no-nvcc'], cwd=place, capture_output=True, text=True
+    )
     assert done.returncode == 0 and 'failed' not in done.stdout, done.stdout + done.stderr
+    assert 'No CUDA compiler (no-nvcc)' in done.stdout
     assert (place / '.venv' / 'kernels.done').exists()
     assert sorted((tmp_path / 'calls').read_text().splitlines()) == [
         f'{place}/{setup} setup.py -q build_ext --inplace' for setup in ('caffe-fast-rcnn/python', 'lib')
     ]
+
+
+KERNELS = 'caffe-fast-rcnn/python/caffe/kernels'
+NVCC = """#!/bin/sh
+echo "$*" >> calls
+case "$*" in
+  --list-gpu-arch) printf 'compute_75\\ncompute_100\\ncompute_103\\n';;
+  *) while [ "$1" != -o ]; do shift; done; echo made > "$2"; exit ${STATUS:-0};;
+esac
+"""
+
+
+@pytest.mark.skipif(not shutil.which('make'), reason='needs make')
+@pytest.mark.parametrize('status', [0, 1])
+def test_cuda_kernels_are_compiled_for_what_nvcc_knows(tmp_path, status):
+    """sm_70 and sm_90 are left out, 10 is not taken for 100; a failure is told and stops nothing."""
+    shutil.copy(ROOT / 'Makefile', tmp_path)
+    (tmp_path / KERNELS).mkdir(parents=True)
+    for name in 'a.cu', 'b.cu', 'c.cuh':
+        (tmp_path / KERNELS / name).touch()
+    (tmp_path / 'nvcc').write_text(NVCC)
+    (tmp_path / 'nvcc').chmod(0o755)
+    command = ['make', f'{KERNELS}/kernels.so', 'NVCC=./nvcc', 'CUDA_ARCHS=10 70 75 90 100']
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, 'STATUS': str(status)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and ('failed' in done.stdout) == bool(status), done.stdout + done.stderr
+    assert 'kernels for sm_75 sm_100\n' in done.stdout
+    assert [p.name for p in (tmp_path / KERNELS).glob('*.so*')] == ['kernels.so'] * (not status)
+    words = (tmp_path / 'calls').read_text().splitlines()[1].split()
+    codes = [word for word in words if word.startswith('arch')]
+    assert [code.split('code=')[1] for code in codes] == ['sm_75', 'sm_100', 'compute_100']
+    assert words[-2:] == [f'{KERNELS}/a.cu', f'{KERNELS}/b.cu'] and '-fmad=false' in words

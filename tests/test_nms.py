@@ -5,7 +5,6 @@ import importlib.util
 import numpy as np
 import pytest
 
-import nms.gpu_nms
 from fast_rcnn.config import overrides
 from fast_rcnn.nms_wrapper import nms as wrapped_nms
 from nms.cpu_nms import cpu_nms, numpy_cpu_nms
@@ -70,13 +69,6 @@ def test_compiled_equals_numpy():
         dets[::7, 4] = dets[0, 4]
         for thresh in 0.3, 0.5, 0.7:
             assert cpu_nms(dets, thresh) == numpy_cpu_nms(dets, thresh)
-
-
-def test_gpu_rule_over_several_blocks(monkeypatch):
-    dets = random_dets(300, 5)
-    whole = gpu_nms(dets, 0.5)
-    monkeypatch.setattr(nms.gpu_nms, 'BLOCK', 16)
-    assert gpu_nms(dets, 0.5) == whole
 
 
 def test_wrapper_takes_the_cpu_rule_where_asked():

@@ -121,9 +121,9 @@ def test_nms(offset, eta, monkeypatch):
     boxes[7, 2:] = boxes[7, :2] - 3
     for threshold in (0.3, 0.7):
         want = nms_by_hand(boxes.astype(float), threshold, offset, eta)
-        assert box_lib.nms(torch.from_numpy(boxes), threshold, offset, eta) == want
-        assert box_lib.nms(torch.from_numpy(boxes), threshold, offset, eta, limit=5) == want[:5]
-    assert box_lib.nms(torch.empty(0, 4), 0.5) == []
+        assert box_lib.nms(torch.from_numpy(boxes), threshold, offset, eta).tolist() == want
+        assert box_lib.nms(torch.from_numpy(boxes), threshold, offset, eta, limit=5).tolist() == want[:5]
+    assert box_lib.nms(torch.empty(0, 4), 0.5).tolist() == []
 
 
 # Regions

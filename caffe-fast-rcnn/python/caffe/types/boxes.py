@@ -7,11 +7,15 @@ width x2 - x1 + 1.
 import numpy as np
 import torch
 
+from .. import kernels
+
 BLOCK = 1024  # boxes decided at a time: bounds the memory of their overlaps
 
 
 def overlaps(a, b, offset=0):
     """Intersection over union (A, B) of boxes a (A, 4) and b (B, 4); 0 for a box of no or infinite area."""
+    if kernels.serve(a, b, dtypes=(torch.float32, torch.float64)):
+        return kernels.overlaps(a, b, offset)
     ax1, ay1, ax2, ay2 = a.T.contiguous()[:, :, None]
     bx1, by1, bx2, by2 = b.T.contiguous()
     area_a, area_b = (_extent(x[:, 0], x[:, 2], offset) * _extent(x[:, 1], x[:, 3], offset) for x in (a, b))
@@ -26,8 +30,15 @@ def _extent(start, end, offset):
 
 
 def nms(boxes, threshold, offset=0, eta=1.0, limit=None):
-    """Indices kept of boxes (N, 4), which come best first, at most `limit`. Dropped: those whose overlap with
-    a kept one is above threshold; eta < 1 multiplies a threshold above 0.5 after each box kept."""
+    """Indices kept of boxes (N, 4), which come best first, at most `limit`, as a tensor beside them. Dropped: those
+    whose overlap with a kept one is above threshold; eta < 1 multiplies a threshold above 0.5 after each box kept."""
+    if eta >= 1 and kernels.serve(boxes):
+        return kernels.nms(boxes, threshold, offset, limit)
+    kept = _greedy(boxes, np.float32(threshold), offset, eta, limit)
+    return torch.tensor(kept, dtype=torch.long, device=boxes.device)
+
+
+def _greedy(boxes, threshold, offset, eta, limit):
     kept = []
     for start in range(0, len(boxes), BLOCK):
         block = boxes[start : start + BLOCK]

@@ -2,7 +2,8 @@
 PSROIPooling (means of a channel for each bin).
 
 Shapes: N images, C channels, (H, W) feature map, R regions, (p, q) grid. For ROIPooling bin_edges holds all
-the rounding; the compiled CPU version and the plain torch version start from its bins and agree exactly.
+the rounding; the compiled CPU version and the plain torch version start from its bins and agree exactly, and so does
+the CUDA kernel, which finds the same bins itself.
 """
 
 import functools
@@ -10,6 +11,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from .. import kernels
 from ..checks import refuse
 from ..registry import layer
 from .helpers import as_index
@@ -38,6 +40,11 @@ def regions(x, rois):
     return image, rois[:, 1:]
 
 
+def by_kernel(x, rois):
+    """Whether a CUDA kernel pools these: it counts the cells of a map in 32 bits."""
+    return kernels.serve(x, rois) and 0 < x.numel() and x.shape[2] * x.shape[3] < 2**31
+
+
 @layer('ROIPooling', nondiff=(1,), strict=False)
 def roi_pooling(x, rois, *, pooled_h, pooled_w, spatial_scale):
     """The maximum of each bin. Girshick, Fast R-CNN, 2015, section 2.1. x (N, C, H, W) and rois (R, 5: image,
@@ -46,6 +53,9 @@ def roi_pooling(x, rois, *, pooled_h, pooled_w, spatial_scale):
     if x.is_meta:
         return x.new_empty(len(rois), x.shape[1], pooled_h, pooled_w)
     image, rois = regions(x, rois)
+    if by_kernel(x, rois):
+        grid = x.shape[1], pooled_h, pooled_w
+        return kernels.Regions.apply(x, image, rois, 'roi_pooling', spatial_scale, *grid)
     rows = bin_edges(rois[:, 1], rois[:, 3], spatial_scale, pooled_h, x.shape[2])
     columns = bin_edges(rois[:, 0], rois[:, 2], spatial_scale, pooled_w, x.shape[3])
     compiled = roi_pooling_cpu is not None and x.device.type == 'cpu' and x.dtype == torch.float32
@@ -200,6 +210,9 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
     if x.is_meta or not len(rois):
         return x.new_zeros(len(rois), x.shape[1], pooled_h, pooled_w)
     image, rois = regions(x, rois)
+    if by_kernel(x, rois):
+        grid = x.shape[1], pooled_h, pooled_w, sampling_ratio
+        return kernels.Regions.apply(x, image, rois, 'roi_align', spatial_scale, *grid)
 
     def rows_and_columns(rois):
         return (
@@ -285,6 +298,8 @@ def psroi_pooling(x, rois, *, spatial_scale, output_dim, group_size):
     if x.is_meta:
         return x.new_empty(len(rois), output_dim, g, g)
     image, rois = regions(x, rois)
+    if by_kernel(x, rois):
+        return kernels.Regions.apply(x, image, rois, 'psroi_pooling', spatial_scale, output_dim, g, g)
     rows = bin_means(rois[:, 1], rois[:, 3], spatial_scale, g, x.shape[2])
     columns = bin_means(rois[:, 0], rois[:, 2], spatial_scale, g, x.shape[3])
     maps = x.reshape(len(x), output_dim, g, g, *x.shape[2:])

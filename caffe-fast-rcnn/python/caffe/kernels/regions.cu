@@ -1,0 +1,313 @@
+// Grids of values from regions of a feature map: ROI pooling, ROI align, position-sensitive ROI pooling, forward and
+// backward. types/roi.py says what they compute, and has the plain torch versions.
+//
+// One element each: a cell (i, j) of the grid (p, q) of one channel of one region. Backward adds, for many elements at
+// once, into cells that they have in common; so that the sum does not depend on their order, it is made of whole
+// numbers: gradients in units that the largest one chooses (Units), 2^-48 of it at most for up to 4,096 elements.
+#include "grid.cuh"
+
+struct Regions {
+    const int64_t* image;  // (count): of which image each region is
+    const float* boxes;    // (count, 4): x1 y1 x2 y2 in pixels of the image
+    double scale;          // cells of the map to a pixel
+    int64_t count, channels, tops;  // regions; channels of the map, of the grids
+    int height, width, p, q, samples;
+
+    Regions(const int64_t* image, const float* boxes, double scale, const int64_t* size)
+        : image(image), boxes(boxes), scale(scale), count(size[0]), channels(size[1]), tops(size[2]),
+          height(int(size[3])), width(int(size[4])), p(int(size[5])), q(int(size[6])), samples(int(size[7])) {}
+
+    int64_t elements() const { return count * tops * p * q; }
+};
+
+struct Element {
+    int64_t region, channel;
+    int i, j;
+    const float* box;
+
+    BOTH Element(int64_t e, const Regions& g) {
+        j = int(e % g.q);
+        i = int(e / g.q % g.p);
+        channel = e / (int64_t(g.q) * g.p) % g.tops;
+        region = e / (int64_t(g.q) * g.p * g.tops);
+        box = g.boxes + 4 * region;
+    }
+
+    // Where the map of a channel under this region begins.
+    BOTH int64_t map(const Regions& g, int64_t channel) const {
+        return (g.image[region] * g.channels + channel) * g.height * g.width;
+    }
+};
+
+// Gradients as whole numbers: the unit is a power of 2 small enough to matter to no float, and large enough for `terms`
+// of the largest size to have room in 62 bits; not below 2^-126.
+struct Units {
+    const float* most;  // the largest size of a gradient, on the device
+    int room;           // bits for the number of terms
+
+    Units(const float* most, int64_t terms) : most(most), room(1) {
+        while (int64_t(1) << (room - 1) < terms) ++room;
+    }
+    BOTH bool finite() const { return *most - *most == 0; }
+    BOTH int exponent() const {
+        int of_most;
+        frexpf(*most, &of_most);
+        int result = 62 - room - of_most;
+        return result < 126 ? result : 126;
+    }
+    BOTH float factor() const { return ldexpf(1.f, exponent()); }
+};
+
+// sum (count) in units -> bottom (count); all of it not a number where a gradient is not finite
+struct FromUnits {
+    Units units;
+    const int64_t* sum;
+    float* bottom;
+
+    BOTH void operator()(int64_t i) const {
+        bottom[i] = units.finite() ? float(sum[i]) * ldexpf(1.f, -units.exponent()) : NAN;
+    }
+};
+
+struct Span {
+    int first, end;
+
+    BOTH bool empty() const { return first >= end; }
+};
+
+BOTH inline int cut(float at, int size) { return int(fminf(fmaxf(at, 0.f), float(size))); }
+
+// ROI pooling
+
+BOTH inline Span pooled(float start, float end, float scale, int bins, int b, int size) {
+    float first = roundf(start * scale), last = roundf(end * scale);
+    float step = fmaxf(last - first + 1, 1.f) / bins;
+    return {cut(floorf(b * step) + first, size), cut(ceilf((b + 1) * step) + first, size)};
+}
+
+struct PoolForward {
+    Regions g;
+    const float* x;
+    float* top;
+    int* where;
+
+    BOTH void operator()(int64_t e) const {
+        Element at(e, g);
+        Span rows = pooled(at.box[1], at.box[3], float(g.scale), g.p, at.i, g.height);
+        Span columns = pooled(at.box[0], at.box[2], float(g.scale), g.q, at.j, g.width);
+        const float* map = x + at.map(g, at.channel);
+        float best = -3.4028234663852886e38f;
+        int found = -1;
+        for (int y = rows.first; y < rows.end; ++y)
+            for (int cell = y * g.width + columns.first; cell < y * g.width + columns.end; ++cell)
+                if (map[cell] > best) {
+                    best = map[cell];
+                    found = cell;
+                }
+        top[e] = rows.empty() || columns.empty() ? 0 : best;
+        where[e] = found;
+    }
+};
+
+struct PoolBackward {
+    Regions g;
+    const float* grad;
+    Units units;
+    const int* where;
+    int64_t* sum;
+
+    BOTH void operator()(int64_t e) const {
+        if (where[e] < 0 || !units.finite()) return;
+        Element at(e, g);
+        add(sum + at.map(g, at.channel) + where[e], llrintf(grad[e] * units.factor()));
+    }
+};
+
+// ROI align
+
+struct Tap {
+    int low, high;
+    float of_low, of_high;
+};
+
+// The points of one bin along one axis, in the arithmetic T.
+template <class T>
+struct Points {
+    T origin, step, count, from;
+    int64_t looked_at;  // of `count` points those, from number `from` on, that can lie on the map
+    int size;
+
+    BOTH Points(T start, T end, T scale, int bins, int b, int samples, int size) : size(size) {
+        T begin = start * scale, length = (end - start) * scale;
+        step = (length < 1 ? 1 : length) / bins;
+        origin = begin + b * step;
+        count = samples ? samples : ceil(step);
+        int64_t window = 2 * int64_t(size) + 6;  // points are half a cell apart at least, unless samples says
+        from = 0;
+        if (!samples && count > window) {
+            from = floor((-1 - begin - b * step) * count / step - 1);
+            from = from > 0 ? from : 0;
+        }
+        looked_at = samples || count < window ? int64_t(count) : window;
+    }
+
+    // Whether point number m of those looked at is on the map, and its cells.
+    BOTH bool at(int64_t m, Tap& tap) const {
+        T k = from + m, place = origin + (k + T(0.5)) * step / count;
+        if (!(k < count && place >= -1 && place <= size)) return false;
+        place = place < 0 ? 0 : place > size - 1 ? size - 1 : place;
+        tap.low = int(place);
+        tap.high = tap.low + 1 < size ? tap.low + 1 : size - 1;
+        T part = place - tap.low, share = 1 / count;
+        tap.of_low = float((1 - part) * share);
+        tap.of_high = float(part * share);
+        return true;
+    }
+};
+
+// visit(cell, weight) for all cells of the map in the mean over bin (i, j).
+template <class T, class F>
+BOTH void visit_points(const Regions& g, const Element& at, F visit) {
+    Points<T> rows(at.box[1], at.box[3], T(g.scale), g.p, at.i, g.samples, g.height);
+    Points<T> columns(at.box[0], at.box[2], T(g.scale), g.q, at.j, g.samples, g.width);
+    Tap row, column;
+    for (int64_t m = 0; m < rows.looked_at; ++m) {
+        if (!rows.at(m, row)) continue;
+        for (int64_t n = 0; n < columns.looked_at; ++n) {
+            if (!columns.at(n, column)) continue;
+            visit(row.low * g.width + column.low, row.of_low * column.of_low);
+            visit(row.low * g.width + column.high, row.of_low * column.of_high);
+            visit(row.high * g.width + column.low, row.of_high * column.of_low);
+            visit(row.high * g.width + column.high, row.of_high * column.of_high);
+        }
+    }
+}
+
+// In double where a bin is larger than the map and chooses its points itself: their numbers may be large.
+template <class F>
+BOTH void visit_mean(const Regions& g, const Element& at, F visit) {
+    float scale = float(g.scale);
+    bool large = (at.box[2] - at.box[0]) * scale / g.q > g.width || (at.box[3] - at.box[1]) * scale / g.p > g.height;
+    if (large && !g.samples)
+        visit_points<double>(g, at, visit);
+    else
+        visit_points<float>(g, at, visit);
+}
+
+struct AlignForward {
+    Regions g;
+    const float* x;
+    float* top;
+
+    BOTH void operator()(int64_t e) const {
+        Element at(e, g);
+        const float* map = x + at.map(g, at.channel);
+        float mean = 0;
+        visit_mean(g, at, [&](int cell, float weight) { mean += map[cell] * weight; });
+        top[e] = mean;
+    }
+};
+
+struct AlignBackward {
+    Regions g;
+    const float* grad;
+    Units units;
+    int64_t* sum;
+
+    BOTH void operator()(int64_t e) const {
+        if (!units.finite()) return;
+        Element at(e, g);
+        int64_t* map = sum + at.map(g, at.channel);
+        float mine = grad[e] * units.factor();
+        visit_mean(g, at, [&](int cell, float weight) { add(map + cell, llrintf(mine * weight)); });
+    }
+};
+
+// Position-sensitive ROI pooling
+
+BOTH inline Span averaged(float start, float end, float scale, int bins, int b, int size) {
+    float first = roundf(start) * scale, last = (roundf(end) + 1) * scale;
+    float step = fmaxf(last - first, 0.1f) / bins;
+    return {cut(floorf(b * step + first), size), cut(ceilf((b + 1) * step + first), size)};
+}
+
+// visit(cell) for all cells of bin (i, j); where the map of its channel begins.
+struct Bin {
+    Span rows, columns;
+    int64_t map;
+    int width;
+
+    BOTH Bin(const Regions& g, const Element& at)
+        : rows(averaged(at.box[1], at.box[3], float(g.scale), g.p, at.i, g.height)),
+          columns(averaged(at.box[0], at.box[2], float(g.scale), g.q, at.j, g.width)),
+          map(at.map(g, (at.channel * g.p + at.i) * g.q + at.j)), width(g.width) {}
+
+    BOTH float cells() const {
+        return rows.empty() || columns.empty() ? 1 : float(rows.end - rows.first) * float(columns.end - columns.first);
+    }
+    template <class F>
+    BOTH void each(F visit) const {
+        for (int y = rows.first; y < rows.end; ++y)
+            for (int cell = y * width + columns.first; cell < y * width + columns.end; ++cell) visit(cell);
+    }
+};
+
+struct SensitiveForward {
+    Regions g;
+    const float* x;
+    float* top;
+
+    BOTH void operator()(int64_t e) const {
+        Bin bin(g, Element(e, g));
+        const float* map = x + bin.map;
+        float sum = 0;
+        bin.each([&](int cell) { sum += map[cell]; });
+        top[e] = sum / bin.cells();
+    }
+};
+
+struct SensitiveBackward {
+    Regions g;
+    const float* grad;
+    Units units;
+    int64_t* sum;
+
+    BOTH void operator()(int64_t e) const {
+        if (!units.finite()) return;
+        Bin bin(g, Element(e, g));
+        int64_t* map = sum + bin.map;
+        int64_t share = llrintf(grad[e] * units.factor() / bin.cells());
+        bin.each([&](int cell) { add(map + cell, share); });
+    }
+};
+
+// x (N, channels, height, width), image (count), boxes (count, 4), and the numbers of Regions, the last eight as
+// `size` in the host's memory -> top (count, tops, p, q). where: of ROI pooling alone, like top: the cell of each
+// maximum in its map, -1 where there is none.
+#define FORWARD(name, ...)                                                                                         \
+    EXPORT int name(const float* x, const int64_t* image, const float* boxes, double scale, const int64_t* size,      \
+                    float* top, int* where, int64_t device, void* stream) {                                         \
+        Regions g(image, boxes, scale, size);                                                                       \
+        (void)where;                                                                                                \
+        return each({device, stream}, g.elements(), __VA_ARGS__);                                                   \
+    }
+
+FORWARD(roi_pooling_forward, PoolForward{g, x, top, where})
+FORWARD(roi_align_forward, AlignForward{g, x, top})
+FORWARD(psroi_pooling_forward, SensitiveForward{g, x, top})
+
+// grad as top, most (1): its largest size -> bottom, as x, of `cells` numbers; sum: as many zeros to add up in.
+#define BACKWARD(name, ...)                                                                                        \
+    EXPORT int name(const float* grad, const float* most, const int64_t* image, const float* boxes, double scale,     \
+                    const int64_t* size, const int* where, int64_t* sum, float* bottom, int64_t cells,              \
+                    int64_t device, void* stream) {                                                                 \
+        Regions g(image, boxes, scale, size);                                                                       \
+        Units units(most, g.count * g.p * g.q);                                                                     \
+        (void)where;                                                                                                \
+        if (int error = each({device, stream}, g.elements(), __VA_ARGS__)) return error;                            \
+        return each({device, stream}, cells, FromUnits{units, sum, bottom});                                        \
+    }
+
+BACKWARD(roi_pooling_backward, PoolBackward{g, grad, units, where, sum})
+BACKWARD(roi_align_backward, AlignBackward{g, grad, units, sum})
+BACKWARD(psroi_pooling_backward, SensitiveBackward{g, grad, units, sum})
