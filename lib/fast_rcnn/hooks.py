@@ -157,14 +157,14 @@ class Checkpoints:
         self.signal = number
 
     def _request(self):
-        """Asked after each iteration: what one worker answers, all do."""
+        """Asked in each iteration; the solvers of all workers do what one of them answers."""
         due = self.seconds and time.monotonic() - self.saved >= self.seconds
-        return 'stop' if self.signal or due else None
+        return 'stop' if self.signal else 'checkpoint' if due else None
 
     def on_step(self, loop, record):
         iteration = record['iteration']
         last = iteration == loop.max_iters
-        if not (loop.stopped or last or iteration % self.snapshot_iters == 0):
+        if not (loop.solver.action or last or iteration % self.snapshot_iters == 0):
             return
         signals = [number for number in gather(self.signal) if number]
         if signals or not last:

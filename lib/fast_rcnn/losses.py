@@ -22,8 +22,7 @@ class Losses:
 
     def __init__(self, solver, images):
         self.solver, self.images = solver, images
-        net, param = solver.net, solver.param
-        self.names = [name for name in net.outputs if net.blob_loss_weights.get(name)]
+        param, self.names = solver.param, solver.loss_outputs
         self.recent = collections.deque(maxlen=max(1, param.average_loss))
         waits = caffe.common.device().type == 'cpu' and caffe.solver_count() == 1
         self.every = 1 if waits else param.display or EVERY
@@ -49,7 +48,7 @@ class Losses:
         """The iteration of this record has ended."""
         self._drawn = self._drawn or record['iteration']
         self.keep()
-        self._records.append((record, self.solver.loss))
+        self._records.append((record, self.solver.losses[0]))
         if record['iteration'] >= self._due:
             self.read()
 
@@ -62,7 +61,7 @@ class Losses:
         """
         passes, self._passes, records, self._records = self._passes, [], self._records, []
         values = np.array(torch.stack([row for *_, row in passes]).tolist()) if passes else np.zeros((0, 0))
-        totals = torch.stack([torch.as_tensor(loss) for _, loss in records]).tolist() if records else []
+        totals = torch.stack([loss for _, loss in records]).tolist() if records else []
         all_values, all_totals, faults = zip(*gather((values, totals, self._fault(passes, values))))
         fault = min(filter(None, faults), default=None)
         iterations = np.array([iteration for iteration, *_ in passes])

@@ -19,6 +19,7 @@ import torch
 from caffe.parallel import gather, share
 
 from fast_rcnn.config import cfg, cfg_values
+from roi_data_layer.roidb import roidb_digest
 from utils.files import load_npz, save_npz
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def training_mark(files, sampler):
     return {
         'settings': _digest(repr(sorted(settings.items())).encode()),
         'files': _digest(*(_file_digest(path).encode() for path in filter(None, files))),
-        'images': _digest(*map(_entry_key, sampler.roidb)),
+        'images': roidb_digest(sampler.roidb),
         'seeds': 'one sequence' if sampler.seed is None else f'each image, {sampler.real_batch} an update',
     }
 
@@ -51,11 +52,6 @@ def _digest(*parts):
 def _file_digest(path):
     with open(path, 'rb') as stream:
         return _digest(*iter(lambda: stream.read(1 << 20), b''))
-
-
-def _entry_key(entry):
-    boxes = entry['boxes']
-    return repr((entry['image'], entry['flipped'], boxes.shape, float(boxes.sum(dtype=np.float64)))).encode()
 
 
 class States:

@@ -97,14 +97,14 @@ class SolverWrapper:
             output_dir, self.solver_param.snapshot_prefix + (f'_{infix}' if infix else '')
         )
         self._feed(roidb)
-        self.stopped, self.states = False, None
+        self.states = None
         if resume and hasattr(self.data_layer, 'sampler'):
             files = [solver_prototxt, net_file, pretrained_model]
             self.states = States(self.prefix, training_mark(files, self.data_layer.sampler))
 
     def _link_workers(self):
         """Let all workers begin with the weights of the first, and every update be that of all."""
-        link = NCCL(self.solver, NCCL.new_uid())
+        link = NCCL(self.solver)
         link.bcast()
         self.solver.add_callback(link)
         if self.solver_param.layer_wise_reduce:
@@ -171,11 +171,11 @@ class SolverWrapper:
         iterations later: see Losses. FloatingPointError for one that is not finite."""
         record = {'iteration': self.solver.iter + 1, 'lr': self.solver.learning_rate()}
         self.timer.tic()
-        self.stopped = not self.solver.step(1)
+        self.solver.step(1)
         self.losses.close(record)
         record['seconds'] = round(self.timer.toc(average=False), 4)
         iteration = self.solver.iter
-        if self.stopped or iteration == self.max_iters or iteration % cfg.TRAIN.SNAPSHOT_ITERS == 0:
+        if self.solver.action or iteration == self.max_iters or iteration % cfg.TRAIN.SNAPSHOT_ITERS == 0:
             self.losses.read()
         return record
 

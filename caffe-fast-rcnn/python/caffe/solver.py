@@ -185,11 +185,6 @@ class Solver:
     lr = property(lambda self: self.learning_rate())
 
     @property
-    def loss(self):
-        """The last iteration's loss, the mean over its passes; a tensor on the device."""
-        return self._losses[-1]
-
-    @property
     def smoothed_loss(self):
         """The mean loss of the last average_loss iterations."""
         return float(sum(self._losses)) / len(self._losses) if self._losses else 0.0
