@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from layer_runs import entry, one_layer_net, write_image
 
-from datasets.record import FIELDS, Objects, Record
+from datasets.record import FIELDS, Record
 from fast_rcnn.config import cfg, overrides
 from fast_rcnn.roi_sampling import compute_targets, expand_bbox_targets, sample_rois
 from roi_data_layer.layer import BlobFetcher, RoIDataLayer
 from roi_data_layer.minibatch import get_minibatch, rois_per_image
-from roi_data_layer.roidb import add_bbox_regression_targets, filter_roidb, prepare_roidb, roidb_digest
+from roi_data_layer.roidb import add_bbox_regression_targets, filter_roidb, prepare_roidb
 from utils.blob import im_list_to_blob, im_scale_for, prep_im_for_blob, read_image
 
 RPN = {'TRAIN.HAS_RPN': True, 'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.SCALES': [80], 'TRAIN.BBOX_REG': False}
@@ -194,29 +194,6 @@ def test_an_image_of_difficult_objects_alone_is_not_empty():
     with overrides({**HEAD, 'TRAIN.BG_THRESH_LO': 0.1, 'TRAIN.USE_EMPTY': True}):
         proposed = [entry.with_proposals([[0, 0, 5, 5]]) for entry in (empty, difficult)]
         assert filter_roidb(proposed) == proposed[:1]
-
-
-def test_the_digest_of_a_roidb_says_what_is_trained_on():
-    class Given(list):
-        digest = 'g'
-
-        def __getitem__(self, i):
-            raise AssertionError('read, though it has a digest')
-
-    columns = Objects(
-        3, np.arange(5), np.ones((4, 4)), np.ones(4), np.zeros(4), images=['/x/a'] * 4, sizes=np.ones((4, 2))
-    )
-    plain = [Record.of(columns, i) for i in range(4)]
-    given = [record.with_proposals(Given(), i) for i, record in enumerate(plain)]
-    array = [record.with_proposals(np.zeros((1, 4))) for record in plain]
-    others = [record.with_proposals(np.ones((1, 4))) for record in plain]
-    renamed = [*plain[:3], Record.of(columns, 3)]
-    renamed[3]['image'] = 'b'
-    mirrored = [*plain[:3], plain[3].mirrored()]
-    dicts = [entry('a', [[0, 0, 9, 9]], [1]), entry('a', [[0, 0, 9, 9]], [2])]
-    roidbs = [plain, given, array, others, plain[:3], plain[::-1], renamed, mirrored, dicts, dicts[::-1]]
-    assert len({roidb_digest(roidb) for roidb in roidbs}) == len(roidbs)
-    assert roidb_digest(list(plain)) == roidb_digest([Record.of(columns, i) for i in range(4)])
 
 
 def test_prepare_refuses_a_class_without_overlap():

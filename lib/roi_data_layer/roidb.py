@@ -6,6 +6,8 @@ what is asked of them, or dicts, which are given it.
 
 import hashlib
 import logging
+import os
+from functools import reduce
 
 import numpy as np
 
@@ -13,8 +15,14 @@ from datasets.record import Record, best_objects
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import box_classes, compute_targets
 from roi_data_layer.minibatch import background_times, is_empty
+from utils.files import cached_npz
+from utils.processes import in_processes
+from utils.progress import progress
 
 log = logging.getLogger(__name__)
+
+# Statistics of more entries than this are kept; images that a process looks at at a time
+CACHE_FROM, SHARE = 4000, 500
 
 
 def prepare_roidb(imdb):
@@ -122,7 +130,7 @@ def add_bbox_regression_targets(roidb):
         means = np.tile(np.array(train.BBOX_NORMALIZE_MEANS), (num_classes, 1))
         stds = np.tile(np.array(train.BBOX_NORMALIZE_STDS), (num_classes, 1))
     else:
-        means, stds = _target_statistics(map(find, roidb), num_classes)
+        means, stds = _target_statistics(roidb, find, num_classes)
     if train.BBOX_NORMALIZE_TARGETS:
         find.means, find.stds = means, np.where(stds == 0, 1, stds)
     for entry in roidb:
@@ -133,21 +141,61 @@ def add_bbox_regression_targets(roidb):
     return means.ravel(), stds.ravel()
 
 
-def _target_statistics(all_targets, num_classes):
-    """Mean and standard deviation (K, 4) of each class's targets, over an iterable of bbox_targets; zero for a
-    class without any."""
-    counts = np.zeros((num_classes, 1))
-    sums, squares = np.zeros((num_classes, 4)), np.zeros((num_classes, 4))
-    for targets in all_targets:
-        targets = targets[targets[:, 0] > 0].astype(np.float64)
-        classes = _classes(targets, num_classes)
-        np.add.at(counts, classes, 1)
-        np.add.at(sums, classes, targets[:, 1:])
-        np.add.at(squares, classes, targets[:, 1:] ** 2)
+def _target_statistics(roidb, find, num_classes):
+    """Mean and standard deviation (K, 4) of each class's targets; zero for a class without any.
+
+    Those of many entries are kept in data/cache, by what they are of: see roidb_digest.
+    """
+    if len(roidb) < CACHE_FROM:
+        return _measured(roidb, find, num_classes)
+    key = f'{roidb_digest(roidb)} {find.thresh} {num_classes}'
+    name = f'targets_{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz'
+    kept = cached_npz(
+        os.path.join(cfg.DATA_DIR, 'cache', name),
+        key,
+        lambda: dict(zip(('means', 'stds'), _measured(roidb, find, num_classes))),
+    )
+    return kept['means'], kept['stds']
+
+
+def _measured(roidb, find, num_classes):
+    images = _distinct(roidb)
+    shares = range(0, len(images), SHARE)
+    sums = in_processes(
+        lambda i: _sums(images[shares[i] : shares[i] + SHARE], find, num_classes), len(shares)
+    )
+    if len(shares) > 1:
+        sums = progress(sums, f'statistics of box targets, {SHARE} images at a time', len(shares))
+    counts, sums, squares = np.split(reduce(np.add, sums), [1, 5], 1)
     counts = np.maximum(counts, cfg.EPS)
     means = sums / counts
     variances = squares / counts - means**2
     return means, np.sqrt(np.where(variances > cfg.EPS, variances, 0))
+
+
+def _distinct(roidb):
+    """[entry, how often the roidb has it, how often its mirror image] of all entries that are not each other's."""
+    found = {}
+    for entry in roidb:
+        plain = isinstance(entry, Record) and not entry.own
+        key = (entry.source, entry.number, id(entry.given), entry.place) if plain else id(entry)
+        item = found.setdefault(key, [entry, 0, 0])
+        item[1 if item[0].get('flipped') == entry.get('flipped') else 2] += 1
+    return list(found.values())
+
+
+def _sums(images, find, num_classes):
+    """Of each class's targets their number, sums and sums of squares (K, 9), over _distinct images. The targets of a
+    mirror image are those of the image, dx with the other sign."""
+    sums = np.zeros((num_classes, 9))
+    for entry, times, mirrored in images:
+        targets = find(entry)
+        targets = targets[targets[:, 0] > 0].astype(np.float64)
+        both, moves = times + mirrored, targets[:, 1:]
+        rows = np.hstack([np.ones((len(moves), 1)), moves, moves**2]) * both
+        rows[:, 1] = moves[:, 0] * (times - mirrored)
+        np.add.at(sums, _classes(targets, num_classes), rows)
+    return sums
 
 
 def _is_wide_enough(entry):

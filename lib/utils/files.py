@@ -5,11 +5,14 @@ A ragged list of R arrays (n_r, C) is kept as one (sum n_r, C) array and R count
 
 import contextlib
 import fcntl
+import logging
 import os
 import tempfile
 import zipfile
 
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -64,6 +67,30 @@ def load_npz(path):
             return {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise ValueError(f'{path}: not a whole .npz file ({error})') from error
+
+
+def cached_npz(path, key, make):
+    """The arrays of an .npz file that has this key, else those of make(), which are then kept there. Of several
+    processes that find none one makes them, and the others wait. A damaged file counts as none."""
+    arrays = _keyed(path, key)
+    if arrays is None:
+        with locked(path):
+            arrays = _keyed(path, key)
+            if arrays is None:
+                arrays = make()
+                save_npz(path, key=np.array(key), **arrays)
+    return arrays
+
+
+def _keyed(path, key):
+    if not os.path.exists(path):
+        return None
+    try:
+        arrays = load_npz(path)
+    except ValueError as error:
+        log.warning('%s; it is made anew', error)
+        return None
+    return arrays if str(arrays.pop('key', '')) == key else None
 
 
 def pack(arrays, columns):

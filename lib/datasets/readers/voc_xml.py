@@ -4,7 +4,6 @@ N images, B objects of all images together, in the images' order. Coordinates ar
 """
 
 import hashlib
-import logging
 import os
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -12,11 +11,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from datasets.readers.images import image_size
-from utils.files import load_npz, locked, save_npz
+from utils.files import cached_npz
 from utils.processes import in_processes
 from utils.progress import progress
-
-log = logging.getLogger(__name__)
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
@@ -118,36 +115,16 @@ def read_annotations(files, name, folder, tolerant=False):
     """
     if tolerant or len(files) < CACHE_FROM:
         return _collect(files, tolerant)
-    key, cache_file = _key(files), os.path.join(folder, f'{name}_annotations.npz')
-    found = _kept(cache_file, key)
-    if found is None:
-        with locked(cache_file):
-            found = _kept(cache_file, key) or _made(cache_file, key, files, name)
-    return found
+    path = os.path.join(folder, f'{name}_annotations.npz')
+    return Annotations(**cached_npz(path, _key(files), lambda: _read_all(files, name)))
 
 
-def _kept(cache_file, key):
-    """The Annotations of a cache with that key, or None."""
-    if not os.path.exists(cache_file):
-        return None
-    try:
-        arrays = load_npz(cache_file)
-    except ValueError as error:
-        log.warning('%s; it is made anew', error)
-        return None
-    if str(arrays.pop('key', '')) != key:
-        return None
-    log.info('annotations of %d images: from %s', len(arrays['counts']), cache_file)
-    return Annotations(**arrays)
-
-
-def _made(cache_file, key, files, name):
-    """Annotations of files, by several processes; they are kept."""
+def _read_all(files, name):
+    """Annotations of files, by several processes, as a dict."""
     shares = range(0, len(files), SHARE)
     parts = in_processes(lambda i: _collect(files[shares[i] : shares[i] + SHARE]), len(shares))
-    annotations = _joined(list(progress(parts, f'annotations of {name}, {SHARE} at a time', len(shares))))
-    save_npz(cache_file, key=np.array(key), **annotations._asdict())
-    return annotations
+    shown = progress(parts, f'annotations of {name}, {SHARE} at a time', len(shares))
+    return _joined(list(shown))._asdict()
 
 
 def _key(files):
