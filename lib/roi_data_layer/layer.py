@@ -4,36 +4,18 @@ The order and number of draws from numpy's global generator are part of the cont
 original's minibatches, with prefetch and without.
 """
 
-import concurrent.futures
 import multiprocessing
+import os
 
 import caffe
 import numpy as np
 
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import box_classes
-from roi_data_layer.minibatch import get_minibatch, scaled_image
+from roi_data_layer.loader import Loader
+from roi_data_layer.minibatch import Preparation, draw_sizes, get_minibatch
 from roi_data_layer.sampler import Sampler
 from utils.param_str import parse_param_str
-
-
-class ImageReader:
-    """Images scaled for training; those announced are read and scaled ahead of time, in threads."""
-
-    def __init__(self, means, max_size, threads=2):
-        self._values = means, max_size
-        self._pool = concurrent.futures.ThreadPoolExecutor(threads)
-        self._coming = {}
-
-    def announce(self, *requests):
-        """requests: (path, flipped, target size)."""
-        for request in requests:
-            if request not in self._coming:
-                self._coming[request] = self._pool.submit(scaled_image, *request, *self._values)
-
-    def __call__(self, *request):
-        self.announce(request)
-        return self._coming.pop(request).result()
 
 
 def training_sampler(roidb, train, rank=0, count=1):
@@ -57,7 +39,11 @@ class RoIDataLayer(caffe.Layer):
         self._num_classes = parse_param_str(self.param_str)['num_classes']
         self.sampler, self.drawn = None, []
         self.before_draw = lambda: None
-        self._read = ImageReader(cfg.PIXEL_MEANS, cfg.TRAIN.MAX_SIZE) if cfg.TRAIN.USE_PREFETCH else None
+        self._preparation = Preparation(cfg.TRAIN, cfg.PIXEL_MEANS)
+        self._loader = None
+        if cfg.TRAIN.USE_PREFETCH:
+            workers, room = loader_workers(cfg.TRAIN.LOADER_WORKERS), room_for(cfg.TRAIN)
+            self._loader = Loader(self._preparation, self._wanted, workers, room)
         shapes = top_shapes(cfg.TRAIN, self._num_classes)
         if len(top) != len(shapes):
             raise ValueError(
@@ -81,9 +67,7 @@ class RoIDataLayer(caffe.Layer):
             raise RuntimeError('RoIDataLayer has no roidb: call set_roidb before forward')
         self.before_draw()
         for name, values in self._get_next_minibatch().items():
-            blob = top[self._name_to_top_map[name]]
-            blob.reshape(*values.shape)
-            blob.data[...] = values
+            top[self._name_to_top_map[name]].put(values)
 
     def backward(self, top, propagate_down, bottom):
         pass
@@ -126,17 +110,46 @@ class RoIDataLayer(caffe.Layer):
 
     def _get_next_minibatch(self):
         self.drawn = [int(i) for i in self._get_next_minibatch_inds()]
-        if self._read:
-            self._announce()
-        return get_minibatch([self._roidb[i] for i in self.drawn], self._num_classes, self._read)
+        entries = [self._roidb[i] for i in self.drawn]
+        return get_minibatch(entries, self._num_classes, self._loader and self._prepared)
 
-    def _announce(self):
-        """Let the reader begin with this minibatch and the epoch's next ones; scales are drawn later, so only
-        where there is one."""
-        if len(cfg.TRAIN.SCALES) > 1:
+    def _prepared(self, entries, sizes):
+        return self._preparation.scaled(self._loader.take(self._keys(sizes)), sizes)
+
+    def _keys(self, sizes):
+        """(indices, target sizes) of this minibatch and of those to come, as far as that is known. Sizes are None where
+        they will be drawn too late to begin with them: several scales, and draws that go on from all that are drawn
+        until then."""
+        scales = cfg.TRAIN.SCALES
+        late = len(scales) > 1 and self.sampler.seed is None
+        yield self.drawn, None if late else sizes
+        if (
+            getattr(self._get_next_minibatch_inds, '__func__', None)
+            is not RoIDataLayer._get_next_minibatch_inds
+        ):
             return
-        ahead = [self._roidb[i] for i in (*self.drawn, *self.sampler.coming(3))]
-        self._read.announce(*((entry['image'], entry['flipped'], cfg.TRAIN.SCALES[0]) for entry in ahead))
+        for drawn, seeds in self.sampler.ahead():
+            random = np.random.RandomState(seeds)
+            yield drawn.tolist(), None if late else draw_sizes(scales, len(drawn), random)
+
+    def _wanted(self, key):
+        drawn, sizes = key
+        return self._preparation.wanted([self._roidb[i] for i in drawn], sizes)
+
+
+def loader_workers(number):
+    """cfg.TRAIN.LOADER_WORKERS, -1 replaced by what it stands for."""
+    if number >= 0:
+        return number
+    if caffe.common.device().type == 'cpu':
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return max(1, min(4, cores // int(os.environ.get('LOCAL_WORLD_SIZE', 1))))
+
+
+def room_for(train):
+    """Bytes of a prepared minibatch: its images in float32, and some thousand RoIs of each, by the settings cfg.TRAIN."""
+    return train.IMS_PER_BATCH * (12 * (max(train.SCALES) + 1) * (train.MAX_SIZE + 1) + 2**18)
 
 
 def top_shapes(train, num_classes):
@@ -155,7 +168,7 @@ def top_shapes(train, num_classes):
 class BlobFetcher(multiprocessing.Process):
     """Puts minibatches of a roidb into a queue, from a process of its own, whose draws begin at cfg.RNG_SEED.
 
-    For layers that fetch so; RoIDataLayer itself reads ahead in threads (TRAIN.USE_PREFETCH).
+    For layers that fetch so; RoIDataLayer itself reads ahead (TRAIN.USE_PREFETCH).
     """
 
     def __init__(self, queue, roidb, num_classes):

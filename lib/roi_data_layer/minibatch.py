@@ -1,15 +1,16 @@
 """One minibatch from roidb entries: images as a blob, and ground truth (RPN) or sampled RoIs (Fast R-CNN).
 
-K classes, G ground-truth boxes, R RoIs of the whole batch. Draws come from numpy's global generator: the
-scales of all images first, then each image's RoIs.
+K classes, G ground-truth boxes, R RoIs of the whole batch, R' of an image. Draws come from numpy's global generator:
+the scales of all images first, then each image's RoIs. All else, `prepare`, can be done ahead of time, anywhere.
 """
 
-import functools
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.random as npr
 
-from datasets.record import best_objects
+from datasets.record import Record, best_objects
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
 from roi_data_layer.sampler import is_train_split
@@ -27,16 +28,80 @@ def rois_per_image(batch_size, real_batch_size, ims_per_batch):
     return batch_size // images
 
 
-def scaled_image(path, flipped, target_size, means, max_size):
-    """The image at path, mirrored if flipped, scaled for training -> (float32 (H, W, 3), scale factor)."""
+def draw_sizes(scales, images, random=npr):
+    """A target size for each of so many images."""
+    return [scales[i] for i in random.randint(0, high=len(scales), size=images)]
+
+
+class Rois(NamedTuple):
+    """An image's RoIs: boxes (R', 4), the best object's overlap (R',) and class (R',), bbox_targets (R', 5) or None."""
+
+    boxes: np.ndarray
+    overlaps: np.ndarray
+    classes: np.ndarray
+    targets: np.ndarray
+
+    @classmethod
+    def of(cls, entry, with_targets):
+        return cls(entry['boxes'], *best_objects(entry), entry['bbox_targets'] if with_targets else None)
+
+
+class Wanted(NamedTuple):
+    """The images of a minibatch, as prepare is told of them: paths, whether flipped, target sizes or None where they are
+    not drawn yet, and Records, or None where nothing of an entry has to be computed."""
+
+    paths: list
+    flipped: list
+    sizes: list
+    records: list
+
+
+class Prepared(NamedTuple):
+    """data (N, 3, H, W) float32 and N scale factors; or the images as they were read, uint8 (h, w, 3), and None, for
+    want of target sizes. rois: for each Record its Rois."""
+
+    data: np.ndarray
+    scales: list
+    rois: list
+
+
+class Preparation:
+    """What comes before a minibatch's draws, by the settings cfg.TRAIN and cfg.PIXEL_MEANS."""
+
+    def __init__(self, train, means):
+        self.means, self.max_size = means, train.MAX_SIZE
+        self.rois, self.targets = not train.HAS_RPN, train.BBOX_REG
+
+    def wanted(self, roidb, sizes):
+        """What a call needs to know of the entries; it pickles small."""
+        records = [entry if self.rois and isinstance(entry, Record) else None for entry in roidb]
+        return Wanted([e['image'] for e in roidb], [e['flipped'] for e in roidb], sizes, records)
+
+    def __call__(self, wanted):
+        """Wanted -> Prepared. OSError names an image that cannot be read."""
+        images = [_oriented(*image) for image in zip(wanted.paths, wanted.flipped)]
+        rois = [record is not None and Rois.of(record, self.targets) for record in wanted.records]
+        return self.scaled(Prepared(images, None, rois), wanted.sizes)
+
+    def scaled(self, prepared, sizes):
+        """Prepared, with data of these target sizes if it is not scaled yet and they are known."""
+        if prepared.scales is not None or sizes is None:
+            return prepared
+        scaled = [
+            prep_im_for_blob(im, self.means, size, self.max_size) for im, size in zip(prepared.data, sizes)
+        ]
+        data, scales = im_list_to_blob([im for im, _ in scaled]), [scale for _, scale in scaled]
+        return prepared._replace(data=data, scales=scales)
+
+
+def _oriented(path, flipped):
     im = read_image(path)
-    if flipped:
-        im = im[:, ::-1]
-    return prep_im_for_blob(im, means, target_size, max_size)
+    return cv2.flip(im, 1) if flipped else im
 
 
-def get_minibatch(roidb, num_classes, read=None):
-    """Entries (one minibatch) -> dict of blobs. read(path, flipped, target size): as scaled_image.
+def get_minibatch(roidb, num_classes, prepared=None):
+    """Entries (one minibatch) -> dict of blobs. prepared: a function of entries and target sizes that gives what
+    Preparation does, without which it is done now.
 
     data (N, 3, H, W), and with cfg.TRAIN.HAS_RPN: im_info (1, 3: height, width, scale; a fourth number if
     NO_POS_SAMPLES_ON_TRAIN, see background_times), gt_boxes (G, 5: box, class); else: rois (R, 5: image,
@@ -44,17 +109,17 @@ def get_minibatch(roidb, num_classes, read=None):
     AGNOSTIC (R, 8)).
     """
     train = cfg.TRAIN
-    read = read or functools.partial(scaled_image, means=cfg.PIXEL_MEANS, max_size=train.MAX_SIZE)
-    scales = [train.SCALES[i] for i in npr.randint(0, high=len(train.SCALES), size=len(roidb))]
-    images = [read(entry['image'], entry['flipped'], scale) for entry, scale in zip(roidb, scales)]
-    blobs = {'data': im_list_to_blob([im for im, _ in images])}
+    if train.HAS_RPN and len(roidb) != 1:
+        raise ValueError(
+            f'an RPN trains on one image at a time: TRAIN.IMS_PER_BATCH is {len(roidb)}, wanted 1'
+        )
+    sizes = draw_sizes(train.SCALES, len(roidb))
+    prepare = Preparation(train, cfg.PIXEL_MEANS)
+    data, scales, rois = prepared(roidb, sizes) if prepared else prepare(prepare.wanted(roidb, sizes))
     if train.HAS_RPN:
-        if len(roidb) != 1:
-            raise ValueError(
-                f'an RPN trains on one image at a time: TRAIN.IMS_PER_BATCH is {len(roidb)}, wanted 1'
-            )
-        return {**blobs, **_ground_truth_blobs(roidb[0], images[0][1], blobs['data'].shape[2:], train)}
-    return {**blobs, **_roi_blobs(roidb, [scale for _, scale in images], num_classes, train)}
+        return {'data': data, **_ground_truth_blobs(roidb[0], scales[0], data.shape[2:], train)}
+    rois = [found or Rois.of(entry, train.BBOX_REG) for found, entry in zip(rois, roidb)]
+    return {'data': data, **_roi_blobs(roidb, rois, scales, num_classes, train)}
 
 
 def background_times(entry, train):
@@ -81,13 +146,12 @@ def _ground_truth_blobs(entry, im_scale, size, train):
     return {'im_info': np.array([info], np.float32), 'gt_boxes': boxes}
 
 
-def _roi_blobs(roidb, im_scales, num_classes, train):
+def _roi_blobs(roidb, found, im_scales, num_classes, train):
     num_rois = rois_per_image(train.BATCH_SIZE, train.REAL_BATCH_SIZE, len(roidb))
     rois, labels, targets = [], [], []
-    for i, (entry, im_scale) in enumerate(zip(roidb, im_scales)):
-        overlaps, classes = best_objects(entry)
+    for i, (entry, of_image, im_scale) in enumerate(zip(roidb, found, im_scales)):
         keep, num_fg = sample_rois(
-            overlaps,
+            of_image.overlaps,
             num_rois,
             train.FG_FRACTION,
             train.FG_THRESH,
@@ -95,10 +159,10 @@ def _roi_blobs(roidb, im_scales, num_classes, train):
             background_from(train, not is_empty(entry)),
             background_times(entry, train),
         )
-        rois.append(np.hstack([np.full((len(keep), 1), i), entry['boxes'][keep] * im_scale]))
-        labels.append(np.where(np.arange(len(keep)) < num_fg, classes[keep], 0))
+        rois.append(np.hstack([np.full((len(keep), 1), i), of_image.boxes[keep] * im_scale]))
+        labels.append(np.where(np.arange(len(keep)) < num_fg, of_image.classes[keep], 0))
         if train.BBOX_REG:
-            targets.append(entry['bbox_targets'][keep])
+            targets.append(of_image.targets[keep])
     blobs = {'rois': np.vstack(rois), 'labels': np.hstack(labels)}
     if train.BBOX_REG:
         targets, weights = expand_bbox_targets(

@@ -4,6 +4,8 @@ N images, k of them a minibatch, n workers. Draws come from numpy's global gener
 are part of the contract: without a Sampler's seed, the same seed of numpy gives the original's order.
 """
 
+import copy
+
 import caffe
 import numpy as np
 
@@ -14,13 +16,13 @@ def is_train_split(path):
     return bool(folders) and folders[-1] == 'train'
 
 
-def epoch_order(wide, aspect_grouping):
+def epoch_order(wide, aspect_grouping, random=np.random):
     """Indices of all images in random order; grouped, the wide ones (N,) bool come in pairs, the others too."""
     if not aspect_grouping:
-        return np.random.permutation(np.arange(len(wide)))
-    order = np.hstack([np.random.permutation(np.where(wide)[0]), np.random.permutation(np.where(~wide)[0])])
+        return random.permutation(np.arange(len(wide)))
+    order = np.hstack([random.permutation(np.where(wide)[0]), random.permutation(np.where(~wide)[0])])
     pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
-    return np.append(pairs[np.random.permutation(np.arange(len(pairs)))].ravel(), order[2 * len(pairs) :])
+    return np.append(pairs[random.permutation(np.arange(len(pairs)))].ravel(), order[2 * len(pairs) :])
 
 
 def mix_val(order, is_val, val_images, real_batch):
@@ -78,10 +80,13 @@ class Sampler:
 
     def shuffle(self):
         """Begin an epoch."""
-        self.place, self.epoch = 0, self.epoch + 1
         if self.seed is not None:
-            seed_draws(self.seed, self.epoch)
-        self.order = epoch_order(self.wide, self.grouping)
+            seed_draws(self.seed, self.epoch + 1)
+        self._begin_order(np.random)
+
+    def _begin_order(self, random):
+        self.place, self.epoch = 0, self.epoch + 1
+        self.order = epoch_order(self.wide, self.grouping, random)
         if self.mix:
             self.order = mix_val(self.order, self.is_val, *self.mix)
 
@@ -95,18 +100,27 @@ class Sampler:
 
     def take(self):
         """The next minibatch's indices (k,); see exhausted. With a seed the draws for it begin here."""
-        begin = self.place + self.images * self.rank
-        taken = self.order[begin : begin + self.images]
-        if self.seed is not None:
-            taken = np.take(self.order, range(begin, begin + self.images), mode='wrap')
-            seed_draws(self.seed, self.epoch, begin)
-        self.place += self.images * self.count
+        taken, seeds = self._next()
+        if seeds:
+            seed_draws(*seeds)
         return taken
 
-    def coming(self, minibatches):
-        """Indices of the next minibatches of this order, as far as it goes."""
-        begins = self.place + self.images * (self.rank + self.count * np.arange(minibatches))
-        return np.concatenate([self.order[begin : begin + self.images] for begin in begins])
+    def _next(self):
+        begin = self.place + self.images * self.rank
+        self.place += self.images * self.count
+        if self.seed is None:
+            return self.order[begin : begin + self.images], None
+        taken = np.take(self.order, range(begin, begin + self.images), mode='wrap')
+        return taken, (self.seed, self.epoch, begin)
+
+    def ahead(self):
+        """What take will return next and after, and the seeds of the draws that follow each, or None. Without a seed
+        it ends with this order: what the next one is, the draws until then decide. Draws nothing itself."""
+        twin = copy.copy(self)
+        while not (twin.exhausted and twin.seed is None):
+            if twin.exhausted:
+                twin._begin_order(np.random.RandomState((twin.seed, twin.epoch + 1)))
+            yield twin._next()
 
     def state(self):
         """What restore goes on from."""

@@ -1,6 +1,5 @@
 """Images as the nets want them: read, mean subtracted, scaled, stacked into a blob (N, 3, H, W), BGR."""
 
-import functools
 import logging
 import os
 import struct
@@ -23,14 +22,17 @@ def read_image(path):
     return im
 
 
-@functools.cache
 def _name_cut_off(path):
-    """Logs that the file at `path` is a JPEG without its end marker, which coded pixels never contain."""
+    """Logs, once, that the file at `path` is a JPEG without its end marker, which coded pixels never contain."""
     with open(path, 'rb') as stream:
         begin = stream.read(2)
         stream.seek(-min(4096, os.path.getsize(path)), os.SEEK_END)
-        if begin == b'\xff\xd8' and b'\xff\xd9' not in stream.read():
+        if begin == b'\xff\xd8' and b'\xff\xd9' not in stream.read() and path not in _cut_off:
+            _cut_off.add(path)
             log.warning('%s: a damaged JPEG, its end is missing; what can be read of it is used', path)
+
+
+_cut_off = set()
 
 
 def read_upright(path):
@@ -56,10 +58,19 @@ def im_scale_for(shape, target_size, max_size):
 
 def prep_im_for_blob(im, pixel_means, target_size, max_size):
     """im (H, W, 3) -> (float32 image less pixel_means, scaled; the factor it was scaled by)."""
-    im = im.astype(np.float32)
-    im -= pixel_means
+    im = _less_means(im, pixel_means)
     scale = im_scale_for(im.shape, target_size, max_size)
     return cv2.resize(im, None, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR), scale
+
+
+def _less_means(im, means):
+    """im (H, W, C) as float32 less means (1, 1, C)."""
+    if im.dtype == np.uint8:  # a table of all differences is faster
+        values = np.arange(256, dtype=np.float32).reshape(1, 256, 1)
+        return cv2.LUT(im, _less_means(np.tile(values, im.shape[2]), means))
+    im = im.astype(np.float32)
+    im -= means
+    return im
 
 
 def im_list_to_blob(ims):
@@ -67,5 +78,6 @@ def im_list_to_blob(ims):
     height, width = np.array([im.shape[:2] for im in ims]).max(0)
     blob = np.zeros((len(ims), 3, height, width), np.float32)
     for slot, im in zip(blob, ims):
-        slot[:, : im.shape[0], : im.shape[1]] = im.transpose(2, 0, 1)
+        for channel in range(3):  # several times faster than all of them by a transposition
+            slot[channel, : im.shape[0], : im.shape[1]] = im[:, :, channel]
     return blob

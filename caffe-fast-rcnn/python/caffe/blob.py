@@ -271,6 +271,15 @@ class Blob:
         self.reshape(*value.shape)
         self._data.set(upload(value.detach(), common.device()), own=True)
 
+    def put(self, array):
+        """Take a copy of the numpy array's values, and its shape. To a GPU it goes through pinned memory while nobody
+        waits; an array that lies in pinned memory itself must not be written to any more."""
+        if common.device().type == 'cuda':
+            self.fill(torch.from_numpy(np.ascontiguousarray(array, np.float32)))
+        else:
+            self.reshape(*array.shape)
+            self.data[...] = array
+
     def reorder(self):
         """Lay 4-d values on the host out with the channels last, unless somebody holds a view of them."""
         values = self.tensor
