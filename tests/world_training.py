@@ -1,0 +1,218 @@
+"""Trains the recorded run's first RPN and Fast R-CNN in worlds of one, two and three CPU processes, which must agree.
+
+    python tests/world_training.py [--iterations N]
+
+Real batches of six images: iter_size 6, 3 and 2. Each world's losses are held against those of one process within
+LOSS, its weights within WEIGHTS of the largest of a blob; and what two workers have begun, one goes on with. The
+workers are this script too: `--gpu cpu:2 --out DIR`. Exit status 0 if all holds.
+"""
+
+import argparse
+import glob
+import json
+import os
+import signal
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [os.path.join(ROOT, folder) for folder in ('caffe-fast-rcnn/python', 'lib', 'tools', 'tests')]
+
+import _command  # noqa: E402
+import caffe  # noqa: E402
+import numpy as np  # noqa: E402
+from caffe import launch, parallel  # noqa: E402
+from caffe.format.weights import read_weights  # noqa: E402
+from fast_rcnn.hooks import Interrupted  # noqa: E402
+from fast_rcnn.train import get_training_roidb, train_net  # noqa: E402
+from replay_e2e import TRAIN, Replay  # noqa: E402
+
+RECORDING = os.path.join(ROOT, 'tests', 'golden', 'e2e')
+REAL_BATCH, WORLDS = 6, (2, 3)
+LOSS, WEIGHTS = 1e-4, 1e-5
+STAGES = 'stage1_rpn', 'stage1_fast_rcnn'
+
+
+class Drawn:
+    """Writes the indices of each pass's images to <out>/drawn_<rank>.json."""
+
+    def __init__(self, out):
+        self.path, self.indices = f'{out}/drawn_{caffe.solver_rank()}.json', []
+
+    def on_start(self, loop):
+        layer = loop.data_layer
+        draw = layer._get_next_minibatch_inds
+
+        def noted():
+            indices = draw()
+            self.indices += [int(i) for i in indices]
+            return indices
+
+        layer._get_next_minibatch_inds = noted
+
+    def on_exit(self, loop):
+        with open(self.path, 'w') as stream:
+            json.dump(self.indices, stream)
+
+
+class Stop:
+    """SIGTERM comes to the last worker, in an iteration."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def on_step(self, loop, record):
+        if record['iteration'] == self.iteration and caffe.solver_rank() == caffe.solver_count() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Spoil:
+    """The last worker's targets are no numbers from the second iteration on. image: of the first such."""
+
+    image = None
+
+    def on_step(self, loop, record):
+        if record['iteration'] == 1 and caffe.solver_rank() == caffe.solver_count() - 1:
+            layer = loop.data_layer
+            make = layer._get_next_minibatch
+
+            def spoiled():
+                blobs = make()
+                self.image = self.image or layer.images()[0]
+                return {**blobs, 'bbox_targets': blobs['bbox_targets'] + np.nan}
+
+            layer._get_next_minibatch = spoiled
+
+
+def train(run, stage, out, iterations, *hooks, **settings):
+    """Train a stage of the recorded run -> the path of its last snapshot."""
+    has_rpn = stage.endswith('rpn')
+    settings.update(
+        TRAIN__BATCH_SIZE=32 * REAL_BATCH, TRAIN__REAL_BATCH_SIZE=REAL_BATCH, TRAIN__SEED_EACH_IMAGE=True
+    )
+    settings.update(TRAIN__HAS_RPN=has_rpn, TRAIN__BBOX_REG=not has_rpn)
+    with run.scope('rpn stages' if has_rpn else 'fast_rcnn stages', **settings):
+        imdb = run.imdb(TRAIN)
+        imdb.set_proposal_method('gt' if has_rpn else 'rpn')
+        imdb.config['rpn_file'] = None if has_rpn else f'proposals_stage1_{TRAIN}'
+        np.random.seed(caffe.solver_rank())
+        caffe.set_random_seed(3 + caffe.solver_rank())
+        solver = os.path.join(run.models, f'{stage}_solver{"60k80k" if has_rpn else "30k40k"}.pt')
+        return train_net(solver, get_training_roidb(imdb), out, 'init.caffemodel', iterations, hooks=hooks)[
+            -1
+        ]
+
+
+def work(out, iterations):
+    """What each worker of a world does."""
+    run = Replay(RECORDING, out)
+    for stage in STAGES:
+        train(run, stage, f'{out}/{stage}', iterations, Drawn(f'{out}/{stage}'))
+    if caffe.solver_count() == 1:
+        return
+    stop, fault, spoil = None, None, Spoil()
+    try:
+        train(run, STAGES[0], f'{out}/stopped', iterations, Stop(1))
+    except Interrupted as error:
+        stop = str(error)
+    try:
+        train(run, STAGES[1], f'{out}/spoiled', iterations, spoil, TRAIN__SNAPSHOT_ITERS=1)
+    except FloatingPointError as error:
+        fault = str(error)
+    told = parallel.gather([stop, fault, spoil.image])
+    if caffe.solver_rank() == 0:
+        with open(f'{out}/told.json', 'w') as stream:
+            json.dump(told, stream)
+
+
+def run_world(count, out, iterations):
+    """Have a world of so many workers do its work."""
+    if count == 1:
+        work(out, iterations)
+        return
+    words = ['--gpu', f'cpu:{count}', '--out', out, '--iterations', str(iterations)]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        launch.launch([sys.executable, os.path.abspath(__file__), *words], ['cpu'] * count)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def read_log(folder):
+    (path,) = glob.glob(f'{folder}/*_log.jsonl')
+    with open(path) as stream:
+        return [json.loads(line) for line in stream]
+
+
+def differences(folder, other, iterations):
+    """Largest difference of the losses in two folders' logs, and of the weights, by the largest weight of a blob."""
+    ours, theirs = read_log(folder), read_log(other)
+    assert (
+        [r['iteration'] for r in ours] == [r['iteration'] for r in theirs] == list(range(1, iterations + 1))
+    )
+    names = set(ours[0]) - {'seconds'}
+    assert len(names) == 5 and all(set(record) - {'seconds'} == names for record in ours + theirs)
+    loss = max(abs(a[name] - b[name]) for a, b in zip(ours, theirs) for name in names)
+    ours, theirs = (
+        read_weights(glob.glob(f'{each}/*_iter_{iterations}.caffemodel')[0]) for each in (folder, other)
+    )
+    weight = max(
+        np.abs(a - b).max() / np.abs(b).max()
+        for (*_, blobs), (*_, others) in zip(ours, theirs, strict=True)
+        for a, b in zip(blobs, others, strict=True)
+        if b.any()
+    )
+    return loss, float(weight)
+
+
+def drawn(folder, rank):
+    """Indices of the images that a worker drew."""
+    with open(f'{folder}/drawn_{rank}.json') as stream:
+        return json.load(stream)
+
+
+def drawn_together(folder, count):
+    """Those that a world drew, in the order of passes and workers."""
+    return [int(i) for i in np.array([drawn(folder, rank) for rank in range(count)]).T.ravel()]
+
+
+def compare(one, out, count, iterations):
+    """Lines that say how a world's work agrees with one process's, each with whether it does."""
+    for stage in STAGES:
+        loss, weight = differences(f'{out}/{stage}', f'{one}/{stage}', iterations)
+        images = drawn_together(f'{out}/{stage}', count)
+        batches = np.array(images).reshape(iterations, REAL_BATCH)
+        same = images == drawn_together(f'{one}/{stage}', 1) and all(
+            len(set(b)) == REAL_BATCH for b in batches.tolist()
+        )
+        yield (
+            f'{count} workers, {stage}, {iterations} iterations: images {"equal" if same else "DIFFER"}, losses within '
+            f'{loss:.1e}, weights within {weight:.1e}',
+            same and loss <= LOSS and weight <= WEIGHTS,
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--iterations', type=int, default=50, metavar='N')
+    parser.add_argument('--gpu', type=_command.parse_gpu, default=['cpu'], help=argparse.SUPPRESS)
+    parser.add_argument('--out', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.out:
+        _command.begin(args.gpu)
+        caffe.set_mode_cpu()
+        parallel.join('world training')
+        return work(args.out, args.iterations)
+    with tempfile.TemporaryDirectory() as out:
+        good = []
+        for count in (1, *WORLDS):
+            run_world(count, f'{out}/{count}', args.iterations)
+            for line, holds in compare(f'{out}/1', f'{out}/{count}', count, args.iterations):
+                print(line if holds else f'{line}: TOO MUCH', flush=True)
+                good.append(holds)
+    return not all(good)
+
+
+if __name__ == '__main__':
+    _command.run(main)
