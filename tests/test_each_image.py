@@ -1,7 +1,11 @@
 """Proposals and detections of every image: each rank its shard, gone on with after a stop; joined they are those of
 one process."""
 
+import json
 import os
+import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import caffe
@@ -39,12 +43,17 @@ def world(monkeypatch):
 def small(tmp_path):
     """Settings for the recorded devkit, its first images alone."""
     before = cfg_values()
-    words = ['ROOT_DIR', str(tmp_path), 'DATA_DIR', str(RECORDED), 'TEST.SCALES', [120], 'USE_GPU_NMS', False]
+    yield settle(tmp_path)
+    cfg_restore(before)
+
+
+def settle(folder):
+    """The imdb of these images, results going to that folder."""
+    words = ['ROOT_DIR', str(folder), 'DATA_DIR', str(RECORDED), 'TEST.SCALES', [120], 'USE_GPU_NMS', False]
     cfg_from_list(words)
     imdb = get_imdb(VAL)
-    imdb._image_index = imdb._image_index[:3]
-    yield imdb
-    cfg_restore(before)
+    imdb._image_index = imdb._image_index[:4]
+    return imdb
 
 
 def net(prototxt, weights):
@@ -62,7 +71,7 @@ def test_ranks_together_propose_what_one_does(small, world):
             world(rank, count)
             assert generate.write_proposals(rpn, small, path) == path
         digests.add(load_proposals(path).digest)
-    assert len(digests) == 1 and len(load_proposals(path)) == 3
+    assert len(digests) == 1 and len(load_proposals(path)) == 4
     assert sorted(os.listdir(os.path.dirname(path)))[0:2] == [
         'stage1_rpn_rpn_proposals.0of2.rows',
         'stage1_rpn_rpn_proposals.0of2.table',
@@ -89,6 +98,73 @@ def test_ranks_together_detect_what_one_does(small, world, monkeypatch):
         for ours, theirs in zip(one, given[0], strict=True):
             for boxes, wanted in zip(ours, theirs, strict=True):
                 np.testing.assert_array_equal(boxes, wanted)
+
+
+# Ranks of one script: the second is killed at its second image; then both do what is left, and test.
+WORLD = """
+import json, multiprocessing, os, signal, sys
+import caffe
+from caffe import parallel
+from fast_rcnn import evaluation
+from rpn import generate
+import test_each_image as test
+
+
+def rank(r, port, dies):
+    os.environ.update(RANK=str(r), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    parallel.join(f'dies {dies}')
+    looked, propose = [], generate.im_proposals
+
+    def counted(net, im):
+        if dies and r == 1 and looked:
+            os.kill(os.getpid(), signal.SIGKILL)
+        looked.append(im.shape)
+        return propose(net, im)
+
+    generate.im_proposals = counted
+    generate.write_proposals(rpn, imdb, path)
+    mean_ap = evaluation.test_net(detector, imdb, max_per_image=7)
+    with open(f'told{r}.json', 'w') as stream:
+        json.dump([len(looked), mean_ap], stream)
+
+
+path, port = sys.argv[1:]
+imdb = test.settle(os.getcwd())
+rpn, detector = test.net('rpn_test.pt', 'stage1_rpn'), test.net('faster_rcnn_test.pt', 'stage2_fast_rcnn')
+test.cfg_from_list(['TEST.HAS_RPN', True])
+for dies in True, False:
+    ranks = [multiprocessing.Process(target=rank, args=(r, port, dies)) for r in range(2)]
+    for one in ranks:
+        one.start()
+    for one in ranks:
+        one.join(60)
+    print([one.exitcode for one in ranks])
+    port = str(int(port) + 1)
+"""
+
+
+def test_killed_ranks_go_on_and_learn_the_same_mean_ap(tmp_path, small):
+    path = proposal_file(str(tmp_path), 'one')
+    generate.write_proposals(net('rpn_test.pt', 'stage1_rpn'), small, path)
+    with socket.socket() as found:
+        found.bind(('', 0))
+        port = found.getsockname()[1]
+    (tmp_path / 'world.py').write_text(WORLD)
+    run = subprocess.run(
+        [sys.executable, 'world.py', proposal_file(str(tmp_path), 'two'), str(port)],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    codes = [line for line in run.stdout.splitlines() if line[0] == '[']
+    assert codes[0].endswith('-9]') and codes[1] == '[0, 0]', run.stderr
+    (first, mean_ap), (second, same) = (
+        json.loads((tmp_path / f'told{r}.json').read_text()) for r in range(2)
+    )
+    assert (first, second) == (0, 1) and mean_ap == same
+    assert load_proposals(proposal_file(str(tmp_path), 'two')).digest == load_proposals(path).digest
 
 
 def results_of(a_net):

@@ -7,6 +7,7 @@ import _command
 def main():
     args = parse_args()
     _command.begin(args.gpu)
+    from caffe import launch
     from fast_rcnn.config import cfg_from_list, get_output_dir
     from rpn.generate import SETTINGS, write_proposals
     from utils.proposals import proposal_file
@@ -17,7 +18,9 @@ def main():
         _command.wait_for(args.weights)
     _command.seed(cfg.RNG_SEED)
     data, net = _command.get_imdb(args.imdb), _command.load_net(args)
-    print(f'Proposals: {write_proposals(net, data, proposal_file(get_output_dir(data), net.name))}')
+    path = write_proposals(net, data, proposal_file(get_output_dir(data), net.name))
+    if not launch.rank():
+        print(f'Proposals: {path}')
 
 
 def parse_args(argv=None):

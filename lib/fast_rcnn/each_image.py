@@ -8,7 +8,7 @@ import shutil
 
 import caffe
 import numpy as np
-from caffe.launch import beat
+from caffe.launch import beat, waiting
 from caffe.parallel import barrier
 
 from fast_rcnn.config import cfg_values
@@ -35,7 +35,8 @@ def each_image(net, imdb, stem, answer, columns, limit, title, *given):
         for i, path in progress(left, title) if rank == 0 else left:
             beat(title, i)
             shard.append(answer(i, read_image(path)))
-    barrier()
+    with waiting():
+        barrier()
 
 
 def _mark(net, images, given):

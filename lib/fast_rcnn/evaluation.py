@@ -5,7 +5,7 @@ import os
 
 import caffe
 import numpy as np
-from caffe.launch import busy
+from caffe.launch import busy, waiting
 from caffe.parallel import share
 
 from fast_rcnn.config import cfg, get_output_dir
@@ -48,7 +48,8 @@ def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
                 save_detections(f'{stem}.{extension}', all_boxes)
             mean_ap = imdb.evaluate_detections(all_boxes, output_dir)
         remove_shards(stem)
-    return share(mean_ap)
+    with waiting():
+        return share(mean_ap)
 
 
 def _given_boxes(entry):
