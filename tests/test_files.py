@@ -8,6 +8,7 @@ import resource
 import numpy as np
 import pytest
 
+from caffe.format.files import atomic_write
 from utils import safe_pickle
 from utils.files import atomic_path, load_npz, pack, save_npz, unpack
 from utils.proposals import (
@@ -32,6 +33,26 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
             stream.write('half')
         raise RuntimeError
     assert path.read_text() == 'first' and os.listdir(path.parent) == ['x.txt']
+
+
+def test_errors_of_writing_name_the_file_that_was_wanted(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as a full disk: nobody names the file
+    try:
+        for write in atomic_path, atomic_write:
+            with pytest.raises(OSError, match='File too large') as caught, write(tmp_path / 'x') as temporary:
+                with open(temporary, 'wb', buffering=0) as stream:
+                    while True:
+                        stream.write(bytes(60))
+            assert str(caught.value.filename) == str(tmp_path / 'x') and not os.listdir(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (tmp_path / 'x').mkdir()
+    with pytest.raises(IsADirectoryError) as caught, atomic_path(str(tmp_path / 'x')) as temporary:
+        open(temporary, 'w').close()
+    assert caught.value.filename == str(tmp_path / 'x') and os.listdir(tmp_path) == ['x']
+    with pytest.raises(OSError, match='^other.jpg: no image$'), atomic_path(str(tmp_path / 'y')):
+        raise OSError('other.jpg: no image')
 
 
 def test_npz(tmp_path):

@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import logging
 import os
-import tempfile
+import uuid
 import zipfile
 
 import numpy as np
@@ -17,19 +17,22 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """A temporary path beside `path` to write to; moved to `path` if the block ends well, else removed."""
+    """A temporary path beside `path` to write to; flushed to the disk and moved to `path` if the block ends well, else
+    removed. OSErrors name `path`, a full disk's too."""
     folder, name = os.path.split(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix=os.path.splitext(name)[1], dir=folder)
-    os.close(handle)
+    temporary = os.path.join(folder, f'.{uuid.uuid4().hex[:8]}.{name}')
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        with open(temporary, 'rb') as stream:
+            os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, temporary):
+            raise
+        raise OSError(error.errno, error.strerror, path) from error
     finally:
-        if os.path.exists(temporary):
+        with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
 
 
