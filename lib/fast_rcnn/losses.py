@@ -48,7 +48,7 @@ class Losses:
         """The iteration of this record has ended."""
         self._drawn = self._drawn or record['iteration']
         self.keep()
-        self._records.append((record, self.solver.losses[0]))
+        self._records.append((record, self.solver.loss))
         if record['iteration'] >= self._due:
             self.read()
 

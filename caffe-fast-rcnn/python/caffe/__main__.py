@@ -5,6 +5,7 @@ Flags as Caffe's, with one dash or two, as `-flag value` or `-flag=value`.
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
@@ -12,7 +13,7 @@ import time
 import torch
 
 import caffe
-from caffe import common, parallel
+from caffe import common, launch, parallel
 from caffe.format.prototxt import read_solver, upgrade_net_text, upgrade_solver_text
 from caffe.format.weights import upgrade_net_binary
 from caffe.common import logger
@@ -24,7 +25,9 @@ FLAGS = {
     'model': dict(help='model prototxt'),
     'weights': dict(help='.caffemodel files to start from, separated by commas'),
     'snapshot': dict(help='.solverstate to go on from'),
-    'gpu': dict(default='', help="GPU numbers separated by commas, or 'all'; default: the CPU"),
+    'gpu': dict(
+        default='', help="GPU numbers separated by commas, 'all', or cpu:N for N processes; default: the CPU"
+    ),
     'iterations': dict(type=int, default=50, help='batches to run'),
     'level': dict(type=int, default=0, help='network level'),
     'stage': dict(default='', help='network stages, separated by commas'),
@@ -38,18 +41,21 @@ FLAGS = {
 }
 
 
-def gpus(text):
-    if text == 'all':
-        return list(range(torch.cuda.device_count()))
-    return [int(n) for n in text.split(',') if n]
+def devices(args):
+    """Those of -gpu: numbers, or ['cpu'] without the flag."""
+    try:
+        return launch.parse_devices(args.gpu or 'cpu')
+    except ValueError as error:
+        raise SystemExit(f'caffe {args.command}: -gpu: {error}') from None
 
 
-def use_device(numbers, rank=0):
-    if numbers:
-        caffe.set_device(numbers[rank])
-        caffe.set_mode_gpu()
-    else:
+def use_device(device):
+    """Compute on 'cpu', or on the GPU of this number."""
+    if device == 'cpu':
         caffe.set_mode_cpu()
+    else:
+        caffe.set_device(device)
+        caffe.set_mode_gpu()
 
 
 def stages(args):
@@ -72,27 +78,50 @@ def train(args):
     param = read_solver(args.solver)
     param.train_state.level = args.level
     param.train_state.stage.extend(stages(args))
-    numbers = gpus(args.gpu) or (
-        [param.device_id]
-        if param.solver_mode == caffe_pb2.SolverParameter.GPU and torch.cuda.is_available()
-        else []
-    )
-    if len(numbers) > 1:
-        parallel.launch(train_worker, len(numbers), (param.SerializeToString(), numbers, args))
+    wanted = devices(args)
+    if not args.gpu and param.solver_mode == caffe_pb2.SolverParameter.GPU and torch.cuda.is_available():
+        wanted = [param.device_id]
+    device = launch.my_device(wanted)
+    if len(wanted) > 1 and not launch.inside():
+        try:
+            launch.launch([sys.executable, *sys.orig_argv[1:]], wanted)
+        except launch.LaunchError as error:
+            raise SystemExit(f'caffe train: {error}') from None
     else:
-        train_worker(0, None, param.SerializeToString(), numbers, args)
+        with watched():
+            train_here(param, device, args)
 
 
-def train_worker(rank, uid, serialized, numbers, args):
-    use_device(numbers, rank)
-    solver = caffe.get_solver(caffe_pb2.SolverParameter.FromString(serialized))
+@contextlib.contextmanager
+def watched():
+    """Within, this process is watched if it is one of several; of their errors only the first is told."""
+    launch.watch()
+    try:
+        yield
+    except Exception as error:
+        first = launch.failed(error)
+        if first is None:
+            raise
+        told_here = first['mine'] and not launch.launched()
+        raise SystemExit(launch.describe(first) if told_here else 1) from error
+    launch.unwatch()
+
+
+def train_here(param, device, args):
+    """Train on one device: alone, or as one of several ranks."""
+    use_device(device)
+    parallel.join('train')
+    solver = caffe.get_solver(param)
     for path in filter(None, (args.weights or '').split(',')):
         for net in [solver.net, *solver.test_nets]:
             net.copy_from(path)
-    if uid is not None:
-        nccl = caffe.NCCL(solver, uid)
-        nccl.bcast()
-        solver.add_callback(nccl)
+    nccl = caffe.NCCL(solver)
+    nccl.bcast()
+    solver.add_callback(nccl)
+    solver.net.after_backward(nccl)
+    solver.add_callback(lambda: launch.beat('training', solver.iter), lambda: None)
+    solver.snapshot = launch.busy('snapshot')(solver.snapshot)
+    solver.test_all = launch.busy('test')(solver.test_all)
     with Signals(args) as asked:
         solver.requested_action = asked.take
         solver.solve(args.snapshot)
@@ -103,6 +132,8 @@ class Signals:
 
     def __init__(self, args):
         self.effects = {signal.SIGINT: args.sigint_effect}
+        if launch.launched():  # which makes a SIGTERM of it
+            self.effects[signal.SIGTERM] = args.sigint_effect
         if hasattr(signal, 'SIGHUP'):
             self.effects[signal.SIGHUP] = args.sighup_effect
         self.asked = None
@@ -126,7 +157,7 @@ class Signals:
 def test(args):
     """Score a model: the mean of each output over -iterations batches."""
     require(args, 'model', 'weights')
-    use_device(gpus(args.gpu)[:1])
+    use_device(devices(args)[0])
     net = Net(args.model, caffe.TEST, level=args.level, stages=stages(args), weights=args.weights)
     loss, sums = 0.0, {}
     for i in range(args.iterations):
@@ -146,7 +177,7 @@ def test(args):
 def time_model(args):
     """Milliseconds of each layer, and of whole passes, over -iterations runs."""
     require(args, 'model')
-    use_device(gpus(args.gpu)[:1])
+    use_device(devices(args)[0])
     net = Net(
         args.model, caffe.TEST if args.phase == 'TEST' else caffe.TRAIN, level=args.level, stages=stages(args)
     )
@@ -182,7 +213,8 @@ def clock(spent, key, work):
 
 def device_query(args):
     """What torch tells of each GPU asked for (default: all)."""
-    numbers = gpus(args.gpu or 'all')
+    every = args.gpu in ('', 'all')
+    numbers = range(torch.cuda.device_count()) if every else devices(args)
     if not numbers:
         logger.info('torch %s sees no CUDA device', torch.__version__)
     for number in numbers:

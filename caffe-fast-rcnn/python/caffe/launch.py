@@ -248,6 +248,7 @@ def watch(stage=''):
         if not stage and launched():
             die_with(int(os.environ[LAUNCHER]))
         _watch = Watch(stage)
+        parallel.waiting = waiting
 
 
 def unwatch():

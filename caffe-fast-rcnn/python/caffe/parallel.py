@@ -9,6 +9,7 @@ common uid. With one rank everything here does nothing.
 import atexit
 import contextlib
 import datetime
+import logging
 import os
 import socket
 import struct
@@ -20,15 +21,12 @@ import torch.distributed as dist
 from . import common
 
 COME = datetime.timedelta(minutes=30)  # for the others to be there
-WORK = datetime.timedelta(
-    days=30
-)  # for a test or a snapshot of one rank that the others wait for; a watch finds hangs
+WORK = datetime.timedelta(days=30)  # for a rank that tests or writes; the watch finds those that hang
 _AGENT = 'TORCHELASTIC_USE_AGENT_STORE'  # who started the ranks holds the store
-BUCKET = (
-    25 * 2**18
-)  # elements of a message, 25 MiB: large enough for the network, small enough to begin early
+BUCKET = 25 * 2**18  # elements of a message, 25 MiB: many share its latency, and it is full early enough
 ACTIONS = 'stop', 'snapshot', 'checkpoint'  # what a solver may be asked to do; of several the first is done
 _ADDRESS_OF = 0x8915  # Linux: SIOCGIFADDR
+waiting = contextlib.nullcontext  # around what waits for other ranks; a watch sets its own
 kept = []  # stores that this process holds for others
 
 
@@ -76,17 +74,20 @@ def _store(host, port, holds):
 def _make_group(store):
     """The group of solver_count ranks that meet at `store`."""
     rank, count, device = common.solver_rank(), common.solver_count(), common.device()
+    if rank:
+        common.logger.setLevel(max(common.logger.level, logging.WARNING))
     nccl = device.type == 'cuda' and has_nccl() and _own_gpus(store, rank, count, device)
     if sys.platform == 'linux' and 'GLOO_SOCKET_IFNAME' not in os.environ:
         os.environ.update(_interface(os.environ.get('MASTER_ADDR', '127.0.0.1')))
-    dist.init_process_group(
-        'cpu:gloo,cuda:nccl' if nccl else 'gloo',
-        store=store,
-        rank=rank,
-        world_size=count,
-        timeout=WORK,
-        device_id=device if nccl else None,
-    )
+    with waiting():
+        dist.init_process_group(
+            'cpu:gloo,cuda:nccl' if nccl else 'gloo',
+            store=store,
+            rank=rank,
+            world_size=count,
+            timeout=WORK,
+            device_id=device if nccl else None,
+        )
     atexit.register(leave)
     barrier()
 
@@ -128,14 +129,16 @@ def leave():
 def barrier():
     """Wait for all ranks."""
     if common.solver_count() > 1:
-        dist.all_reduce(torch.zeros(1))  # on the host: no GPU waits
+        with waiting():
+            dist.all_reduce(torch.zeros(1))  # on the host: no GPU waits
 
 
 def share(value):
     """Rank 0's `value`, any that can be pickled, at every rank."""
     values = [value]
     if common.solver_count() > 1:
-        dist.broadcast_object_list(values, 0)
+        with waiting():
+            dist.broadcast_object_list(values, 0)
     return values[0]
 
 
@@ -143,7 +146,8 @@ def gather(value):
     """All ranks' values in a list, at every rank."""
     values = [value] * common.solver_count()
     if common.solver_count() > 1:
-        dist.all_gather_object(values, value)
+        with waiting():
+            dist.all_gather_object(values, value)
     return values
 
 
@@ -173,8 +177,8 @@ class NCCL:
     """The link of one solver to those of the other ranks. uid: from new_uid(), the same for all; ranks that have
     joined need none.
 
-    As a callback of the solver it averages the diffs, the losses and the requests of all ranks: in each iteration
-    all of them learn what any was asked to do. As a hook of net.after_backward as well (unless layer_wise_reduce is
+    As a callback of the solver it averages the diffs and the loss over all ranks, and all of them learn in the same
+    iteration what any was asked to do. As a hook of net.after_backward as well (unless layer_wise_reduce is
     off) it sends diffs while the backward pass goes on, in the last one of an iteration.
     """
 
@@ -204,9 +208,10 @@ class NCCL:
     def bcast(self):
         """Give every rank the parameters of rank 0."""
         if self.count > 1:
-            for blob in self.solver.net.learnable_params:
-                dist.broadcast(blob.update(), 0)
-                blob.settle()
+            with waiting():
+                for blob in self.solver.net.learnable_params:
+                    dist.broadcast(blob.update(), 0)
+                    blob.settle()
 
     def on_start(self):
         self._sent = 0
@@ -222,7 +227,7 @@ class NCCL:
         self._sent += 1
 
     def on_gradients_ready(self):
-        """Average diffs and solver.losses over all ranks; solver.action becomes what any rank was asked."""
+        """Average diffs and solver.loss over all ranks; solver.action becomes what any rank was asked."""
         if self.count == 1:
             return
         action = self.solver.requested_action()
@@ -230,11 +235,12 @@ class NCCL:
         work = dist.all_reduce(asked, dist.ReduceOp.MAX, async_op=True)  # on the host: no GPU waits
         while self._sent < len(self._buckets) - 1:
             self._send()
-        self._send(self.solver.losses.to(common.device()))
-        for bucket in self._buckets:
-            rest = bucket.receive(self.count)
-        (self.solver.losses,) = rest
-        work.wait()
+        self._send(self.solver.loss.to(common.device()).reshape(1))
+        with waiting():
+            for bucket in self._buckets:
+                rest = bucket.receive(self.count)
+            work.wait()
+        self.solver.loss = rest[0][0]
         self.solver.action = next((known for known, on in zip(ACTIONS, asked.tolist()) if on), '')
 
 
@@ -242,8 +248,9 @@ def _buckets(net):
     """The parameters that learn in _Buckets of about BUCKET elements, in the order in which a backward pass is done
     with them; the last one has what is left, if anything."""
     last = {}  # diff's memory -> the lowest layer whose backward adds to it
-    for i, node in reversed(list(enumerate(net._nodes))):
-        last.update((blob._diff, i) for blob in node.layer.blobs if node.need_backward)
+    for i, node in enumerate(net._nodes):
+        for blob in node.layer.blobs if node.need_backward else ():
+            last.setdefault(blob._diff, i)
     blobs = [blob for blob, lr in zip(net.learnable_params, net.params_lr) if lr]
     buckets, held = [], []
     for blob in sorted(blobs, key=lambda blob: last.get(blob._diff, -1), reverse=True):
@@ -252,17 +259,3 @@ def _buckets(net):
             buckets.append(_Bucket(last.get(blob._diff, -1), held))
             held = []
     return [*buckets, _Bucket(-1, held)]
-
-
-def launch(function, count, args):
-    """Run function(rank, uid, *args) in `count` processes; an error of one ends the others and is raised
-    here."""
-    uid = NCCL.new_uid()
-    torch.multiprocessing.spawn(_worker, (function, count, uid, args), nprocs=count)
-
-
-def _worker(rank, function, count, uid, args):
-    common.set_solver_count(count)
-    common.set_solver_rank(rank)
-    common.set_multiprocess(True)
-    function(rank, uid, *args)

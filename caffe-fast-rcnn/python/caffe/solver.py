@@ -40,10 +40,9 @@ class Solver:
         if seed >= 0 or rank:  # each rank draws numbers of its own
             common.set_random_seed((seed if seed >= 0 else torch.initial_seed()) + rank)
         self.iter = 0
-        # Asked once in each iteration. May answer 'snapshot', 'stop', or 'checkpoint', which is the caller's own.
+        # Asked once an iteration; may answer 'stop', 'snapshot', or 'checkpoint', which is the caller's own.
         self.requested_action = lambda: None
         self.action = None  # what it, or (caffe.NCCL) that of any rank, answered in the last iteration
-        self.losses = None  # see _passes; NCCL makes them the means over all ranks
         self.last_pass = False  # of the iter_size of an iteration
         self._callbacks = []
         self._losses = collections.deque(maxlen=max(1, self.param.average_loss))
@@ -147,13 +146,13 @@ class Solver:
                 and self.iter % p.test_interval == 0
                 and (self.iter > 0 or p.test_initialization)
             ):
-                self._test_all()
+                self.test_all()
             for on_start, _ in self._callbacks:
                 on_start()
-            self.losses, self.action = self._passes(), None
+            self._losses.append(self._passes())
+            self.action = None
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
-            self._losses.append(self.losses[0])
             if p.display and self.iter % p.display == 0 and common.solver_rank() == 0:
                 begin = self._display(begin)
             self.apply_update()
@@ -167,22 +166,25 @@ class Solver:
         return True
 
     def _passes(self):
-        """Forward and backward iter_size times -> the mean loss, and each of loss_outputs in the last pass: a tensor
-        on the device, which nobody waits for."""
+        """Forward and backward iter_size times -> the mean loss."""
         loss, size = 0, self.param.iter_size
         for i in range(size):
             self.last_pass = i == size - 1
             loss = loss + self.net.forward_backward()
         self.last_pass = False
-        return torch.stack([loss / size, *(self.net.blobs[n].tensor.sum() for n in self.loss_outputs)])
-
-    @property
-    def loss_outputs(self):
-        """Names of the net's outputs that are losses."""
-        return [name for name in self.net.outputs if self.net.blob_loss_weights.get(name)]
+        return loss / size
 
     max_iter = property(lambda self: self.param.max_iter)
     lr = property(lambda self: self.learning_rate())
+
+    @property
+    def loss(self):
+        """The last iteration's loss, the mean over its passes and (caffe.NCCL) all ranks; a tensor on the device."""
+        return self._losses[-1]
+
+    @loss.setter
+    def loss(self, value):
+        self._losses[-1] = value
 
     @property
     def smoothed_loss(self):
@@ -207,7 +209,7 @@ class Solver:
                 logger.info('    %s net output #%d: %s = %.6g%s', what, k, name, value, note)
                 k += 1
 
-    def _test_all(self):
+    def test_all(self):
         for i, net in enumerate(self.test_nets):
             if not self.param.test_iter[i]:
                 continue
@@ -247,7 +249,7 @@ class Solver:
             self._losses.append(self.net.run_forward())
             logger.info('Iteration %d, loss = %.6g', self.iter, self.smoothed_loss)
         if p.test_interval and self.iter % p.test_interval == 0:
-            self._test_all()
+            self.test_all()
 
     def share_weights(self, net):
         """Let `net` use the values of the train net's parameters."""
