@@ -22,7 +22,8 @@ class Losses:
 
     def __init__(self, solver, images):
         self.solver, self.images = solver, images
-        param, self.names = solver.param, solver.loss_outputs
+        param, net = solver.param, solver.net
+        self.names = [name for name in net.outputs if net.blob_loss_weights.get(name)]
         self.recent = collections.deque(maxlen=max(1, param.average_loss))
         waits = caffe.common.device().type == 'cpu' and caffe.solver_count() == 1
         self.every = 1 if waits else param.display or EVERY
