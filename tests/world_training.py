@@ -1,27 +1,29 @@
 """Trains the recorded run's first RPN and Fast R-CNN in worlds of one, two and three CPU processes, which must agree.
 
-    python tests/world_training.py [--iterations N]
+    python tests/world_training.py [--iterations N] [--out DIR]
 
 Real batches of six images: iter_size 6, 3 and 2. Each world's losses are held against those of one process within
-LOSS, its weights within WEIGHTS of the largest of a blob; and what two workers have begun, one goes on with. The
-workers are this script too: `--gpu cpu:2 --out DIR`. Exit status 0 if all holds.
+LOSS, its weights within WEIGHTS of the largest of a blob. Exit status 0 if all holds. DIR keeps what was trained, in a
+folder for each world, with what its workers said when one was stopped, and when one met a loss that is no number.
 """
 
 import argparse
+import contextlib
 import glob
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [os.path.join(ROOT, folder) for folder in ('caffe-fast-rcnn/python', 'lib', 'tools', 'tests')]
+sys.path[:0] = [os.path.join(ROOT, folder) for folder in ('caffe-fast-rcnn/python', 'lib', 'tests')]
 
-import _command  # noqa: E402
 import caffe  # noqa: E402
 import numpy as np  # noqa: E402
-from caffe import launch, parallel  # noqa: E402
+import torch  # noqa: E402
+from caffe import parallel  # noqa: E402
 from caffe.format.weights import read_weights  # noqa: E402
 from fast_rcnn.hooks import Interrupted  # noqa: E402
 from fast_rcnn.train import get_training_roidb, train_net  # noqa: E402
@@ -90,7 +92,7 @@ def train(run, stage, out, iterations, *hooks, **settings):
     settings.update(
         TRAIN__BATCH_SIZE=32 * REAL_BATCH, TRAIN__REAL_BATCH_SIZE=REAL_BATCH, TRAIN__SEED_EACH_IMAGE=True
     )
-    settings.update(TRAIN__HAS_RPN=has_rpn, TRAIN__BBOX_REG=not has_rpn)
+    settings.update(TRAIN__HAS_RPN=has_rpn, TRAIN__BBOX_REG=not has_rpn, TRAIN__USE_PREFETCH=False)
     with run.scope('rpn stages' if has_rpn else 'fast_rcnn stages', **settings):
         imdb = run.imdb(TRAIN)
         imdb.set_proposal_method('gt' if has_rpn else 'rpn')
@@ -125,18 +127,28 @@ def work(out, iterations):
             json.dump(told, stream)
 
 
+def worker(rank, count, port, out, iterations):
+    """A worker of a world, in a process of its own."""
+    torch.set_num_threads(1)
+    if count > 1:
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        parallel.join('training')
+    work(out, iterations)
+
+
 def run_world(count, out, iterations):
     """Have a world of so many workers do its work."""
-    if count == 1:
-        work(out, iterations)
-        return
-    words = ['--gpu', f'cpu:{count}', '--out', out, '--iterations', str(iterations)]
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        launch.launch([sys.executable, os.path.abspath(__file__), *words], ['cpu'] * count)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    port = caffe.NCCL.new_uid().decode().split(':')[-1]
+    context = multiprocessing.get_context('fork')  # all is loaded already
+    workers = [
+        context.Process(target=worker, args=(rank, count, port, out, iterations)) for rank in range(count)
+    ]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join()
+    if any(process.exitcode for process in workers):
+        sys.exit(f'exit codes of {count} workers: {[process.exitcode for process in workers]}')
 
 
 def read_log(folder):
@@ -193,26 +205,32 @@ def compare(one, out, count, iterations):
         )
 
 
+def compare_worlds(out, iterations):
+    """Train in all worlds, printing how they agree -> whether they do."""
+    good = []
+    for count in 1, *WORLDS:
+        run_world(count, f'{out}/{count}', iterations)
+        for line, holds in compare(f'{out}/1', f'{out}/{count}', count, iterations) if count > 1 else ():
+            print(line if holds else f'{line}: TOO MUCH', flush=True)
+            good.append(holds)
+    return all(good)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--iterations', type=int, default=50, metavar='N')
-    parser.add_argument('--gpu', type=_command.parse_gpu, default=['cpu'], help=argparse.SUPPRESS)
-    parser.add_argument('--out', help=argparse.SUPPRESS)
+    parser.add_argument('--out', metavar='DIR')
     args = parser.parse_args()
-    if args.out:
-        _command.begin(args.gpu)
-        caffe.set_mode_cpu()
-        parallel.join('world training')
-        return work(args.out, args.iterations)
-    with tempfile.TemporaryDirectory() as out:
-        good = []
-        for count in (1, *WORLDS):
-            run_world(count, f'{out}/{count}', args.iterations)
-            for line, holds in compare(f'{out}/1', f'{out}/{count}', count, args.iterations):
-                print(line if holds else f'{line}: TOO MUCH', flush=True)
-                good.append(holds)
-    return not all(good)
+    out = args.out and os.path.abspath(args.out)
+    caffe.set_mode_cpu()
+    torch.set_num_threads(1)
+    os.chdir(RECORDING)
+    caffe.Net(
+        'models/Tiny/faster_rcnn_alt_opt/rpn_test.pt', caffe.TEST
+    )  # loads what torch loads late, for all workers
+    with contextlib.nullcontext(out) if out else tempfile.TemporaryDirectory() as folder:
+        sys.exit(0 if compare_worlds(folder, args.iterations) else 'the worlds DIFFER')
 
 
 if __name__ == '__main__':
-    _command.run(main)
+    main()
