@@ -329,6 +329,104 @@ def test_proposal_targets_of_images_against_one_at_a_time():
         image_targets(rois, gt[:1], 3, 6, cfg.TRAIN)
 
 
+def tensors(*values):
+    return [torch.from_numpy(v) for v in values]
+
+
+def like_arrays(of_tensors, of_arrays):
+    """Both drew the same: tensors hold the arrays' numbers, to the rounding of logarithms."""
+    (got, next_draw), (want, their_draw) = of_tensors, of_arrays
+    assert next_draw == their_draw
+    for ours, theirs in zip(got, want, strict=True):
+        assert torch.is_tensor(ours) and ours.dtype == torch.float32
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-6, atol=1e-6)
+
+
+def seeded(function, *args):
+    """(the answer, what the global generator would give next)."""
+    np.random.seed(3)
+    return function(*args), np.random.rand()
+
+
+def no_copies(monkeypatch):
+    def refuse(*args):
+        raise AssertionError('a tensor went to the host')
+
+    for name in 'numpy', 'cpu', 'tolist':
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+
+
+def test_targets_of_tensors_stay_there_and_draw_as_those_of_arrays(monkeypatch):
+    rng = np.random.RandomState(0)
+    grid = anchor_grid(generate_anchors(scales=[2, 4]), 9, 12, 16)
+    corners = rng.rand(4, 2) * 90
+    gt = np.hstack([corners, corners + 20 + rng.rand(4, 2) * 60, rng.randint(1, 4, (4, 1))]).astype(
+        np.float32
+    )
+    info = np.float32([150, 190, 1])
+    rois = np.hstack([np.zeros((50, 1)), np.abs(gt[rng.randint(0, 4, 50), :4] + rng.randn(50, 4) * 9)])
+    rois = rois.astype(np.float32)
+    settings = {'TRAIN.RPN_BATCHSIZE': 16, 'TRAIN.BG_THRESH_LO': 0.0, 'TRAIN.RPN_NORMALIZE_TARGETS': True}
+    with overrides(settings):
+        for objects in gt, gt[:0]:
+            case = [grid, objects, info, cfg.TRAIN, 0]
+            for weight, clobber in (-1, False), (0.3, True):
+                with overrides({'TRAIN.RPN_POSITIVE_WEIGHT': weight, 'TRAIN.RPN_CLOBBER_POSITIVES': clobber}):
+                    want = seeded(anchor_targets, *case)
+                    with monkeypatch.context() as m:
+                        on_device = tensors(grid, objects)
+                        no_copies(m)
+                        got = seeded(anchor_targets, *on_device, *case[2:])
+                    like_arrays(got, want)
+            for agnostic, precomputed in (False, True), (True, False):
+                names = 'TRAIN.AGNOSTIC', 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED', 'TRAIN.USE_EMPTY'
+                with overrides(dict(zip(names, (agnostic, precomputed, True)))):
+                    want = seeded(image_targets, rois, [objects], 4, 16, cfg.TRAIN)
+                    with monkeypatch.context() as m:
+                        on_device = tensors(rois, objects)
+                        no_copies(m)
+                        got = seeded(image_targets, on_device[0], [on_device[1]], 4, 16, cfg.TRAIN)
+                    like_arrays(got, want)
+
+
+def test_layers_of_targets_on_tensors_give_what_they_give_on_arrays(tmp_path, monkeypatch):
+    rng = np.random.RandomState(0)
+    gt = [[16, 16, 31, 35, 1], [30, 8, 60, 50, 2]]
+    rois = np.hstack([np.zeros((9, 1)), np.sort(rng.rand(9, 4) * 64)[:, [0, 1, 2, 3]]])
+    anchors = dict(
+        scores=np.zeros((1, 4, 4, 4)), gt_boxes=gt, im_info=[[64, 64, 1]], data=np.zeros((1, 3, 64, 64))
+    )
+    for module, layer, tops, param_str, bottoms in (
+        (
+            'rpn.anchor_target_layer',
+            'AnchorTargetLayer',
+            'ltio',
+            r"'feat_stride': 16\n'scales': [1, 2]\n'ratios': [1]",
+            anchors,
+        ),
+        (
+            'rpn.proposal_target_layer',
+            'ProposalTargetLayer',
+            'rltio',
+            "'num_classes': 3",
+            dict(rois=rois, gt=gt),
+        ),
+    ):
+        args = tmp_path, module, layer, list(tops), param_str
+        want = [top.copy() for top in run_layer(*args, **bottoms)]
+        with monkeypatch.context() as m:
+            m.setattr(f'{module}.values_of', lambda blob: blob.tensor)
+            got = run_layer(*args, **bottoms)
+        for ours, theirs in zip(got, want, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_a_grid_of_tensors():
+    anchors = generate_anchors(scales=[1, 2])
+    grid = anchor_grid(torch.from_numpy(anchors), 2, 3, 16)
+    np.testing.assert_array_equal(grid.numpy(), anchor_grid(anchors, 2, 3, 16))
+
+
 def test_statistics_of_the_anchors_targets():
     """Each anchor inside that is some object's best, or overlaps one by 0.7, counts: a plain loop finds them."""
     anchors, rng = generate_anchors(scales=[2, 4]), np.random.RandomState(0)

@@ -7,10 +7,12 @@ or tensors, and give the same.
 import numpy as np
 import torch
 
+from utils.arrays import library
+
 
 def bbox_transform(ex_rois, gt_rois):
     """Targets (N, 4) from ex_rois (N, 4) to gt_rois (N, 4): dx dy in widths and heights, log ratios dw dh."""
-    lib = _library(ex_rois)
+    lib = library(ex_rois)
     ex_w, ex_h, ex_x, ex_y = _size_and_centre(ex_rois)
     gt_w, gt_h, gt_x, gt_y = _size_and_centre(gt_rois)
     moves = [(gt_x - ex_x) / ex_w, (gt_y - ex_y) / ex_h, lib.log(gt_w / ex_w), lib.log(gt_h / ex_h)]
@@ -19,7 +21,7 @@ def bbox_transform(ex_rois, gt_rois):
 
 def bbox_transform_inv(boxes, deltas):
     """boxes (N, 4) moved by deltas (N, 4K) -> (N, 4K)."""
-    lib = _library(deltas)
+    lib = library(deltas)
     boxes = boxes.to(deltas.dtype) if lib is torch else boxes.astype(deltas.dtype, copy=False)
     widths, heights, ctr_x, ctr_y = (values[:, None] for values in _size_and_centre(boxes))
     pred_x = deltas[:, 0::4] * widths + ctr_x
@@ -36,10 +38,6 @@ def clip_boxes(boxes, im_shape):
     boxes[:, 0::2] = boxes[:, 0::2].clip(0, im_shape[1] - 1)
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, im_shape[0] - 1)
     return boxes
-
-
-def _library(values):
-    return torch if torch.is_tensor(values) else np
 
 
 def _size_and_centre(boxes):

@@ -4,7 +4,7 @@ import torch
 
 from fast_rcnn.config import cfg
 from nms.cpu_nms import cpu_nms
-from nms.gpu_nms import gpu_nms
+from nms.gpu_nms import gpu_nms, suppress
 
 
 def nms(dets, thresh, force_cpu=False, limit=0):
@@ -17,3 +17,11 @@ def nms(dets, thresh, force_cpu=False, limit=0):
     if cfg.USE_GPU_NMS and not force_cpu and torch.cuda.is_available():
         return gpu_nms(dets, thresh, cfg.GPU_ID, limit)
     return cpu_nms(dets, thresh, limit)
+
+
+def tensor_nms(boxes, scores, thresh, limit=0):
+    """As nms, of tensors boxes (N, 4) and scores (N, 1), best first. By the GPU rule they stay on their device, where
+    the indices then are."""
+    if boxes.is_cuda and cfg.USE_GPU_NMS:
+        return suppress(boxes, thresh, limit)
+    return nms(torch.cat([boxes, scores], 1).cpu().numpy(), thresh, limit=limit)

@@ -1,12 +1,13 @@
 """Which RoIs of an image the head trains on, and what it is to answer for them (Fast R-CNN, section 2.3).
 
-R RoIs, K classes. Draws come from numpy's global generator: foreground first, then background.
+R RoIs, K classes. Draws come from numpy's global generator: foreground first, then background. Arrays or tensors go in,
+and the same come out.
 """
 
 import numpy as np
-import numpy.random as npr
 
 from fast_rcnn.bbox_transform import bbox_transform
+from utils.arrays import beside, draw, library, whole, zeros
 from utils.cython_bbox import bbox_overlaps
 
 
@@ -18,18 +19,19 @@ def sample_rois(overlaps, num_rois, fg_fraction, fg_thresh, bg_thresh_hi, bg_thr
     leaves.
     -> indices (foreground first), number of foreground ones
     """
-    fg = np.where(overlaps >= fg_thresh)[0]
-    bg = np.where((overlaps < bg_thresh_hi) & (overlaps >= bg_thresh_lo))[0]
-    num_fg = int(min(np.round(fg_fraction * num_rois), fg.size))
+    lib = library(overlaps)
+    fg = lib.where(overlaps >= fg_thresh)[0]
+    bg = lib.where((overlaps < bg_thresh_hi) & (overlaps >= bg_thresh_lo))[0]
+    num_fg = int(min(np.round(fg_fraction * num_rois), len(fg)))
     left = num_rois - num_fg
     if bg_times is not None:
         left = bg_times and bg_times * np.round((1 - fg_fraction) * num_rois)
-    num_bg = int(min(left, bg.size))
-    if fg.size:
-        fg = npr.choice(fg, size=num_fg, replace=False)
-    if bg.size:
-        bg = npr.choice(bg, size=num_bg, replace=False)
-    return np.append(fg, bg), num_fg
+    num_bg = int(min(left, len(bg)))
+    if len(fg):
+        fg = draw(fg, num_fg)
+    if len(bg):
+        bg = draw(bg, num_bg)
+    return lib.concatenate([fg, bg]), num_fg
 
 
 def background_from(train, has_object):
@@ -64,11 +66,13 @@ def box_classes(num_classes, agnostic):
 def expand_bbox_targets(targets, num_classes, inside_weights, agnostic=False):
     """Targets (R, 5: class, dx, dy, dw, dh) -> targets and inside weights (R, 4K), zero but for the RoI's own
     class (background: all zero). agnostic: (R, 8), every class is the second."""
-    expanded = np.zeros((targets.shape[0], 4 * box_classes(num_classes, agnostic)), np.float32)
-    weights = np.zeros_like(expanded)
-    rows = np.where(targets[:, 0] > 0)[0]
-    classes = np.ones(len(rows)) if agnostic else targets[rows, 0]
-    columns = 4 * classes.astype(np.int64)[:, None] + np.arange(4)
+    lib = library(targets)
+    expanded, weights = (
+        zeros(targets, len(targets), 4 * box_classes(num_classes, agnostic)) for _ in range(2)
+    )
+    rows = lib.where(targets[:, 0] > 0)[0]
+    classes = lib.ones_like(rows) if agnostic else whole(targets[rows, 0])
+    columns = 4 * classes[:, None] + beside(rows, range(4), np.int64)
     expanded[rows[:, None], columns] = targets[rows, 1:]
-    weights[rows[:, None], columns] = inside_weights
+    weights[rows[:, None], columns] = beside(targets, inside_weights)
     return expanded, weights

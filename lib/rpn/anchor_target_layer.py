@@ -1,10 +1,12 @@
 """The Python layer that trains an RPN: labels and box targets of its anchors."""
 
 import caffe
+import numpy as np
 
 from fast_rcnn.config import cfg
 from rpn.generate_anchors import anchor_grid, anchors_of
 from rpn.targets import anchor_statistics, level_targets
+from utils.arrays import beside, fill, library, values_of
 from utils.param_str import parse_param_str
 
 
@@ -35,10 +37,12 @@ class AnchorTargetLayer(caffe.Layer):
         images, _, height, width = bottom[0].shape
         if images != 1:
             raise ValueError(f'gt_boxes do not say of which image they are: wanted one image, got {images}')
-        grid = anchor_grid(self._anchors, height, width, self._feat_stride)
-        (results,) = level_targets([grid], [bottom[1].data], bottom[2].data, cfg.TRAIN, self._border)
+        gt_boxes = values_of(bottom[1])
+        grid = anchor_grid(beside(gt_boxes, self._anchors, np.float64), height, width, self._feat_stride)
+        (results,) = level_targets([grid], [gt_boxes], bottom[2].data, cfg.TRAIN, self._border)
         for blob, values in zip(top, results):
-            blob.data[...] = values.reshape(height, width, -1).transpose(2, 0, 1).reshape(blob.shape)
+            maps = library(values).moveaxis(values.reshape(height, width, -1), 2, 0)
+            fill(blob, maps.reshape(blob.shape))
 
     def backward(self, top, propagate_down, bottom):
         pass

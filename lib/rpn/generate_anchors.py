@@ -5,6 +5,8 @@ A anchors per position, feature map (H, W).
 
 import numpy as np
 
+from utils.arrays import beside, library
+
 
 def generate_anchors(base_size=16, ratios=(0.5, 1, 2), scales=2 ** np.arange(3, 6)):
     """-> (A, 4) float64 x1 y1 x2 y2 around a cell of base_size pixels at the origin; ratio (height / width)
@@ -18,9 +20,12 @@ def generate_anchors(base_size=16, ratios=(0.5, 1, 2), scales=2 ** np.arange(3, 
 
 
 def anchor_grid(anchors, height, width, stride):
-    """Anchors (A, 4) at every position of an (H, W) map -> (H * W * A, 4): anchor fastest, then x, then y."""
-    x, y = np.meshgrid(np.arange(width) * stride, np.arange(height) * stride)
-    shifts = np.stack([x, y, x, y], 2).reshape(-1, 1, 4)
+    """Anchors (A, 4), an array or a tensor, at every position of an (H, W) map -> (H * W * A, 4), the same: anchor
+    fastest, then x, then y."""
+    lib = library(anchors)
+    x, y = (beside(anchors, np.arange(count) * stride, None) for count in (width, height))
+    x, y = lib.meshgrid(x, y, indexing='xy')
+    shifts = lib.stack([x, y, x, y], 2).reshape(-1, 1, 4)
     return (anchors[None] + shifts).reshape(-1, 4)
 
 

@@ -1,12 +1,12 @@
 """The Python layer that turns an RPN's scores and deltas into RoIs."""
 
 import caffe
-import numpy as np
 import torch
 
 from fast_rcnn.config import cfg
 from rpn.generate_anchors import anchors_of
 from rpn.proposals import Level, Limits, propose
+from utils.arrays import beside, fill
 from utils.param_str import parse_param_str
 
 
@@ -27,7 +27,7 @@ class ProposalLayer(caffe.Layer):
         pass
 
     def forward(self, bottom, top):
-        probs, deltas, im_info = (torch.from_numpy(blob.data) for blob in bottom[:3])
+        probs, deltas, im_info = bottom[0].tensor, bottom[1].tensor, bottom[2].data
         num_anchors = len(self._anchors)
         if (probs.shape[1], deltas.shape[1]) != (2 * num_anchors, 4 * num_anchors):
             raise ValueError(
@@ -42,16 +42,14 @@ class ProposalLayer(caffe.Layer):
         if self.phase == caffe.TRAIN and settings.RPN_NORMALIZE_TARGETS:
             stds, means = settings.RPN_NORMALIZE_STDS, settings.RPN_NORMALIZE_MEANS
             stds, means = (
-                torch.tensor(values).repeat(num_anchors)[:, None, None] for values in (stds, means)
+                beside(deltas, values).repeat(num_anchors)[:, None, None] for values in (stds, means)
             )
             deltas = deltas * stds + means
         level = Level(probs[:, num_anchors:], deltas, self._anchors, self._feat_stride)
         proposals = propose([level], im_info, Limits.of(settings))
-        rois = [np.insert(boxes.numpy(), 0, i, axis=1) for i, (boxes, _) in enumerate(proposals)]
-        for blob, values in zip(top, [rois, [scores.numpy() for _, scores in proposals]]):
-            values = np.vstack(values)
-            blob.reshape(*values.shape)
-            blob.data[...] = values
+        rois = [torch.cat([torch.full_like(b[:, :1], i), b], 1) for i, (b, _) in enumerate(proposals)]
+        for blob, values in zip(top, [rois, [scores for _, scores in proposals]]):
+            fill(blob, torch.cat(values))
 
     def backward(self, top, propagate_down, bottom):
         pass

@@ -6,6 +6,7 @@ from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import box_classes
 from roi_data_layer.minibatch import rois_per_image
 from rpn.targets import image_targets
+from utils.arrays import fill, values_of
 from utils.param_str import parse_param_str
 
 
@@ -31,12 +32,12 @@ class ProposalTargetLayer(caffe.Layer):
 
     def forward(self, bottom, top):
         num_rois = rois_per_image(cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.REAL_BATCH_SIZE, 1)
+        rois, gt_boxes = map(values_of, bottom)
         rois, labels, targets, weights = image_targets(
-            bottom[0].data, [bottom[1].data], self._num_classes, num_rois, cfg.TRAIN
+            rois, [gt_boxes], self._num_classes, num_rois, cfg.TRAIN
         )
         for blob, values in zip(top, [rois, labels, targets, weights, weights > 0]):
-            blob.reshape(*values.shape)
-            blob.data[...] = values
+            fill(blob, values)
 
     def backward(self, top, propagate_down, bottom):
         pass

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from fast_rcnn.bbox_transform import bbox_transform_inv, clip_boxes
-from fast_rcnn.nms_wrapper import nms
+from fast_rcnn.nms_wrapper import tensor_nms
 from rpn.generate_anchors import anchor_grid
+from utils.arrays import beside
 
 
 @dataclass
@@ -59,18 +60,24 @@ def _of_image(levels, i, info, limits):
 
 def _of_level(level, scores, deltas, info, limits):
     """scores (A, H, W), deltas (4A, H, W) of one image -> boxes (n, 4), scores (n, 1)."""
-    grid = torch.from_numpy(anchor_grid(level.anchors, *scores.shape[1:], level.stride)).to(scores.device)
+    grid = anchor_grid(beside(scores, level.anchors, None), *scores.shape[1:], level.stride)
     scores = scores.permute(1, 2, 0).reshape(-1, 1)
     # 1. anchors moved by their deltas, cut to the image
     boxes = clip_boxes(bbox_transform_inv(grid, deltas.permute(1, 2, 0).reshape(-1, 4)), info)
     # 2. without those that are too small
     large = (boxes[:, 2:] - boxes[:, :2] + 1 >= limits.min_size * info[2]).all(1).nonzero()[:, 0]
-    # 3. the highest scores, equal ones in numpy's order
-    order = large[scores[large, 0].cpu().numpy().argsort()[::-1].copy()]
+    # 3. the highest scores
+    order = large[_best_first(scores[large, 0])]
     if limits.pre_nms_top_n > 0:
         order = order[: limits.pre_nms_top_n]
     boxes, scores = boxes[order], scores[order]
     # 4. less near-duplicates, 5. the highest scores again
-    dets = torch.cat([boxes, scores], 1).cpu().numpy()
-    kept = nms(dets, limits.nms_thresh, limit=max(0, limits.post_nms_top_n))
+    kept = tensor_nms(boxes, scores, limits.nms_thresh, limit=max(0, limits.post_nms_top_n))
     return boxes[kept], scores[kept]
+
+
+def _best_first(scores):
+    """Indices of scores (n,) by falling score, equal ones in numpy's order on the CPU."""
+    if scores.device.type == 'cpu':
+        return torch.from_numpy(scores.numpy().argsort()[::-1].copy())
+    return scores.argsort(descending=True, stable=True)

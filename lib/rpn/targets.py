@@ -2,15 +2,17 @@
 proposals, end to end (section 3.2).
 
 I anchors inside the image, G ground-truth boxes; R RoIs in, S sampled RoIs out, K classes. Draws come from numpy's
-global generator, positive or foreground ones first.
+global generator, positive or foreground ones first. Grids, RoIs and ground truth are arrays, or tensors on one device,
+and so is what comes of them; only counts and what is drawn cross to the host and back. float32 but for the overlaps.
 """
 
 import numpy as np
-import numpy.random as npr
+from caffe.types import boxes as box_lib
 
 from fast_rcnn.bbox_transform import bbox_transform
 from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
 from rpn.generate_anchors import anchor_grid
+from utils.arrays import beside, draw, library, zeros
 from utils.blob import im_scale_for
 from utils.cython_bbox import bbox_overlaps
 
@@ -24,14 +26,13 @@ def label_anchors(overlaps, positive_overlap, negative_overlap, clobber_positive
     a tie, as in the original), and overlap >= positive_overlap. Negative: overlap with all objects below
     negative_overlap. clobber_positives lets negative win where both hold. No object: all negative.
     """
-    labels = np.full(overlaps.shape[0], IGNORED, np.float32)
-    if overlaps.size == 0:
-        labels[:] = NEGATIVE
+    lib, labels = library(overlaps), zeros(overlaps, len(overlaps)) + NEGATIVE
+    if 0 in overlaps.shape:
         return labels
-    highest = overlaps.max(1)
+    highest = lib.amax(overlaps, 1)
     negative = highest < negative_overlap
-    labels[negative] = NEGATIVE
-    labels[(overlaps == overlaps.max(0)).any(1)] = POSITIVE
+    labels[~negative] = IGNORED
+    labels[(overlaps == lib.amax(overlaps, 0)).any(1)] = POSITIVE
     labels[highest >= positive_overlap] = POSITIVE
     if clobber_positives:
         labels[negative] = NEGATIVE
@@ -43,41 +44,56 @@ def subsample(labels, batch_size, fg_fraction, bg_times=None):
 
     bg_times: instead of what positive ones leave, so many times 1 - fg_fraction of the batch are negative.
     """
-    for kind in POSITIVE, NEGATIVE:
-        if kind == POSITIVE:
-            most = int(fg_fraction * batch_size)
-        elif bg_times is None:
-            most = batch_size - np.sum(labels == POSITIVE)
-        else:
-            most = int(bg_times * (1 - fg_fraction) * batch_size)
-        inds = np.where(labels == kind)[0]
-        if len(inds) > most:
-            labels[npr.choice(inds, size=int(len(inds) - most), replace=False)] = IGNORED
+    positive = _at_most(int(fg_fraction * batch_size), labels, POSITIVE)
+    if bg_times is None:
+        negative = batch_size - positive
+    else:
+        negative = int(bg_times * (1 - fg_fraction) * batch_size)
+    _at_most(negative, labels, NEGATIVE)
+
+
+def _at_most(most, labels, kind):
+    """Ignore, in place, what exceeds this number of labels of a kind; how many are left."""
+    inds = library(labels).where(labels == kind)[0]
+    if len(inds) <= most:
+        return len(inds)
+    labels[draw(inds, len(inds) - most)] = IGNORED
+    return most
 
 
 def outside_weights(labels, positive_weight):
     """The weight of every anchor's box loss (I, 4): 1 / examples each, or positive_weight shared by the
     positive ones and 1 - positive_weight by the negative ones."""
-    positive, negative = labels == POSITIVE, labels == NEGATIVE
+    lib, positive, negative = library(labels), labels == POSITIVE, labels == NEGATIVE
     if positive_weight < 0:
-        of_positive = of_negative = 1.0 / max(np.sum(labels >= 0), 1)
+        of_positive = of_negative = 1.0 / _number(labels >= 0)
     else:
-        of_positive = positive_weight / max(np.sum(positive), 1)
-        of_negative = (1.0 - positive_weight) / max(np.sum(negative), 1)
-    weights = np.zeros((len(labels), 4), np.float32)
-    weights[positive] = of_positive
-    weights[negative] = of_negative
+        of_positive = positive_weight / _number(positive)
+        of_negative = (1.0 - positive_weight) / _number(negative)
+    weights = zeros(labels, len(labels), 4)
+    weights[:] = lib.where(positive, of_positive, lib.where(negative, of_negative, 0.0))[:, None]
     return weights
+
+
+def _number(marks):
+    """How many are true, at least 1; in float64, as a scalar on their device."""
+    return marks.sum(dtype=library(marks).float64).clip(1)
+
+
+def _overlaps(boxes, objects):
+    """IoU (N, K) float64 of boxes (N, 4) and objects (K, 4)."""
+    if library(boxes) is np:
+        return bbox_overlaps(boxes, objects)
+    return box_lib.overlaps(boxes.double(), objects.double(), offset=1)
 
 
 def _labelled(grid, gt_boxes, im_info, train, border):
     """Which anchors of the grid are inside the image (I,), their overlaps (I, G), their labels (I,)."""
-    inside = np.where(
-        (grid[:, :2] >= -border).all(1)
-        & (grid[:, 2] < im_info[1] + border)
-        & (grid[:, 3] < im_info[0] + border)
+    height, width = float(im_info[0]), float(im_info[1])
+    inside = library(grid).where(
+        (grid[:, :2] >= -border).all(1) & (grid[:, 2] < width + border) & (grid[:, 3] < height + border)
     )[0]
-    overlaps = bbox_overlaps(grid[inside], gt_boxes[:, :4])
+    overlaps = _overlaps(grid[inside], gt_boxes[:, :4])
     labels = label_anchors(
         overlaps, train.RPN_POSITIVE_OVERLAP, train.RPN_NEGATIVE_OVERLAP, train.RPN_CLOBBER_POSITIVES
     )
@@ -111,13 +127,15 @@ def anchor_targets(grid, gt_boxes, im_info, train, border=0, bg_times=None):
     """
     inside, overlaps, labels = _labelled(grid, gt_boxes, im_info, train, border)
     subsample(labels, train.RPN_BATCHSIZE, train.RPN_FG_FRACTION, bg_times)
-    targets = np.zeros((len(inside), 4), np.float32)
-    if overlaps.size:
+    lib, targets = library(grid), zeros(grid, len(inside), 4)
+    if 0 not in overlaps.shape:
         targets[:] = bbox_transform(grid[inside], gt_boxes[overlaps.argmax(1), :4])
         if train.RPN_NORMALIZE_TARGETS:
-            targets = (targets - np.float32(train.RPN_NORMALIZE_MEANS)) / np.float32(train.RPN_NORMALIZE_STDS)
-    inside_weights = np.zeros((len(inside), 4), np.float32)
-    inside_weights[labels == POSITIVE] = train.RPN_BBOX_INSIDE_WEIGHTS
+            means, stds = train.RPN_NORMALIZE_MEANS, train.RPN_NORMALIZE_STDS
+            targets = (targets - beside(grid, means)) / beside(grid, stds)
+    inside_weights = lib.where(
+        (labels == POSITIVE)[:, None], beside(grid, train.RPN_BBOX_INSIDE_WEIGHTS), zeros(grid, 1)
+    )
     return (
         _unmap(labels, len(grid), inside, IGNORED),
         *(
@@ -133,32 +151,35 @@ def level_targets(grids, gt_boxes, im_info, train, border=0):
     grids: (n, 4) of each level; gt_boxes: (G, 4+) of each image; im_info (N, 3, or 4: the fourth is bg_times)
     -> for each level labels (N, n), targets, inside weights, outside weights (N, n, 4)
     """
-    grid, ends = np.vstack(grids), np.cumsum([len(grid) for grid in grids])[:-1]
+    lib, ends = library(grids[0]), np.cumsum([0] + [len(grid) for grid in grids])
+    grid = lib.concatenate(grids)
     images = [
         anchor_targets(grid, gt, info, train, border, info[3] if len(info) > 3 else None)
         for gt, info in zip(gt_boxes, im_info, strict=True)
     ]
-    return list(zip(*(np.split(np.stack(values), ends, axis=1) for values in zip(*images))))
+    kinds = [lib.stack(values) for values in zip(*images)]
+    return [tuple(values[:, start:end] for values in kinds) for start, end in zip(ends, ends[1:])]
 
 
 def _unmap(values, count, inds, fill):
     """Values of some rows -> values of all `count` rows, fill elsewhere."""
-    every = np.full((count,) + values.shape[1:], fill, np.float32)
+    every = zeros(values, count, *values.shape[1:]) + fill
     every[inds] = values
     return every
 
 
 def image_targets(rois, gt_boxes, num_classes, num_rois, train):
     """proposal_targets of several images in their order, one after the other: rois (R, 5), gt_boxes (G, 5) of each."""
-    if not np.isin(rois[:, 0], np.arange(len(gt_boxes))).all():
+    parts = [rois[rois[:, 0] == i] for i in range(len(gt_boxes))]
+    if sum(map(len, parts)) < len(rois):
         raise ValueError(
             f'ground truth is of {len(gt_boxes)} images, RoIs are of {sorted(set(rois[:, 0].tolist()))}'
         )
     images = [
-        proposal_targets(rois[rois[:, 0] == i], gt, num_classes, num_rois, train, i)
-        for i, gt in enumerate(gt_boxes)
+        proposal_targets(part, gt, num_classes, num_rois, train, i)
+        for i, (part, gt) in enumerate(zip(parts, gt_boxes))
     ]
-    return [np.concatenate(values) for values in zip(*images)]
+    return [library(rois).concatenate(values) for values in zip(*images)]
 
 
 def proposal_targets(rois, gt_boxes, num_classes, num_rois, train, image=0):
@@ -166,10 +187,11 @@ def proposal_targets(rois, gt_boxes, num_classes, num_rois, train, image=0):
 
     -> rois (S, 5), labels (S,), targets (S, 4K; AGNOSTIC: (S, 8)), inside weights, the same
     """
-    rois = np.vstack([rois, np.insert(gt_boxes[:, :4], 0, image, axis=1)])
-    overlaps = bbox_overlaps(rois[:, 1:5], gt_boxes[:, :4])
-    best = overlaps.argmax(1) if len(gt_boxes) else np.zeros(len(rois), np.int64)
-    highest = overlaps.max(1) if len(gt_boxes) else np.zeros(len(rois))
+    lib = library(rois)
+    objects = lib.concatenate([lib.full_like(gt_boxes[:, :1], image), gt_boxes[:, :4]], 1)
+    rois = lib.concatenate([rois, objects])
+    overlaps = _overlaps(rois[:, 1:5], gt_boxes[:, :4]) if len(gt_boxes) else lib.zeros_like(rois[:, :1])
+    best, highest = overlaps.argmax(1), lib.amax(overlaps, 1)
     keep, num_fg = sample_rois(
         highest,
         num_rois,
@@ -178,11 +200,13 @@ def proposal_targets(rois, gt_boxes, num_classes, num_rois, train, image=0):
         train.BG_THRESH_HI,
         background_from(train, len(gt_boxes)),
     )
-    targets = np.zeros((len(keep), 5), np.float32)
+    targets = zeros(rois, len(keep), 5)
     fg = keep[:num_fg]
     targets[:num_fg, 0] = gt_boxes[best[fg], 4]
     targets[:num_fg, 1:] = bbox_transform(rois[fg, 1:5], gt_boxes[best[fg], :4])
     if train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
-        targets[:num_fg, 1:] = (targets[:num_fg, 1:] - train.BBOX_NORMALIZE_MEANS) / train.BBOX_NORMALIZE_STDS
+        means, stds = train.BBOX_NORMALIZE_MEANS, train.BBOX_NORMALIZE_STDS
+        means, stds = (beside(rois, values, np.float64) for values in (means, stds))
+        targets[:num_fg, 1:] = (targets[:num_fg, 1:] - means) / stds
     expanded = expand_bbox_targets(targets, num_classes, train.BBOX_INSIDE_WEIGHTS, train.AGNOSTIC)
     return (rois[keep], targets[:, 0], *expanded)

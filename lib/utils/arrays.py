@@ -1,0 +1,47 @@
+"""Code that serves numpy arrays and tensors on any device alike: what the two libraries do not both offer by one name.
+
+Tensors stay on their device.
+"""
+
+import numpy as np
+import numpy.random as npr
+import torch
+
+
+def library(values):
+    """The module whose functions take `values`."""
+    return torch if torch.is_tensor(values) else np
+
+
+def zeros(like, *shape):
+    """float32 zeros of the kind of `like`, where it lies."""
+    if torch.is_tensor(like):
+        return torch.zeros(shape, device=like.device)
+    return np.zeros(shape, np.float32)
+
+
+def beside(like, numbers, dtype=np.float32):
+    """numbers of this type (None: their own), of the kind of `like`, where it lies."""
+    numbers = np.asarray(numbers, dtype)
+    return torch.from_numpy(numbers).to(like.device) if torch.is_tensor(like) else numbers
+
+
+def whole(values):
+    """As int64."""
+    return values.long() if torch.is_tensor(values) else values.astype(np.int64)
+
+
+def draw(values, count):
+    """`count` of the values, none twice, by numpy's global generator: one permutation of their number."""
+    return values[beside(values, npr.choice(len(values), size=count, replace=False), np.int64)]
+
+
+def values_of(blob):
+    """A blob's values for reading: on a GPU the tensor there, else a numpy array."""
+    tensor = blob.tensor
+    return tensor if tensor.is_cuda else tensor.numpy()
+
+
+def fill(blob, values):
+    """Let a blob take these values, its shape theirs."""
+    blob.tensor = torch.as_tensor(values, dtype=torch.float32).contiguous()
