@@ -10,7 +10,7 @@ import pytest
 
 from utils.files import save_npz
 from utils.proposals import load_proposals, save_proposals, write_index
-from utils.shards import Shard, open_shards, shard_files
+from utils.shards import MappedRows, Shard, open_shards, shard_files
 
 MARK, OTHER = (hashlib.sha256(text).digest() for text in (b'this', b'other'))
 ROWS = [np.arange(5 * n, dtype=np.float32).reshape(n, 5) + i for i, n in enumerate((2, 0, 3, 1, 4))]
@@ -58,6 +58,26 @@ def test_a_sequence(stem):
     again = pickle.loads(pickle.dumps(read))  # for another process: by path, whatever the size
     np.testing.assert_array_equal(again[4], ROWS[4])
     assert len(pickle.dumps(read)) < 300 and again.digest == read.digest
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='measures by /proc')
+def test_what_is_mapped_does_not_grow_with_what_is_read(stem):
+    size = MappedRows.RESIDENT // 20
+    with Shard(stem, 5, MARK) as shard:
+        for i in range(4):
+            shard.append(np.full((size, 5), i))
+    rows = open_shards(stem, 5, 1, 4)
+    before, views = mapped(), list(rows)
+    assert [float(view.sum()) for view in views] == [0, 5 * size, 10 * size, 15 * size]
+    rows[0]
+    assert mapped() - before < 2**20
+    assert [float(view[-1, 0]) for view in views] == [0, 1, 2, 3]  # they show it all the same
+
+
+def mapped():
+    """Bytes of files that count as this process's memory."""
+    with open('/proc/self/statm') as stream:
+        return int(stream.read().split()[2]) * resource.getpagesize()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from caffe.format.prototxt import read_solver
 from datasets.factory import get_imdb
 from datasets.imdb import imdb
 from fast_rcnn.config import cfg, cfg_restore, cfg_values, get_output_dir, overrides
+from fast_rcnn.each_image import HARMLESS
 from fast_rcnn.hooks import Display
 from fast_rcnn.sidecar import write_sidecar
 from fast_rcnn.train import get_training_roidb, train_net
@@ -35,13 +36,7 @@ INITIAL = '--weights'
 IGNORE = ('gpu', 'output_dir', 'title', 'iterations_after', 'images_after', 'began', 'verbose') + tuple(
     f'cfg.{key}'
     for key in (
-        'ROOT_DIR',
-        'DATA_DIR',
-        'MODELS_DIR',
-        'MATLAB',
-        'EXP_DIR',
-        'GPU_ID',
-        'USE_GPU_NMS',
+        *HARMLESS,
         'TRAIN.USE_PREFETCH',
         'TRAIN.LOADER_WORKERS',
         'TRAIN.SNAPSHOT_ITERS',

@@ -11,6 +11,7 @@ import functools
 import glob
 import hashlib
 import logging
+import mmap
 import os
 import zlib
 
@@ -79,7 +80,7 @@ class Shard:
                 log.info('%s: of another net, other settings or images; begun anew', self.path)
             return None
         table = np.frombuffer(entries[: len(entries) // 8 * 8], np.uint32).reshape(-1, 2)
-        rows, end = map_rows(self.path, self.columns), 0
+        rows, end = MappedRows(self.path, self.columns), 0
         for i, (number, checksum) in enumerate(table.tolist()):
             begin, end = end, end + number
             if end > len(rows) or zlib.crc32(rows[begin:end]) != checksum:
@@ -101,8 +102,8 @@ def _open_alone(path):
 class Rows(collections.abc.Sequence):
     """The rows of N images: [i] -> (n_i, C) float32, a view, read-only where it is of a file.
 
-    parts: K arrays (M_k, C); counts: K arrays (N_k,): image i is image i // K of part i % K. source: (function, path)
-    that make the same in another process, where a pickle of this is read. digest: of all rows, however they are split.
+    parts: K arrays or MappedRows (M_k, C); counts: K arrays (N_k,): image i is image i // K of part i % K. source:
+    (function, path) that make the same where a pickle of this is read. digest: of all rows, however they are split.
     """
 
     def __init__(self, parts, counts, digest=None, source=None):
@@ -134,20 +135,44 @@ class Rows(collections.abc.Sequence):
 
     @property
     def columns(self):
-        return self.parts[0].shape[1]
+        return self.parts[0][:0].shape[1]
+
+
+class MappedRows:
+    """The rows (M, C) of a file, mapped into memory, of which slices are taken: read-only views. A part of a row at
+    its end is left out. What is taken is read in one piece; no more than RESIDENT of it counts as this process's."""
+
+    RESIDENT = 1 << 24  # bytes
+
+    def __init__(self, path, columns):
+        self._len, self.columns, self._taken = os.path.getsize(path) // (4 * columns), columns, 0
+        if self._len:
+            with open(path, 'rb') as stream:
+                self._map = mmap.mmap(stream.fileno(), 4 * columns * self._len, access=mmap.ACCESS_READ)
+            self._rows = np.frombuffer(self._map, np.float32).reshape(-1, columns)
+
+    def __len__(self):
+        return self._len
+
+    def __getitem__(self, rows):
+        begin, end, _ = rows.indices(len(self))
+        if begin >= end:
+            return np.zeros((0, self.columns), np.float32)
+        start, size = 4 * self.columns * begin, 4 * self.columns * (end - begin)
+        self._taken += size
+        if self._taken > self.RESIDENT:
+            self._map.madvise(
+                mmap.MADV_DONTNEED
+            )  # views stay: what they show is mapped again when it is looked at
+            self._taken = size
+        before = start % mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_WILLNEED, start - before, size + before)
+        return self._rows[begin:end]
 
 
 def shard_files(stem, rank, count):
     """The files of a shard: rows, table."""
     return [f'{stem}.{rank}of{count}.{part}' for part in ('rows', 'table')]
-
-
-def map_rows(path, columns):
-    """The rows (M, C) of a file, mapped into memory, read-only; a part of a row at its end is left out."""
-    rows = os.path.getsize(path) // (4 * columns)
-    if not rows:
-        return np.zeros((0, columns), np.float32)
-    return np.asarray(np.memmap(path, np.float32, 'r', shape=(rows, columns)))
 
 
 def open_shards(stem, columns, count, images):
@@ -162,7 +187,7 @@ def open_shards(stem, columns, count, images):
         if os.path.getsize(table_path) != MARK + 8 * wanted:
             raise ValueError(f'{table_path}: wanted {wanted} images, got {os.path.getsize(table_path)} bytes')
         tables.append(np.fromfile(table_path, np.uint32, offset=MARK).reshape(-1, 2))
-        parts.append(map_rows(rows_path, columns))
+        parts.append(MappedRows(rows_path, columns))
         size, rows = os.path.getsize(rows_path), int(tables[-1][:, 0].sum(dtype=np.int64))
         if size != 4 * columns * rows:
             raise ValueError(f'{rows_path}: wanted {rows} rows of {columns} numbers, got {size} bytes')
