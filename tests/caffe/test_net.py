@@ -449,6 +449,45 @@ def test_python_layer_errors(tmp_path, user_module):
         net_from(tmp_path, data('a', 2) + python('b', 'a', 'Twice').replace('user_layers', 'nowhere'))
 
 
+@pytest.mark.parametrize(
+    'allowed, right',
+    [
+        (None, True),
+        (['user_layers'], True),
+        (['other', 'user_layers.sub'], False),
+        (['user'], False),
+        ([], False),
+    ],
+)
+def test_a_prototxt_names_only_python_modules_that_are_allowed(
+    allowed, right, tmp_path, user_module, monkeypatch
+):
+    monkeypatch.setenv('CAFFE_PYTHON_LAYERS', 'nothing')
+    caffe.set_python_layers(allowed)
+    text = data('a', 2) + python('b', 'a', 'Twice', '2')
+    if right:
+        net_from(tmp_path, text)
+    else:
+        with pytest.raises(
+            ValueError, match=f"layer 'b'.*'user_layers' .*: {', '.join(allowed) or 'none'} .*CAFFE_"
+        ):
+            net_from(tmp_path, text)
+
+
+def test_the_environment_allows_python_modules_before_they_are_imported(tmp_path, monkeypatch):
+    monkeypatch.setenv('CAFFE_PYTHON_LAYERS', 'rpn, pack')
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'pack').mkdir()
+    (tmp_path / 'pack' / 'good.py').write_text('import caffe\nclass Twice(caffe.Layer): forward = print')
+    (tmp_path / 'package.py').write_text('raise SystemExit')
+    text = data('a', 2) + python('b', '', 'Twice')
+    net_from(tmp_path, text.replace('user_layers', 'pack.good'))
+    with pytest.raises(ValueError, match="'package' is not among"):
+        net_from(tmp_path, text.replace('user_layers', 'package'))
+    with pytest.raises(TypeError, match='list'):
+        caffe.set_python_layers('rpn')
+
+
 def test_memory_goes_with_the_net(tmp_path):
     net = small(tmp_path)
     net.forward()

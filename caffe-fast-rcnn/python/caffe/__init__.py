@@ -53,6 +53,7 @@ from .solver import (
     SGDSolver,
     get_solver,
 )
+from .types.python import set_python_layers
 
 __version__ = '1.0.0'
 init_log()

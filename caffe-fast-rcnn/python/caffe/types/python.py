@@ -1,9 +1,37 @@
-"""Python: the type whose layers are objects of the user's classes."""
+"""Python: the type whose layers are objects of the user's classes. A prototxt names their module, and importing it
+runs it: set_python_layers says which ones a prototxt may name."""
 
 import importlib
+import os
 
 from ..layer import Layer
 from ..registry import layer
+
+_ALLOWED = 'CAFFE_PYTHON_LAYERS'  # the environment variable, so that processes started from here take it over
+
+
+def set_python_layers(allowed=None):
+    """From now on a Python layer's module must be one of `allowed`, names of modules and of packages with all in
+    them; None: any. The environment variable CAFFE_PYTHON_LAYERS, names with commas between, says it as well."""
+    if isinstance(allowed, str):
+        raise TypeError(f'allowed is a list of names, got {allowed!r}')
+    if allowed is None:
+        os.environ.pop(_ALLOWED, None)
+    else:
+        os.environ[_ALLOWED] = ','.join(allowed)
+
+
+def _check_allowed(name, module):
+    """ValueError when layer `name` must not import `module`."""
+    allowed = os.environ.get(_ALLOWED)
+    if allowed is None:
+        return
+    names = [one.strip() for one in allowed.split(',') if one.strip()]
+    if not any(module == one or module.startswith(f'{one}.') for one in names):
+        raise ValueError(
+            f'layer {name!r}: module {module!r} is not among those allowed for Python layers: '
+            f'{", ".join(names) or "none"} (caffe.set_python_layers, or the variable {_ALLOWED})'
+        )
 
 
 @layer('Python')
@@ -14,6 +42,7 @@ class PythonLayer(Layer):
 
     def __new__(cls, layer_param):
         name, param = layer_param.name, layer_param.python_param
+        _check_allowed(name, param.module)
         try:
             module = importlib.import_module(param.module)
         except ModuleNotFoundError as error:
