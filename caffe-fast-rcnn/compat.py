@@ -52,7 +52,6 @@ IGNORED_BY_SOLVER = {
         ('eval_type', 'ap_version', 'show_per_class_result'),
         'they score the DetectionEvaluate layer of SSD, which is not here',
     ),
-    'layer_wise_reduce': 'all gradients are reduced together',
 }
 
 _DRAWS = 'draws other random numbers'

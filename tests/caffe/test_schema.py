@@ -191,7 +191,7 @@ def test_the_solver_reads_its_fields():
         ast.parse(inspect.getsource(m))
         for m in (
             importlib.import_module('caffe.' + n)
-            for n in ('solver', 'rules', 'format.prototxt', 'format.upgrade', '__main__')
+            for n in ('solver', 'rules', 'format.prototxt', 'format.upgrade', 'parallel', '__main__')
         )
     ]
     names = {
