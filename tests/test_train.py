@@ -9,6 +9,7 @@ import signal
 import caffe
 import numpy as np
 import pytest
+import torch
 from layer_runs import entry, write_image
 
 from fast_rcnn import train as training
@@ -126,8 +127,10 @@ def test_pretrained_weights_are_loaded(tiny, tmp_path):
 
 def test_real_batch(tiny, tmp_path):
     assert iter_size(16, 1, 1) == 16 and iter_size(16, 2, 4) == 2
-    with pytest.raises(ValueError, match='3 workers'):
+    with pytest.raises(ValueError, match='3 workers; it is with 1, 2, 4, 8, 16 workers$'):
         iter_size(16, 1, 3)
+    with pytest.raises(ValueError, match='x 1 workers$'):
+        iter_size(3, 2, 1)
     solver, roidb = tiny
     with overrides({'TRAIN.REAL_BATCH_SIZE': 4, 'TRAIN.BATCH_SIZE': 12}):
         wrapper = SolverWrapper(solver(), roidb, str(tmp_path))
@@ -156,6 +159,52 @@ def test_the_image_is_named_within_a_real_batch(tiny, tmp_path):
         roidb[1]['bbox_targets'][:, 1:] = np.inf
         with pytest.raises(FloatingPointError, match=r'iteration 1: loss_bbox is \w+ on .*1\.png$'):
             wrapper.step()
+
+
+def test_losses_wait_on_the_device_until_the_display(tiny, tmp_path, monkeypatch):
+    """No number leaves it in between; the image is named all the same, and nothing is written of what came after."""
+    solver, roidb = tiny
+    looks, tolist = [], torch.Tensor.tolist
+    with overrides({'TRAIN.SNAPSHOT_ITERS': 3}):
+        wrapper = SolverWrapper(solver(), roidb, str(tmp_path), resume=True)
+        wrapper.losses.every, wrapper.solver.param.display = 5, 0
+        wrapper.data_layer._get_next_minibatch_inds = iter([[0], [2], [3], [0], [1], [2]]).__next__
+        roidb[1]['bbox_targets'][:, 1:] = np.nan
+
+        class Look:
+            def on_step(self, loop, record):
+                looks.append(record['iteration'])
+
+        def counted(tensor):
+            looks.append('read')
+            return tolist(tensor)
+
+        monkeypatch.setattr(torch.Tensor, 'tolist', counted)
+        monkeypatch.setattr(torch.Tensor, '__float__', None)
+        monkeypatch.setattr(torch.Tensor, 'item', None)
+        wrapper.hooks = [Look()]
+        with pytest.raises(FloatingPointError, match=r'^iteration 5: loss_bbox is nan on .*1\.png$'):
+            wrapper.train_model(9)
+    reads = ['read', 'read']  # losses by name, and all of them
+    assert looks == [*reads, 1, 2, *reads, 3, 4, *reads]
+    assert [r['iteration'] for r in read_log(tmp_path)] == [1, 2, 3, 4]
+    assert states(tmp_path) == state(3)
+
+
+def test_weights_that_are_not_finite_are_not_written(tiny, tmp_path):
+    solver, roidb = tiny
+
+    class Spoil:
+        def on_step(self, loop, record):
+            if record['iteration'] == 2:
+                loop.solver.net.params['bbox_pred'][1].data[3] = np.inf
+
+    with (
+        overrides({'TRAIN.SNAPSHOT_ITERS': 1}),
+        pytest.raises(FloatingPointError, match='2: weights of layer bbox_pred'),
+    ):
+        train_net(solver(), roidb, str(tmp_path), max_iters=3, hooks=[Spoil()])
+    assert states(tmp_path) == state(1) and not (tmp_path / 'tiny_iter_2.caffemodel').exists()
 
 
 def test_training_with_an_rpn_needs_given_statistics(tiny, tmp_path):
