@@ -4,6 +4,8 @@ import hashlib
 import os
 import pickle
 import resource
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -113,6 +115,21 @@ def test_a_shard_of_something_else_is_begun_anew_and_its_readers_keep_it(stem):
         open_shards(stem, 5, 1, 5)
 
 
+def test_one_process_writes_a_shard_and_another_waits_for_its_end(stem, caplog):
+    caplog.set_level('INFO')
+    ready, told = os.pipe()
+    if os.fork() == 0:
+        with Shard(stem, 5, MARK) as shard:
+            shard.append(ROWS[0])
+            os.write(told, b'.')
+            time.sleep(0.3)
+            shard.append(ROWS[1])
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.read(ready, 1)
+    assert write(stem) == 2 and 'waiting for another process' in caplog.text
+    os.wait()
+
+
 def test_an_index_belongs_to_its_shards(stem):
     save_proposals(stem + '.json', [np.ones((2, 4)), np.ones((1, 4))])
     save_npz(stem + '.npz', boxes=np.ones((3, 4)), counts=[2, 2])
@@ -121,7 +138,12 @@ def test_an_index_belongs_to_its_shards(stem):
     with open(stem + '.json') as stream:
         index = stream.read()
     save_proposals(stem + '.json', [np.ones((2, 4)), np.zeros((1, 4))])
-    for text, fault in (index, 'written anew'), ('{"images": 2}', 'not an index'), ('{', 'not an index'):
+    for text, fault in (
+        (index, 'written anew'),
+        ('{"images": 2}', 'not an index'),
+        ('{', 'not an index'),
+        ('{"columns": Infinity}', 'not an index'),
+    ):
         with open(stem + '.json', 'w') as stream:
             stream.write(text)
         with pytest.raises(ValueError, match=f'net_rpn_proposals.json: .*{fault}'):

@@ -4,6 +4,7 @@ A ragged list of R arrays (n_r, C) is kept as one (sum n_r, C) array and R count
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -41,8 +42,21 @@ def locked(path):
     """Within, no other process is within for the same path: one that comes later waits. Beside it lies <path>.lock."""
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with open(f'{path}.lock', 'w') as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        lock(stream)
         yield
+
+
+def lock(stream):
+    """Waits for other processes that hold the lock of this file; it goes when the file is closed, or its process ends.
+    Where a file system has no locks nobody waits."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info('%s: waiting for another process', stream.name)
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise
 
 
 def read_text(path):

@@ -131,9 +131,9 @@ def _indexed(path):
         index = json.loads(read_text(path))
         columns, shards, images = (int(index[key]) for key in ('columns', 'shards', 'images'))
         digest = index['digest']
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f'{path}: not an index of proposals ({error!r})') from None
-    if columns not in (4, 5) or shards < 1:
+    if columns not in (4, 5) or shards < 1 or images < 0:
         raise ValueError(f'{path}: wanted 4 or 5 columns and some shards, got {index}')
     rows = open_shards(shard_stem(path), columns, shards, images)
     if rows.digest != digest:

@@ -6,7 +6,6 @@ two uint32 an image: its number of rows and their CRC-32. Both are in the machin
 """
 
 import collections.abc
-import fcntl
 import functools
 import glob
 import hashlib
@@ -16,6 +15,8 @@ import os
 import zlib
 
 import numpy as np
+
+from utils.files import lock
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +32,14 @@ class Shard:
 
     def __init__(self, stem, columns, mark, rank=0, count=1):
         self.path, table_path = shard_files(stem, rank, count)
-        self.columns, self._table = columns, _open_alone(table_path)
+        self.columns, self._table = columns, open(table_path, 'a+b', buffering=0)
+        lock(self._table)
         table = self._kept(mark)
         if table is None:
-            self._table.truncate(0)
-            self._write(self._table, mark)
             if os.path.exists(self.path):
                 os.remove(self.path)  # who reads the old file keeps what it reads
+            self._table.truncate(0)
+            self._write(self._table, mark)
         self._len = 0 if table is None else len(table)
         self._rows = open(self.path, 'ab', buffering=0)
         if table is not None:
@@ -86,17 +88,6 @@ class Shard:
             if end > len(rows) or zlib.crc32(rows[begin:end]) != checksum:
                 return table[:i]
         return table
-
-
-def _open_alone(path):
-    """The file, to read and append to; once no other process writes it any more."""
-    stream = open(path, 'a+b', buffering=0)
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.info('%s: waiting for another process that writes it', path)
-        fcntl.flock(stream, fcntl.LOCK_EX)
-    return stream
 
 
 class Rows(collections.abc.Sequence):
