@@ -133,7 +133,7 @@ def test_one_process_writes_a_shard_and_another_waits_for_its_end(stem, caplog):
 def test_an_index_belongs_to_its_shards(stem):
     save_proposals(stem + '.json', [np.ones((2, 4)), np.ones((1, 4))])
     save_npz(stem + '.npz', boxes=np.ones((3, 4)), counts=[2, 2])
-    with pytest.raises(ValueError, match='npz: counts of 4 boxes, but there are 3'):
+    with pytest.raises(ValueError, match='npz: .*boxes.*3, 4.* counts of 4'):
         load_proposals(stem + '.npz')
     with open(stem + '.json') as stream:
         index = stream.read()

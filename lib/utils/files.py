@@ -7,9 +7,13 @@ import contextlib
 import errno
 import fcntl
 import logging
+import math
 import os
+import struct
+import tokenize
 import uuid
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -77,13 +81,51 @@ def save_npz(path, **arrays):
         np.savez_compressed(stream, **arrays)
 
 
+# What numpy and zipfile raise at bytes that make no sense
+_BROKEN = (
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    OSError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+)
+NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+MOST_DEFLATED = 1040  # bytes that one byte of a deflated file can stand for
+
+
 def load_npz(path):
-    """dict of arrays of an .npz file; a truncated or foreign file raises naming it."""
+    """dict of arrays of an .npz file; a truncated or foreign file raises naming it. No array is made that is larger
+    than what the file holds of it."""
+    os.stat(path)  # what is missing says so itself
     try:
         with np.load(path, allow_pickle=False) as archive:
+            for info in archive.zip.infolist():
+                _check_member(archive.zip, info)
             return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except _BROKEN as error:
         raise ValueError(f'{path}: not a whole .npz file ({error})') from error
+
+
+def _check_member(archive, info):
+    """ValueError unless a member's header, its size in the zip file, and the bytes there agree."""
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        shape, _, dtype = NPY_HEADERS[version](stream)
+        wanted = stream.tell() + math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or wanted != info.file_size:
+        raise ValueError(f'{info.filename} has {info.file_size} bytes, its header says {shape} {dtype}')
+    if info.file_size > MOST_DEFLATED * (info.compress_size + 1) or info.compress_size > archive.fp.seek(
+        0, 2
+    ):
+        raise ValueError(f'{info.filename} has {info.compress_size} bytes, which cannot be {info.file_size}')
 
 
 def cached_npz(path, key, make):

@@ -12,7 +12,16 @@ def in_processes(function, count, processes=None):
     processes = min(processes or len(os.sched_getaffinity(0)), 16, count)
     if processes < 2:
         yield from map(function, range(count))
-        return
+    else:
+        yield from _forked(function, count, processes)
+
+
+def apart(function):
+    """function(), computed in a process of its own: where that dies, RuntimeError is raised here."""
+    return next(_forked(lambda i: function(), 1, 1))
+
+
+def _forked(function, count, processes):
     import torch.utils.data  # where it is needed: it takes seconds
 
     loader = torch.utils.data.DataLoader(

@@ -91,12 +91,9 @@ def load_proposals(path):
     if begin[:1] == b'{':
         return _indexed(path)
     if begin != b'PK':
-        return _together(path, [_boxes(path, item) for item in safe_pickle.load(path)])
-    arrays = _wanted(path, 'boxes', 'counts')
-    rows = np.hstack([arrays['boxes'], arrays['scores']]) if 'scores' in arrays else arrays['boxes']
-    if arrays['counts'].sum() != len(rows):
-        raise ValueError(f'{path}: counts of {arrays["counts"].sum()} boxes, but there are {len(rows)}')
-    return Rows([rows], [arrays['counts']], source=(load_proposals, path))
+        return _together(path, [_boxes(path, item) for item in _list(path, safe_pickle.load(path))])
+    rows, counts = _arrays(path, 'boxes', 4, 1)
+    return Rows([rows], [counts], source=(load_proposals, path))
 
 
 def save_detections(path, all_boxes):
@@ -116,12 +113,12 @@ def load_detections(path):
     with open(path, 'rb') as stream:
         if stream.read(2) != b'PK':
             return [
-                [np.asarray(boxes, np.float32).reshape(-1, 5) for boxes in of_class]
-                for of_class in safe_pickle.load(path)
+                [_boxes(path, boxes, 5) for boxes in _list(path, of_class)]
+                for of_class in _list(path, safe_pickle.load(path))
             ]
-    arrays = _wanted(path, 'rows', 'counts')
-    num_classes, num_images = arrays['counts'].shape
-    boxes = unpack(arrays['rows'], arrays['counts'].ravel())
+    rows, counts = _arrays(path, 'rows', 5, 2)
+    num_classes, num_images = counts.shape
+    boxes = unpack(rows, counts.ravel())
     return [boxes[c * num_images : (c + 1) * num_images] for c in range(num_classes)]
 
 
@@ -149,12 +146,22 @@ def _together(path, arrays):
     return Rows([rows], [counts], source=(load_proposals, path))
 
 
-def _wanted(path, *names):
+def _arrays(path, name, columns, axes):
+    """(rows, counts) of an .npz file: `name` (M, columns), with a column more where there are scores (M, 1), and whole
+    numbers in as many axes, M together."""
     arrays = load_npz(path)
-    for name in names:
-        if name not in arrays:
-            raise ValueError(f'{path}: wanted an array {name}, got {sorted(arrays)}')
-    return arrays
+    for wanted in name, 'counts':
+        if wanted not in arrays:
+            raise ValueError(f'{path}: wanted an array {wanted}, got {sorted(arrays)}')
+    parts, counts = [arrays[key] for key in (name, 'scores') if key in arrays], arrays['counts']
+    shapes, total = [part.shape for part in parts], int(counts.sum()) if counts.dtype.kind in 'iu' else None
+    fits = all(part.dtype.kind == 'f' for part in parts) and counts.ndim == axes and not (counts < 0).any()
+    if not fits or shapes != [(total, columns), (total, 1)][: len(parts)]:
+        raise ValueError(
+            f'{path}: wanted rows of {columns} numbers and their counts, got {name} and scores of {shapes} and counts '
+            f'of {total} in {counts.shape}'
+        )
+    return np.hstack(parts), counts
 
 
 def _from_folder(path):
@@ -169,10 +176,20 @@ def _from_folder(path):
     return [_boxes(name, safe_pickle.load(name)) for name in files]
 
 
-def _boxes(path, item):
-    boxes = np.asarray(item, np.float32)
+def _list(path, item):
+    if not isinstance(item, (list, tuple)):
+        raise ValueError(f'{path}: wanted a list, got {type(item).__name__}')
+    return item
+
+
+def _boxes(path, item, least=4):
+    """An array (n, at least so many) of numbers; float32."""
+    try:
+        boxes = np.asarray(item, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{path}: wanted boxes, arrays of numbers ({error})') from None
     if boxes.size == 0:
-        return np.zeros((0, 4), np.float32)
-    if boxes.ndim != 2 or boxes.shape[1] < 4:
-        raise ValueError(f'{path}: wanted boxes of shape (n, 4) or (n, 5), got {boxes.shape}')
+        return np.zeros((0, least), np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] < least:
+        raise ValueError(f'{path}: wanted boxes of shape (n, {least}), got {boxes.shape}')
     return boxes

@@ -5,30 +5,39 @@ image ids.
 """
 
 import os
+import zlib
 
 import numpy as np
 import scipy.io
 
 from utils.files import atomic_path
+from utils.processes import apart
 
 
 def load_selective_search(path, image_index):
     """Boxes (n, 4) float32 x1 y1 x2 y2, 0-based, of each image of image_index, in its order."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no such file of selective-search proposals')
-    content = scipy.io.loadmat(path)
+    try:
+        content = apart(lambda: _content(path))
+    except RuntimeError as error:
+        raise ValueError(f'{path}: not a MATLAB file; reading it ended a process ({error})') from None
     if not {'boxes', 'images'} <= content.keys():
         raise ValueError(
             f"{path}: wanted the variables 'boxes' and 'images', "
             f'got {", ".join(key for key in content if not key.startswith("__"))}'
         )
-    by_image = dict(zip(map(_text, content['images'].ravel()), content['boxes'].ravel()))
+    names, boxes = (np.asarray(content[key]).ravel() for key in ('images', 'boxes'))
+    by_image = dict(zip(map(_text, names), boxes))
     missing = [image_id for image_id in image_index if image_id not in by_image]
     if missing:
         raise ValueError(
             f'{path}: no proposals for {len(missing)} of {len(image_index)} images, first {missing[0]}'
         )
-    return [_boxes(by_image[image_id]) for image_id in image_index]
+    try:
+        return [_boxes(by_image[image_id]) for image_id in image_index]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'{path}: boxes that are no numbers (n, 4): {error}') from None
 
 
 def save_selective_search(path, image_index, boxes):
@@ -41,8 +50,31 @@ def save_selective_search(path, image_index, boxes):
         scipy.io.savemat(temporary, content, appendmat=False)
 
 
+# What scipy raises at bytes that make no sense; some end the process
+_BROKEN = (
+    ValueError,
+    TypeError,
+    LookupError,
+    NameError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    zlib.error,
+)
+
+
+def _content(path):
+    try:
+        return scipy.io.loadmat(path, appendmat=False)
+    except _BROKEN as error:
+        raise ValueError(f'{path}: not a MATLAB file that can be read ({error!r})') from None
+
+
 def _text(cell):
-    return str(np.asarray(cell).ravel()[0])
+    return ''.join(map(str, np.asarray(cell).ravel()[:1]))
 
 
 def _boxes(cell):

@@ -100,7 +100,7 @@ def _size(root):
     words = [root.findtext('size/width') or '', root.findtext('size/height') or '']
     try:
         width, height = (int(float(word)) for word in words)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (width, height) if width > 0 and height > 0 else None
 
