@@ -17,6 +17,9 @@ import make_toy
 import plot_loss
 import train_faster_rcnn_alt_opt as alt_opt
 import train_net
+from datasets.factory import get_imdb
+from fast_rcnn.config import cfg, overrides
+from tool_runs import NETS, VAL, run_main, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -133,3 +136,19 @@ def test_the_toy_has_no_faults(toy):
 def test_sliding_windows():
     windows = make_toy.sliding_windows(50, 40, sides=(32,))
     assert windows.tolist() == [[x, y, x + 31, y + 31] for y in (0, 8, 16) for x in (0, 8)]
+
+
+@pytest.mark.parametrize('words, alike', [([], True), (['--rand'], False)])
+def test_seeds_of_train_net(monkeypatch, tmp_path, words, alike):
+    """Weights, and draws of every worker, begin with cfg.RNG_SEED: the given one, or one by chance."""
+    seeds = []
+    monkeypatch.setattr('pipeline.stages.training_data', lambda imdb: (get_imdb(VAL), []))
+    monkeypatch.setattr(
+        'fast_rcnn.train.train_net',
+        lambda *args, **more: seeds.append((cfg.RNG_SEED, np.random.rand())) or ['x'],
+    )
+    for _ in range(2):
+        with overrides({}):
+            run_main(monkeypatch, train_net.main, '--gpu', 'cpu', '--solver', NETS / 'stage1_rpn_solver60k80k.pt',
+                     '--imdb', VAL, *words, *settings(tmp_path))  # fmt: skip
+    assert (seeds[0] == seeds[1]) == alike and (seeds[0][0] == cfg.RNG_SEED) == alike

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Train one net: Fast R-CNN on given proposals, or Faster R-CNN end to end."""
 
+import secrets
+
 import _command
 
 
@@ -8,15 +10,17 @@ def main():
     args = parse_args()
     _command.begin(args.gpu)
     cfg = _command.load_cfg(args, 'train_net')
-    if not args.rand:
-        _command.seed(cfg.RNG_SEED)
     import caffe
+    from caffe.parallel import share
     from fast_rcnn.config import get_output_dir
     from fast_rcnn.hooks import Display
     from fast_rcnn.train import train_net
     from pipeline.schedule import warn_of_steps
     from pipeline.stages import training_data
 
+    if args.rand:  # workers draw from one seed all the same
+        cfg.RNG_SEED = share(secrets.randbits(31))
+    _command.seed(cfg.RNG_SEED)
     warn_of_steps(_command.require(args.solver, '--solver'), args.max_iters)
     data, roidb = training_data(args.imdb)
     paths = train_net(
@@ -35,7 +39,9 @@ def parse_args(argv=None):
     parser = _command.parser(__doc__, 'gpu', 'weights', 'cfg', 'imdb', required=('imdb',))
     parser.add_argument('--solver', required=True, metavar='PROTOTXT', help='the solver')
     _command.add(parser, 'max_iters', default=40000)
-    parser.add_argument('--rand', action='store_true', help='seeds from the clock: no two runs alike')
+    parser.add_argument(
+        '--rand', action='store_true', help='a seed by chance: no two runs alike, and none goes on'
+    )
     _command.add(parser, 'verbose')
     _command.add(parser, 'set')
     return parser.parse_args(argv)
