@@ -233,4 +233,4 @@ def test_what_decides_the_answers_begins_anew(tmp_path, change):
 def test_a_disk_that_may_be_too_small_is_said_before(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(each.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=31))
     look(tmp_path, Imdb(tmp_path), [])
-    assert 'up to 0.0 GB are to be written' in caplog.text
+    assert 'up to 3.2e-08 GB are to be written, 3.1e-08 GB are free' in caplog.text

@@ -29,7 +29,7 @@ def each_image(net, imdb, stem, answer, columns, limit, title, *given):
     mine = [(i, imdb.image_path_at(i)) for i in range(rank, imdb.num_images, count)]
     with Shard(stem, columns, _mark(net, mine, given), rank, count) as shard:
         if len(shard):
-            log.info('%s: %d of %d images are done in %s', title, len(shard), len(mine), shard.path)
+            log.info('%s: %d of %d images are done: %s', title, len(shard), len(mine), shard.path)
         left = mine[len(shard) :]
         _warn_of_space(shard.path, len(left) * count * max(limit, 0) * columns * 4)
         for i, path in progress(left, title) if rank == 0 else left:
@@ -53,4 +53,4 @@ def _mark(net, images, given):
 def _warn_of_space(path, most):
     free = shutil.disk_usage(os.path.dirname(path)).free
     if most > free:
-        log.warning('%s: up to %.1f GB are to be written, %.1f GB are free', path, most / 1e9, free / 1e9)
+        log.warning('%s: up to %.3g GB are to be written, %.3g GB are free', path, most / 1e9, free / 1e9)
