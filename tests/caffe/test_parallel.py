@@ -3,6 +3,7 @@ and send diffs while the backward pass goes on."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -31,9 +32,11 @@ SOLVER = """train_net: "%s.prototxt" base_lr: 0.5 momentum: 0.9 lr_policy: "fixe
 
 # Ranks of one script: first in the manner of upstream's train.py, then as those that carry torchrun's variables.
 WORLD = """
-import json, multiprocessing, os
+import json, multiprocessing, multiprocessing.util, os
 import caffe
 from caffe import parallel
+
+parallel.BUCKET = 1  # each parameter in a message of its own
 
 
 def old(uid, rank):
@@ -47,8 +50,9 @@ def old(uid, rank):
     nccl = caffe.NCCL(solver, uid)
     nccl.bcast()
     solver.add_callback(nccl)
-    if solver.param.layer_wise_reduce:
+    if rank == 1:  # with -timing upstream's rank 0 leaves this out
         solver.net.after_backward(nccl)
+    multiprocessing.util.Finalize(None, lambda: tell(rank, left=not parallel.dist.is_initialized()), exitpriority=0)
     losses = []
     solver.add_callback(lambda: None, lambda: losses.append(float(solver.loss)))
     assert solver.step(solver.param.max_iter)
@@ -132,12 +136,13 @@ def test_two_ranks(tmp_path):
         np.testing.assert_array_equal(first, second)
         np.testing.assert_allclose(first, one, rtol=1e-5, atol=1e-6)
     assert not np.allclose(parameters('init.caffemodel')[2], parameters('one.caffemodel')[2])
-    for old, _ in told:
+    for old, left, _ in told:
+        assert left == {'left': True}
         assert old == told[0][0]
         np.testing.assert_allclose(old['losses'], losses, rtol=1e-5)
         assert old['smoothed'] == pytest.approx(single.smoothed_loss, rel=1e-5)
 
-    for rank, (_, new) in enumerate(told):
+    for rank, (*_, new) in enumerate(told):
         assert new['said'] == ['of 0', [0, 10]] and new['number'] == rank
         assert new['actions'] == ['', 'snapshot'] and new['iteration'] == 3
     assert os.path.exists('x_iter_2.caffemodel')
@@ -235,6 +240,34 @@ def test_the_sum_is_divided_by_the_count(sums):
     for ours, its in zip(solver.net.learnable_params, alone.net.learnable_params):
         np.testing.assert_array_equal(ours.diff, its.diff)
     assert float(solver.loss) == float(alone.loss)
+
+
+def test_ranks_that_are_others_than_the_solvers_are_refused(sums):
+    caffe.set_solver_count(3)
+    with pytest.raises(ValueError, match='3 solvers, but 2 ranks'):
+        caffe.NCCL(caffe.SGDSolver('two_solver.prototxt'))
+
+
+def test_a_rank_without_a_meeting_place_says_so(monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    parallel.join('nobody')  # somebody else's variable
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('MASTER_ADDR', 'here')
+    monkeypatch.delenv('MASTER_PORT', raising=False)
+    try:
+        with pytest.raises(ValueError, match='RANK 1 of WORLD_SIZE 2 .* MASTER_PORT'):
+            parallel.join('nobody')
+    finally:
+        caffe.set_solver_count(1)
+        caffe.set_solver_rank(0)
+        caffe.set_multiprocess(False)
+
+
+def test_gloo_takes_the_interface_on_the_way():
+    names = [name for _, name in socket.if_nameindex()]
+    assert parallel._interface('127.0.0.1') == {} == parallel._interface('nowhere.invalid')
+    there = parallel._interface('192.0.2.1')
+    assert there == {} or there['GLOO_SOCKET_IFNAME'] in names[1:]
 
 
 def test_has_nccl_tells_what_torch_has():

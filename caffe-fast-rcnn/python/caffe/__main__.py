@@ -40,6 +40,10 @@ FLAGS = {
     ),
 }
 
+EFFECTS = {signal.SIGINT: 'sigint_effect'}  # signal -> the flag that says what it does to training
+if hasattr(signal, 'SIGHUP'):
+    EFFECTS[signal.SIGHUP] = 'sighup_effect'
+
 
 def devices(args):
     """Those of -gpu: numbers, or ['cpu'] without the flag."""
@@ -84,7 +88,7 @@ def train(args):
     device = launch.my_device(wanted)
     if len(wanted) > 1 and not launch.inside():
         try:
-            launch.launch([sys.executable, *sys.orig_argv[1:]], wanted)
+            launch.launch([sys.executable, *sys.orig_argv[1:]], wanted, served=EFFECTS)
         except launch.LaunchError as error:
             raise SystemExit(f'caffe train: {error}') from None
     else:
@@ -131,11 +135,7 @@ class Signals:
     """While entered, Ctrl-C and SIGHUP ask for their effect instead of ending the program."""
 
     def __init__(self, args):
-        self.effects = {signal.SIGINT: args.sigint_effect}
-        if launch.launched():  # which makes a SIGTERM of it
-            self.effects[signal.SIGTERM] = args.sigint_effect
-        if hasattr(signal, 'SIGHUP'):
-            self.effects[signal.SIGHUP] = args.sighup_effect
+        self.effects = {number: getattr(args, effect) for number, effect in EFFECTS.items()}
         self.asked = None
 
     def __enter__(self):

@@ -136,10 +136,10 @@ def meet(name):
 
 
 # ---------------------------------------------------------------------------------------------- launching
-def launch(command, devices):
+def launch(command, devices, served=()):
     """Runs `command` (program and arguments) once per device, in a world; returns when all have ended well.
 
-    devices: only their number counts here. Errors: LaunchError when one fails: the others are ended; SystemExit
+    devices: only their number counts here. served: signals that the workers get as they are. Errors: LaunchError when one fails: the others are ended; SystemExit
     with its status when a signal has stopped them.
     """
     logging.getLogger('torch.distributed.elastic').setLevel(
@@ -168,25 +168,28 @@ def launch(command, devices):
     with tempfile.TemporaryDirectory() as folder:
         arguments = {place: tuple(command[1:]) for place in range(world)}
         workers = start_processes('worker', command[0], arguments, envs, DefaultLogsSpecs(log_dir=folder))
-        received = _pass_on(workers.pids().values())
+        received = _pass_on(workers.pids().values(), served)
         _await(workers, dist.PrefixStore(f'{name}/0', server), world, received)
 
 
-def _pass_on(pids):
+def _pass_on(pids, served):
     """From now on SIGINT and SIGTERM go to the workers as SIGTERM, later ones kill them -> the list of those that
-    came."""
+    came; but those in `served` go to them as they are."""
     received = []
 
     def pass_on(number, frame):
         kill = received and time.monotonic() - received[0][1] > SAME
         if kill or not received:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
+            send(signal.SIGKILL if kill else signal.SIGTERM)
         received.append((number, time.monotonic()))
 
-    for number in signal.SIGINT, signal.SIGTERM:
-        signal.signal(number, pass_on)
+    def send(number, frame=None):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    for number in {signal.SIGINT, signal.SIGTERM, *served}:
+        signal.signal(number, send if number in served else pass_on)
     return received
 
 

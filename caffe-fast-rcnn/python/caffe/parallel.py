@@ -6,10 +6,10 @@ joins by name; or, as with pycaffe, each process sets its device, solver count a
 common uid. With one rank everything here does nothing.
 """
 
-import atexit
 import contextlib
 import datetime
 import logging
+import multiprocessing.util
 import os
 import socket
 import struct
@@ -40,7 +40,7 @@ def join(name):
 
     Blocks until all are there. Each name serves once in a run.
     """
-    count = int(os.environ.get('WORLD_SIZE', 1))
+    count = int(os.environ.get('WORLD_SIZE', 1)) if 'RANK' in os.environ else 1
     if count == 1:
         return
     common.set_solver_count(count)
@@ -52,7 +52,13 @@ def join(name):
 
 def connect():
     """A connection to the store of the run that the environment names. Rank 0 holds it where who started the ranks
-    does not; the processes that rank 0 starts from then on find it."""
+    does not; the processes that rank 0 starts from then on find it. ValueError names variables that are missing."""
+    missing = [name for name in ('MASTER_ADDR', 'MASTER_PORT') if not os.environ.get(name)]
+    if missing:
+        raise ValueError(
+            f'RANK {os.environ["RANK"]} of WORLD_SIZE {os.environ["WORLD_SIZE"]} is to join others, '
+            f'but {" and ".join(missing)} do not say where: torchrun sets them'
+        )
     holds = _holds(int(os.environ['RANK']))
     store = _store(os.environ['MASTER_ADDR'], os.environ['MASTER_PORT'], holds)
     if holds:
@@ -88,7 +94,9 @@ def _make_group(store):
             timeout=WORK,
             device_id=device if nccl else None,
         )
-    atexit.register(leave)
+    multiprocessing.util.Finalize(
+        None, leave, exitpriority=1
+    )  # atexit is not for processes of multiprocessing
     barrier()
 
 
@@ -121,7 +129,6 @@ def _address(opened, interface):
 
 def leave():
     """Leave the group; rank and count stay. Nothing where there is none."""
-    atexit.unregister(leave)
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -230,11 +237,11 @@ class NCCL:
         """Average diffs and solver.loss over all ranks; solver.action becomes what any rank was asked."""
         if self.count == 1:
             return
+        while self._sent < len(self._buckets) - 1:
+            self._send()
         action = self.solver.requested_action()
         asked = torch.tensor([action == known for known in ACTIONS], dtype=torch.int32)
         work = dist.all_reduce(asked, dist.ReduceOp.MAX, async_op=True)  # on the host: no GPU waits
-        while self._sent < len(self._buckets) - 1:
-            self._send()
         self._send(self.solver.loss.to(common.device()).reshape(1))
         with waiting():
             for bucket in self._buckets:
