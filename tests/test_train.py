@@ -16,7 +16,9 @@ from fast_rcnn import train as training
 from fast_rcnn.config import overrides
 from fast_rcnn.hooks import Display, Interrupted
 from fast_rcnn.train import SolverWrapper, iter_size, plain_predictions, train_net
+from caffe.format.files import atomic_write
 from caffe.format.weights import read_weights
+from utils.files import atomic_path
 
 NET = """
 layer { name: "data" type: "Python" top: "data" top: "rois" top: "labels" top: "bbox_targets"
@@ -298,9 +300,19 @@ def test_a_state_that_is_not_whole_is_refused_by_name_and_the_one_before_used(ki
     to_the_end, out, straight = killed
     caplog.set_level('INFO')
     harm(os.path.join(out, f'tiny_resume_iter_6.{kind}'))
-    for leftover in 'tiny_resume_iter_8.01234567.tmp.caffemodel', '.tiny_resume_iter_8.npz.ab.npz':
-        open(os.path.join(out, leftover), 'w').close()
+    halves = [
+        write(os.path.join(out, f'tiny_{name}'))
+        for write, name in [
+            (atomic_path, 'log.jsonl'),
+            (atomic_path, 'resume_iter_8.npz'),
+            (atomic_write, 'resume_iter_9.solverstate'),
+            (atomic_write, 'iter_9.caffemodel'),
+        ]
+    ]
+    for half in halves:  # killed while they were written
+        open(half.__enter__(), 'w').close()
     to_the_end()
+    assert sorted(os.listdir(out)) == sorted(os.listdir(straight))
     assert 'Going on from iteration 3' in caplog.messages
     assert kind == 'npz' and harm is os.remove or f'tiny_resume_iter_6.{kind}' in caplog.text
     assert without_times(out) == without_times(straight)

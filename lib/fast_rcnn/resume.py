@@ -100,7 +100,11 @@ class States:
     def restore(self, loop):
         """Go on from the last whole state of this training that is not beyond loop.max_iters, if there is one; each
         other one that is met on the way is named in the log."""
-        iteration = share(self._last(loop.max_iters) if caffe.solver_rank() == 0 else None)
+        iteration = None
+        if caffe.solver_rank() == 0:
+            self._remove_half_written()
+            iteration = self._last(loop.max_iters)
+        iteration = share(iteration)
         if iteration is None:
             return
         state, solver = load_npz(self._path(iteration)), loop.solver
@@ -147,16 +151,21 @@ class States:
         return [f'{self.stem}{iteration}{suffix}' for suffix in FILES]
 
     def _all(self):
-        """All files of states, also those left half written."""
-        folder, name = os.path.split(self.stem)
-        return glob.glob(f'{glob.escape(self.stem)}*') + glob.glob(
-            os.path.join(glob.escape(folder), f'.{glob.escape(name)}*')
-        )
+        return glob.glob(f'{glob.escape(self.stem)}*')
 
     def _remove_but(self, kept):
         whole = {path for iteration in kept for path in (self._path(iteration), *self._files(iteration))}
         for path in set(self._all()) - whole:
             os.remove(path)
+
+    def _remove_half_written(self):
+        """Remove what this training left under temporary names when it was killed."""
+        folder, name = os.path.split(self.stem.removesuffix('_resume_iter_'))
+        name, chance = re.escape(name), '[0-9a-f]{8}'
+        half = rf'\.{chance}\.{name}_(resume_iter_\d+|log)\..*|{name}_(resume_)?iter_\d+\.{chance}\.tmp\..*'
+        for file in os.listdir(folder):
+            if re.fullmatch(half, file):
+                os.remove(os.path.join(folder, file))
 
 
 def _generators():
