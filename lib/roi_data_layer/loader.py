@@ -7,21 +7,20 @@ for each piece of work under way, since fresh pages for every image cost more th
 import collections
 import concurrent.futures
 import functools
-import gc
 import itertools
 import mmap
 import multiprocessing
 import os
 import pickle
 import signal
-import threading
-import time
 from multiprocessing.util import Finalize
 
 import caffe
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from utils.processes import begin_worker, starting
 
 AHEAD = 2  # pieces of work under way for each worker
 
@@ -125,18 +124,9 @@ class _Processes:
         return (_unpacked(self._slots[slot], *packed) for slot, packed in results)
 
     def _first(self):
-        """Starts the processes: without garbage collection, lest they collect what is this process's, its other loaders
-        for instance; and without torch's signal handler, which raises a worker's death wherever the program is."""
-        before, collects = multiprocessing.active_children(), gc.isenabled()
-        handler = signal.getsignal(signal.SIGCHLD)
-        gc.disable()
-        try:
+        before = multiprocessing.active_children()
+        with starting():
             results = iter(self._loader)
-        finally:
-            if collects:
-                gc.enable()
-        if signal.getsignal(signal.SIGCHLD) != handler:
-            signal.signal(signal.SIGCHLD, handler)
         self._processes = [child for child in multiprocessing.active_children() if child not in before]
         Finalize(self, _kill, (self._processes,), exitpriority=1)
         return results
@@ -187,21 +177,11 @@ def _copied(raw):
 
 
 def _begin_worker(parent, worker):
-    """In a worker, first of all. It ends with the process `parent`, whose affair signals are that go to both. What it
-    has from there is neither collected nor, by the collector's bookkeeping, copied. It does not ask for OpenCV's
-    threads, which are in the parent alone."""
-    for number in signal.SIGINT, signal.SIGTERM:
-        signal.signal(number, signal.SIG_IGN)
-    gc.freeze()
-    gc.enable()
+    """As begin_worker; signals that go to both are the parent's affair, and OpenCV's threads, which are in the parent
+    alone, are not asked for."""
+    begin_worker(parent, worker)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent):
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def _kill(processes):

@@ -1,6 +1,12 @@
-"""Work shared among forked processes, which inherit what they need: nothing is pickled on its way in."""
+"""Forked processes that work for this one, by torch's DataLoader; they inherit what they need."""
 
+import contextlib
+import functools
+import gc
 import os
+import signal
+import threading
+import time
 
 
 def in_processes(function, count, processes=None):
@@ -24,28 +30,33 @@ def apart(function):
 def _forked(function, count, processes):
     import torch.utils.data  # where it is needed: it takes seconds
 
+    failed = []
     loader = torch.utils.data.DataLoader(
-        _Calls(function, count),
+        _Calls(function),
+        sampler=(i for i in range(count) if not failed),
         batch_size=None,
         collate_fn=_same,
         num_workers=processes,
         multiprocessing_context='fork',
+        worker_init_fn=functools.partial(begin_worker, os.getpid()),
         generator=torch.Generator(),
     )
-    for result, error in loader:
-        if error is not None:
-            raise error
-        yield result
+    with starting():
+        results = iter(loader)
+    for result, error in results:
+        if error is not None and not failed:
+            failed.append(error)
+        if not failed:
+            yield result
+    if failed:
+        raise failed[0]
 
 
 class _Calls:
     """A data set of a function's results and errors."""
 
-    def __init__(self, function, count):
-        self.function, self.count = function, count
-
-    def __len__(self):
-        return self.count
+    def __init__(self, function):
+        self.function = function
 
     def __getitem__(self, i):
         try:
@@ -56,3 +67,34 @@ class _Calls:
 
 def _same(sample):
     return sample
+
+
+@contextlib.contextmanager
+def starting():
+    """While a DataLoader starts its processes: without garbage collection, lest they collect what is this process's,
+    its other loaders for instance; and without torch's signal handler, which raises a worker's death wherever the
+    program is."""
+    collects, handler = gc.isenabled(), signal.getsignal(signal.SIGCHLD)
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+        if signal.getsignal(signal.SIGCHLD) != handler:
+            signal.signal(signal.SIGCHLD, handler)
+
+
+def begin_worker(parent, worker):
+    """In a worker, first of all. It ends with the process `parent`, whose affair Ctrl-C is. What it has from there is
+    neither collected nor, by the collector's bookkeeping, copied."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
+    gc.enable()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent):
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
