@@ -37,10 +37,11 @@ import caffe
 from caffe import parallel
 
 parallel.BUCKET = 1  # each parameter in a message of its own
+use_device = caffe.set_mode_gpu if os.environ['DEVICE'] == 'gpu' else caffe.set_mode_cpu
 
 
 def old(uid, rank):
-    caffe.set_mode_cpu()
+    use_device()
     caffe.set_solver_count(2)
     caffe.set_solver_rank(rank)
     caffe.set_multiprocess(True)
@@ -62,6 +63,7 @@ def old(uid, rank):
 
 def joined(port, rank):
     os.environ.update(RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    use_device()
     parallel.join('first')
     said = [parallel.share(f'of {rank}'), parallel.gather(10 * rank)]
     parallel.barrier()
@@ -117,12 +119,17 @@ def parameters(path):
     ]
 
 
-def test_two_ranks(tmp_path):
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param('gpu', marks=GPU)])
+def test_two_ranks(device, tmp_path):
+    """On one GPU as well, by gloo."""
     single = caffe.SGDSolver('one_solver.prototxt')
     single.net.save('init.caffemodel')
     (tmp_path / 'world.py').write_text(WORLD)
     folder = os.path.dirname(os.path.dirname(caffe.__file__))
-    env = {**os.environ, 'PYTHONPATH': folder, 'OMP_NUM_THREADS': '1'}
+    env = {**os.environ, 'PYTHONPATH': folder, 'OMP_NUM_THREADS': '1', 'DEVICE': device}
     world = subprocess.Popen([sys.executable, 'world.py'], env=env)
     losses = []
     single.add_callback(lambda: None, lambda: losses.append(float(single.loss)))
@@ -146,6 +153,32 @@ def test_two_ranks(tmp_path):
         assert new['said'] == ['of 0', [0, 10]] and new['number'] == rank
         assert new['actions'] == ['', 'snapshot'] and new['iteration'] == 3
     assert os.path.exists('x_iter_2.caffemodel')
+
+
+@GPU
+@pytest.mark.skipif(not caffe.has_nccl(), reason="torch lacks NVIDIA's library")
+def test_nccl_in_a_world_of_one(tmp_path):
+    (tmp_path / 'one.py').write_text("""
+import caffe, torch
+from caffe import parallel
+
+caffe.set_mode_gpu()
+parallel._make_group(parallel._store('127.0.0.1', 0, True))
+assert parallel.dist.get_backend_config() == 'cpu:gloo,cuda:nccl'
+net = caffe.Net('one.prototxt', caffe.TRAIN)
+net.run_forward()
+net.run_backward()
+(bucket,) = parallel._buckets(net)
+before = [blob.grad.clone() for blob in bucket.blobs]
+bucket.send(torch.ones(1, device='cuda'))
+(rest,) = bucket.receive(2)
+assert rest.item() == 0.5
+for blob, diff in zip(bucket.blobs, before):
+    assert torch.equal(blob.grad, diff / 2)
+parallel.leave()
+""")
+    folder = os.path.dirname(os.path.dirname(caffe.__file__))
+    subprocess.run([sys.executable, 'one.py'], env={**os.environ, 'PYTHONPATH': folder}, check=True)
 
 
 def test_one_rank_alone():
