@@ -234,3 +234,16 @@ def test_a_disk_that_may_be_too_small_is_said_before(tmp_path, monkeypatch, capl
     monkeypatch.setattr(each.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=31))
     look(tmp_path, Imdb(tmp_path), [])
     assert 'up to 3.2e-08 GB are to be written, 3.1e-08 GB are free' in caplog.text
+
+
+def test_boxes_that_are_given_decide_detections():
+    entries = [
+        {'boxes': np.full((2, 4), value, np.float32), 'gt_classes': np.array([1, 0])} for value in (1, 2)
+    ]
+    digests = set()
+    for entry in entries:
+        with overrides({'TEST.HAS_RPN': False}):
+            digests.add(evaluation._given_digest(SimpleNamespace(roidb=[entry], num_images=1)))
+        with overrides({'TEST.HAS_RPN': True}):
+            digests.add(evaluation._given_digest(SimpleNamespace(num_images=1)))
+    assert len(digests) == 3

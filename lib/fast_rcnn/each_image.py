@@ -8,7 +8,7 @@ import shutil
 
 import caffe
 import numpy as np
-from caffe.launch import beat, waiting
+from caffe.launch import beat, busy, waiting
 from caffe.parallel import barrier
 
 from fast_rcnn.config import cfg_values
@@ -27,12 +27,15 @@ def each_image(net, imdb, stem, answer, columns, limit, title, *given):
     ranks have. stem: of the shards. given: values that decide the answers, besides net, settings and images."""
     rank, count = caffe.solver_rank(), caffe.solver_count()
     mine = [(i, imdb.image_path_at(i)) for i in range(rank, imdb.num_images, count)]
-    with Shard(stem, columns, _mark(net, mine, given), rank, count) as shard:
+    with busy(title):  # what is there already is looked through
+        shard = Shard(stem, columns, _mark(net, mine, given), rank, count)
+    with shard:
         if len(shard):
             log.info('%s: %d of %d images are done: %s', title, len(shard), len(mine), shard.path)
         left = mine[len(shard) :]
         _warn_of_space(shard.path, len(left) * count * max(limit, 0) * columns * 4)
-        for i, path in progress(left, title) if rank == 0 else left:
+        shown = f'{title}, by one of {count} workers' if count > 1 else title
+        for i, path in progress(left, shown) if rank == 0 else left:
             beat(title, i)
             shard.append(answer(i, read_image(path)))
     with waiting():

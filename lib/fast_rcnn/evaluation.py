@@ -26,35 +26,48 @@ def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
     each image's detections with matplotlib.
     """
     check_classes(net, imdb)
-    given = (lambda i: None) if cfg.TEST.HAS_RPN else (lambda i: _given_boxes(imdb.roidb[i]))
 
     def answer(i, im):
-        found = detections(*im_detect(net, im, given(i)), max_per_image, thresh)
+        found = detections(*im_detect(net, im, _given_boxes(imdb, i)), max_per_image, thresh)
         if vis:
             show(im, listed(found, imdb.classes, VIS_THRESH), imdb.classes)
         return np.column_stack([np.repeat(range(len(found)), list(map(len, found))), np.vstack(found)])
 
-    output_dir, digest, mean_ap = get_output_dir(imdb, net), hashlib.sha256(), None
-    for i in () if cfg.TEST.HAS_RPN else range(caffe.solver_rank(), imdb.num_images, caffe.solver_count()):
-        digest.update(given(i).tobytes())
-    stem, title = os.path.join(output_dir, 'detections'), f'detection on {imdb.name}'
-    each_image(net, imdb, stem, answer, 6, max_per_image, title, max_per_image, thresh, digest.hexdigest())
-    if caffe.solver_rank() == 0:
-        with busy('evaluation'):
-            all_boxes = _by_class(
-                open_shards(stem, 6, caffe.solver_count(), imdb.num_images), imdb.num_classes
-            )
-            for extension in ('npz', 'pkl') if cfg.TEST.DETECTIONS_PKL else ('npz',):
-                save_detections(f'{stem}.{extension}', all_boxes)
-            mean_ap = imdb.evaluate_detections(all_boxes, output_dir)
-        remove_shards(stem)
+    stem, title = os.path.join(get_output_dir(imdb, net), 'detections'), f'detection on {imdb.name}'
+    decides = max_per_image, thresh, vis, _given_digest(imdb)
+    each_image(net, imdb, stem, answer, 6, max_per_image, title, *decides)
+    mean_ap = _evaluated(imdb, stem) if caffe.solver_rank() == 0 else None
     with waiting():
         return share(mean_ap)
 
 
-def _given_boxes(entry):
-    """The boxes of a roidb entry that are no objects."""
+def _evaluated(imdb, stem):
+    """Joins all ranks' detections into the files that are kept -> mean AP."""
+    with busy('evaluation'):
+        rows = open_shards(stem, 6, caffe.solver_count(), imdb.num_images)
+        all_boxes = _by_class(rows, imdb.num_classes)
+        for extension in ('npz', 'pkl') if cfg.TEST.DETECTIONS_PKL else ('npz',):
+            save_detections(f'{stem}.{extension}', all_boxes)
+        mean_ap = imdb.evaluate_detections(all_boxes, os.path.dirname(stem))
+    remove_shards(stem)
+    return mean_ap
+
+
+def _given_boxes(imdb, i):
+    """The boxes of image i that are no objects (R, 4), for a net without an RPN."""
+    if cfg.TEST.HAS_RPN:
+        return None
+    entry = imdb.roidb[i]
     return entry['boxes'][entry['gt_classes'] == 0]
+
+
+def _given_digest(imdb):
+    """Of the boxes that are given to this rank's images."""
+    digest = hashlib.sha256()
+    if not cfg.TEST.HAS_RPN:
+        for i in range(caffe.solver_rank(), imdb.num_images, caffe.solver_count()):
+            digest.update(_given_boxes(imdb, i))
+    return digest.hexdigest()
 
 
 def _by_class(rows, num_classes):
