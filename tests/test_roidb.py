@@ -122,7 +122,7 @@ def test_statistics_of_many_images_are_kept_by_what_they_are_of(records, tmp_pat
             add_bbox_regression_targets(unread)
     with pytest.raises(AssertionError, match='read'):
         add_bbox_regression_targets(unread[:-1])
-    (kept,) = tmp_path.glob('cache/targets_*.npz')
+    (kept,) = tmp_path.glob('cache/sums_*.npz')
     kept.write_bytes(kept.read_bytes()[:-9])
     for ours, theirs in zip(add_bbox_regression_targets(records), first):
         np.testing.assert_array_equal(ours, theirs)

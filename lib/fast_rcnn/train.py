@@ -28,6 +28,7 @@ from utils.timer import Timer
 log = logging.getLogger(__name__)
 
 
+@busy('annotations')
 def get_training_roidb(imdb):
     """imdb's roidb, prepared to train on, with flipped images if cfg.TRAIN.USE_FLIPPED."""
     images, mirrored = imdb.num_images, ''
@@ -140,13 +141,15 @@ class SolverWrapper:
                 'with an RPN the proposals to take statistics of are not there yet: set '
                 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (an RPN alone: TRAIN.BBOX_REG False)'
             )
-        self.bbox_means, self.bbox_stds = rdl_roidb.add_bbox_regression_targets(roidb)
+        with busy('statistics of box targets'):
+            self.bbox_means, self.bbox_stds = rdl_roidb.add_bbox_regression_targets(roidb)
 
     def _measure_anchors(self, roidb):
         """Sets RPN_NORMALIZE_MEANS and STDS to those of the targets of the net's anchors."""
         for layer in self.solver.net.layers:
             if hasattr(layer, 'statistics'):
-                means, stds = layer.statistics(roidb)
+                with busy("statistics of anchors' targets"):
+                    means, stds = layer.statistics(roidb)
                 cfg.TRAIN.RPN_NORMALIZE_MEANS, cfg.TRAIN.RPN_NORMALIZE_STDS = tuple(means), tuple(stds)
                 log.info("anchors' targets have the means %s and the deviations %s", means, stds)
 

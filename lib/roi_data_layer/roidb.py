@@ -16,12 +16,11 @@ from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import box_classes, compute_targets
 from roi_data_layer.minibatch import background_times, is_empty
 from utils.files import cached_npz
-from utils.processes import in_processes
-from utils.progress import progress
+from utils.processes import in_shares
 
 log = logging.getLogger(__name__)
 
-# Statistics of more entries than this are kept; images that a process looks at at a time
+# Statistics of so many entries or more are kept; images that a process looks at at a time
 CACHE_FROM, SHARE = 4000, 500
 
 
@@ -95,6 +94,33 @@ def filter_roidb(roidb):
     return kept
 
 
+def kept_sums(roidb, what, images, measure):
+    """The sum of measure(share) over shares of images(), a list made from the roidb, by several processes.
+
+    what: all that the sum depends on besides the roidb. Of CACHE_FROM entries or more it is kept in data/cache.
+    """
+
+    def make():
+        return {
+            'sums': reduce(np.add, in_shares(measure, images(), f'statistics of {what.split(":")[0]}', SHARE))
+        }
+
+    if len(roidb) < CACHE_FROM:
+        return make()['sums']
+    key = f'{what} {roidb_digest(roidb)}'
+    name = f'sums_{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz'
+    return cached_npz(os.path.join(cfg.DATA_DIR, 'cache', name), key, make)['sums']
+
+
+def moments(sums, least=0.0):
+    """Means and standard deviations (K, C) by sums (K, 1 + 2C) of ones, values and squares; variances up to `least`
+    count as zero."""
+    counts, values, squares = np.split(sums, [1, 1 + sums.shape[1] // 2], 1)
+    means = values / np.maximum(counts, cfg.EPS)
+    variances = squares / np.maximum(counts, cfg.EPS) - means**2
+    return means, np.sqrt(np.where(variances > least, variances, 0))
+
+
 class RegressionTargets:
     """An entry -> its bbox_targets (R, 5: class, dx, dy, dw, dh), those of each class less means, divided by stds (K, 4)
     where these are given. thresh: as in compute_targets."""
@@ -142,35 +168,14 @@ def add_bbox_regression_targets(roidb):
 
 
 def _target_statistics(roidb, find, num_classes):
-    """Mean and standard deviation (K, 4) of each class's targets; zero for a class without any.
-
-    Those of many entries are kept in data/cache, by what they are of: see roidb_digest.
-    """
-    if len(roidb) < CACHE_FROM:
-        return _measured(roidb, find, num_classes)
-    key = f'{roidb_digest(roidb)} {find.thresh} {num_classes}'
-    name = f'targets_{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz'
-    kept = cached_npz(
-        os.path.join(cfg.DATA_DIR, 'cache', name),
-        key,
-        lambda: dict(zip(('means', 'stds'), _measured(roidb, find, num_classes))),
+    """Mean and standard deviation (K, 4) of each class's targets; zero for a class without any."""
+    sums = kept_sums(
+        roidb,
+        f'box targets: {find.thresh} {num_classes}',
+        lambda: _distinct(roidb),
+        lambda images: _sums(images, find, num_classes),
     )
-    return kept['means'], kept['stds']
-
-
-def _measured(roidb, find, num_classes):
-    images = _distinct(roidb)
-    shares = range(0, len(images), SHARE)
-    sums = in_processes(
-        lambda i: _sums(images[shares[i] : shares[i] + SHARE], find, num_classes), len(shares)
-    )
-    if len(shares) > 1:
-        sums = progress(sums, f'statistics of box targets, {SHARE} images at a time', len(shares))
-    counts, sums, squares = np.split(reduce(np.add, sums), [1, 5], 1)
-    counts = np.maximum(counts, cfg.EPS)
-    means = sums / counts
-    variances = squares / counts - means**2
-    return means, np.sqrt(np.where(variances > cfg.EPS, variances, 0))
+    return moments(sums, cfg.EPS)
 
 
 def _distinct(roidb):

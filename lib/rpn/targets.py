@@ -11,6 +11,7 @@ from caffe.types import boxes as box_lib
 
 from fast_rcnn.bbox_transform import bbox_transform
 from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
+from roi_data_layer.roidb import kept_sums, moments
 from rpn.generate_anchors import anchor_grid
 from utils.arrays import beside, draw, library, zeros
 from utils.blob import im_scale_for
@@ -103,20 +104,32 @@ def _labelled(grid, gt_boxes, im_info, train, border):
 def anchor_statistics(roidb, anchors, stride, train):
     """Means and standard deviations (4,) of the plain box targets of every positive anchor, over the images of
     a prepared roidb, scaled as settings cfg.TRAIN have it (to the first of SCALES)."""
-    found = [np.zeros((0, 4), np.float32)]
-    for entry in roidb:
-        scale = im_scale_for((entry['height'], entry['width']), train.SCALES[0], train.MAX_SIZE)
-        height, width = (round(entry[side] * scale) for side in ('height', 'width'))
-        grid = anchor_grid(anchors, -(-height // stride), -(-width // stride), stride)
-        objects = entry['boxes'][np.asarray(entry['gt_classes']) > 0] * scale
-        inside, overlaps, labels = _labelled(grid, objects, (height, width), train, 0)
-        if overlaps.size:
-            rows = np.where(labels == POSITIVE)[0]
-            found.append(bbox_transform(grid[inside[rows]], objects[overlaps[rows].argmax(1)]))
-    targets = np.vstack(found).astype(np.float64)
-    if not len(targets):
+    names = 'MAX_SIZE', 'RPN_POSITIVE_OVERLAP', 'RPN_NEGATIVE_OVERLAP', 'RPN_CLOBBER_POSITIVES'
+    settings = [np.asarray(anchors).tolist(), stride, train.SCALES[0], *(train[name] for name in names)]
+    sums = kept_sums(
+        roidb,
+        f"anchors' targets: {settings}",
+        lambda: roidb,
+        lambda entries: sum(_anchor_sums(entry, anchors, stride, train) for entry in entries),
+    )
+    if not sums[0, 0]:
         raise ValueError('no anchor is positive in any image: their targets have no mean')
-    return targets.mean(0), targets.std(0)
+    means, stds = moments(sums)
+    return means[0], stds[0]
+
+
+def _anchor_sums(entry, anchors, stride, train):
+    """Of the targets of an entry's positive anchors their number, sums and sums of squares (1, 9)."""
+    scale = im_scale_for((entry['height'], entry['width']), train.SCALES[0], train.MAX_SIZE)
+    height, width = (round(entry[side] * scale) for side in ('height', 'width'))
+    grid = anchor_grid(anchors, -(-height // stride), -(-width // stride), stride)
+    objects = entry['boxes'][np.asarray(entry['gt_classes']) > 0] * scale
+    inside, overlaps, labels = _labelled(grid, objects, (height, width), train, 0)
+    if not overlaps.size:
+        return np.zeros((1, 9))
+    rows = np.where(labels == POSITIVE)[0]
+    moves = bbox_transform(grid[inside[rows]], objects[overlaps[rows].argmax(1)]).astype(np.float64)
+    return np.hstack([np.ones((len(moves), 1)), moves, moves**2]).sum(0, keepdims=True)
 
 
 def anchor_targets(grid, gt_boxes, im_info, train, border=0, bg_times=None):

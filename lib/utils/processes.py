@@ -8,6 +8,8 @@ import signal
 import threading
 import time
 
+from utils.progress import progress
+
 
 def in_processes(function, count, processes=None):
     """function(0) ... function(count - 1), in that order, computed in so many processes; one: in this one.
@@ -50,6 +52,14 @@ def _forked(function, count, processes):
             yield result
     if failed:
         raise failed[0]
+
+
+def in_shares(function, items, desc, share):
+    """function(items[:share]), function(items[share : 2 * share]) ..., in that order, by several processes where there
+    are several shares; desc: of the progress that is then shown."""
+    begins = range(0, len(items), share)
+    results = in_processes(lambda i: function(items[begins[i] : begins[i] + share]), len(begins))
+    return progress(results, f'{desc}, {share} at a time', len(begins)) if len(begins) > 1 else results
 
 
 class _Calls:

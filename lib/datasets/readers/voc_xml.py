@@ -12,8 +12,7 @@ import numpy as np
 
 from datasets.readers.images import image_size
 from utils.files import cached_npz
-from utils.processes import in_processes
-from utils.progress import progress
+from utils.processes import in_shares
 
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
@@ -121,10 +120,7 @@ def read_annotations(files, name, folder, tolerant=False):
 
 def _read_all(files, name):
     """Annotations of files, by several processes, as a dict."""
-    shares = range(0, len(files), SHARE)
-    parts = in_processes(lambda i: _collect(files[shares[i] : shares[i] + SHARE]), len(shares))
-    shown = progress(parts, f'annotations of {name}, {SHARE} at a time', len(shares))
-    return _joined(list(shown))._asdict()
+    return _joined(list(in_shares(_collect, files, f'annotations of {name}', SHARE)))._asdict()
 
 
 def _key(files):
