@@ -20,6 +20,7 @@ import torch
 
 from . import common
 
+MOST = 2**31 - 1  # elements of a blob
 _versions = itertools.count()  # of all memories, so that none comes twice
 
 
@@ -176,11 +177,19 @@ def _fit(array, shape):
     return array if array.shape == shape else array.reshape(-1)[: math.prod(shape)].reshape(shape)
 
 
+def _checked(shape):
+    """A shape as a tuple. ValueError for negative numbers, and where a blob would be larger than Caffe allows."""
+    shape = tuple(int(d) for d in shape)
+    if any(d < 0 for d in shape) or math.prod(shape) > MOST:
+        raise ValueError(f'a blob cannot have the shape {shape}')
+    return shape
+
+
 class Blob:
     """An N-d float32 array `data` and its gradient `diff`. Shapes are tuples; scalars have shape ()."""
 
     def __init__(self, *shape):
-        self._shape = tuple(int(d) for d in shape)
+        self._shape = _checked(shape)
         self._data, self._diff = Memory(self.count), Memory(self.count)
 
     # pycaffe's members
@@ -208,9 +217,7 @@ class Blob:
     def reshape(self, *shape):
         """Change the shape. The elements stay, in their order, in the first places; when the count grows
         beyond the largest so far they are zeros until written."""
-        shape = tuple(int(d) for d in shape)
-        if any(d < 0 for d in shape):
-            raise ValueError(f'a blob cannot have the shape {shape}')
+        shape = _checked(shape)
         if shape == self._shape:
             return
         self._shape = shape

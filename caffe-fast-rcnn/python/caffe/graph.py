@@ -69,7 +69,6 @@ class Graph:
         for i, name in enumerate(tops):
             self._connect_top(node, i, name)
         _set_up(layer, node)
-        layer.reshape(node.bottoms, node.tops)
         self._weigh_losses(node)
         self._register_params(node)
         node.need_backward = any(v in self._version_needs for v in node.bottom_versions) or any(
@@ -216,15 +215,19 @@ def _create_layer(layer_param):
     return cls(layer_param)
 
 
+# What torch and Python raise where a layer's numbers make no sense, or ask for more memory than there is
+_SENSELESS = ValueError, IndexError, RuntimeError, TypeError, OverflowError, ZeroDivisionError, MemoryError
+
+
 def _set_up(layer, node):
-    """layer.setup; what a built-in layer finds wrong names the layer. A user's errors pass as they are."""
-    if layer.layer_param.type == 'Python':
-        layer.setup(node.bottoms, node.tops)
-        return
+    """layer.setup and reshape; what a built-in layer finds wrong names the layer. A user's errors pass as they
+    are."""
+    wrapped = () if layer.layer_param.type == 'Python' else _SENSELESS
     try:
         layer.setup(node.bottoms, node.tops)
-    except (ValueError, IndexError) as error:
-        text = str(error)
+        layer.reshape(node.bottoms, node.tops)
+    except wrapped as error:
+        text = str(error) or type(error).__name__
         if repr(layer.name) not in text:
             shapes = ', '.join(str(b.shape) for b in node.bottoms) or 'none'
             text = f'layer {layer.name!r} ({layer.type}), bottom shapes {shapes}: {text}'

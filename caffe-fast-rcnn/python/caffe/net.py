@@ -36,7 +36,11 @@ class Net:
             phase, level, stages, weights = [*args, *(phase, level, stages, weights)[len(args) :]]
         if phase is None:
             raise TypeError('Net(network_file, phase): the phase is missing, caffe.TRAIN or caffe.TEST')
-        self._init(read_net(str(network_file)), phase, level, stages or ())
+        param = read_net(str(network_file))
+        try:
+            self._init(param, phase, level, stages or ())
+        except ValueError as error:
+            raise ValueError(f'{network_file}: {error}') from error
         if weights is not None:
             self.copy_from(weights)
 

@@ -6,10 +6,12 @@ A state is (iteration, path of the weights or '', learning-rate steps done, [his
 import os
 
 import h5py
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from ..proto import caffe_pb2
 from .files import atomic_write, read_bytes, require_file
+from .hdf5 import numbers, open_hdf5
 from .weights import array_to_blobproto, blobproto_to_array
 
 
@@ -42,9 +44,11 @@ def read_state(path):
     Errors: FileNotFoundError; ValueError with the file and its size, where it is no state or cut off.
     """
     require_file(path, 'solver state')
+    if h5py.is_hdf5(path):
+        return _read_hdf5(path)
     try:
-        return _read_hdf5(path) if h5py.is_hdf5(path) else _read_binary(path)
-    except (DecodeError, OSError, KeyError) as error:
+        return _read_binary(path)
+    except (DecodeError, OSError, ValueError) as error:
         raise ValueError(
             f'{path} is not a solver state, or is cut off ({os.path.getsize(path)} bytes): {error}'
         ) from None
@@ -56,7 +60,7 @@ def _read_binary(path):
 
 
 def _read_hdf5(path):
-    with h5py.File(path, 'r') as f:
+    with open_hdf5(path, 'solver state') as f:
         model = f['learned_net'].asstr()[()] if 'learned_net' in f else ''
-        history = f['history']
-        return int(f['iter'][()]), model, [history[str(i)][()] for i in range(len(history))]
+        history = [numbers(f[f'history/{i}']) for i in range(len(f['history']))]
+        return int(numbers(f['iter'], np.int64)), model, history

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from ..proto import caffe_pb2, weights_pb2
 from .files import atomic_write, read_bytes, require_file
+from .hdf5 import numbers, open_hdf5
 from .upgrade import V0_TYPES, upgrade_net, v1_type
 
 MOST_BLOBS = 1000  # of a layer: an HDF5 file numbers them
@@ -64,8 +65,10 @@ def read_weights(path):
     """
     path = str(path)
     require_file(path, 'weights')
+    if h5py.is_hdf5(path):
+        return _read_hdf5(path)
     try:
-        return _read_hdf5(path) if h5py.is_hdf5(path) else _read_binary(read_bytes(path, 'weights'))
+        return _read_binary(read_bytes(path, 'weights'))
     except (DecodeError, OSError, ValueError) as error:
         raise ValueError(
             f'weights {path} ({os.path.getsize(path)} bytes) cannot be read, not a caffemodel '
@@ -105,9 +108,9 @@ def _read_hdf5(path):
                 raise ValueError(f'dataset /data/{name}, wanted /data/<layer>/<number>')
             if len(index) > len(str(MOST_BLOBS)) or int(index) >= MOST_BLOBS:
                 raise ValueError(f'dataset /data/{name}: a layer has at most {MOST_BLOBS} parameters')
-            layers[layer][int(index)] = item[()].astype(np.float32)
+            layers[layer][int(index)] = numbers(item)
 
-    with h5py.File(path, 'r') as f:
+    with open_hdf5(path, 'weights') as f:
         if not isinstance(f.get('data'), h5py.Group):
             raise ValueError(f'no group /data in it, only {sorted(f)}')
         f['data'].visititems(visit)
@@ -141,10 +144,11 @@ def upgrade_net_binary(source, target):
     param = caffe_pb2.NetParameter()
     try:
         param.ParseFromString(read_bytes(source, 'net'))
-    except DecodeError as error:
+        upgrade_net(param)
+    except (DecodeError, ValueError) as error:
         raise ValueError(
             f'{source} ({os.path.getsize(source)} bytes): not a binary net of this format, or '
             f'cut off: {error}'
         ) from None
     with atomic_write(target) as path, open(path, 'wb') as f:
-        f.write(upgrade_net(param).SerializeToString())
+        f.write(param.SerializeToString())

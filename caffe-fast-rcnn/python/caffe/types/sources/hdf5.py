@@ -11,6 +11,7 @@ import torch
 
 from ... import common
 from ...format.files import atomic_write
+from ...format.hdf5 import numbers, open_hdf5
 from ...layer import Layer
 from ...proto import caffe_pb2
 from ...registry import layer
@@ -66,13 +67,11 @@ class HDF5Data(Layer):
             raise FileNotFoundError(
                 f'layer {self.name!r}: no HDF5 file {path!r}, which {self.source!r} names'
             )
-        with h5py.File(path, 'r') as f:
+        with open_hdf5(path, f'layer {self.name!r}: HDF5 file') as f:
             missing = [name for name in self.names if name not in f]
             if missing:
-                raise KeyError(
-                    f'layer {self.name!r}: {path} has no dataset {missing[0]!r}; it has {", ".join(f)}'
-                )
-            arrays = [np.asarray(f[name], np.float32) for name in self.names]
+                raise KeyError(f'no dataset {missing[0]!r}; it has {", ".join(f)}')
+            arrays = [numbers(f[name]) for name in self.names]
         counts = {name: a.shape[0] if a.ndim else 0 for name, a in zip(self.names, arrays)}
         if len(set(counts.values())) > 1 or 0 in counts.values():
             raise ValueError(
