@@ -121,11 +121,19 @@ class _Processes:
         slots = itertools.cycle(range(len(self._slots)))
         self._stream.items = ((slot, pickle.dumps(job)) for slot, job in zip(slots, jobs))
         results = iter(self._loader) if self._processes else self._first()
-        return (_unpacked(self._slots[slot], *packed) for slot, packed in results)
+        return self._taken(results)
+
+    def _taken(self, results):
+        while True:
+            dead = [f'process {p.pid}: {p.exitcode}' for p in self._processes if not p.is_alive()]
+            if dead:
+                raise RuntimeError('exit code of ' + ', '.join(dead))
+            slot, packed = next(results)
+            yield _unpacked(self._slots[slot], *packed)
 
     def _first(self):
         before = multiprocessing.active_children()
-        with starting():
+        with starting(signal.SIGINT, signal.SIGTERM):
             results = iter(self._loader)
         self._processes = [child for child in multiprocessing.active_children() if child not in before]
         Finalize(self, _kill, (self._processes,), exitpriority=1)
@@ -177,10 +185,8 @@ def _copied(raw):
 
 
 def _begin_worker(parent, worker):
-    """As begin_worker; signals that go to both are the parent's affair, and OpenCV's threads, which are in the parent
-    alone, are not asked for."""
+    """As begin_worker; OpenCV's threads, which are in the parent alone, are not asked for."""
     begin_worker(parent, worker)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
 
 

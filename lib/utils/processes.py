@@ -43,7 +43,7 @@ def _forked(function, count, processes):
         worker_init_fn=functools.partial(begin_worker, os.getpid()),
         generator=torch.Generator(),
     )
-    with starting():
+    with starting(signal.SIGINT):
         results = iter(loader)
     for result, error in results:
         if error is not None and not failed:
@@ -80,15 +80,17 @@ def _same(sample):
 
 
 @contextlib.contextmanager
-def starting():
-    """While a DataLoader starts its processes: without garbage collection, lest they collect what is this process's,
-    its other loaders for instance; and without torch's signal handler, which raises a worker's death wherever the
-    program is."""
+def starting(*signals):
+    """While a DataLoader starts its processes, which never get these signals: those that go to all are this process's
+    affair. Without garbage collection, lest they collect what is this process's, its other loaders for instance; and
+    without torch's signal handler, which raises a worker's death wherever the program is."""
     collects, handler = gc.isenabled(), signal.getsignal(signal.SIGCHLD)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     gc.disable()
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if collects:
             gc.enable()
         if signal.getsignal(signal.SIGCHLD) != handler:
@@ -96,9 +98,8 @@ def starting():
 
 
 def begin_worker(parent, worker):
-    """In a worker, first of all. It ends with the process `parent`, whose affair Ctrl-C is. What it has from there is
-    neither collected nor, by the collector's bookkeeping, copied."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a worker, first of all. It ends with the process `parent`. What it has from there is neither collected nor, by
+    the collector's bookkeeping, copied."""
     gc.freeze()
     gc.enable()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
