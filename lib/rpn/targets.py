@@ -140,15 +140,14 @@ def anchor_targets(grid, gt_boxes, im_info, train, border=0, bg_times=None):
     """
     inside, overlaps, labels = _labelled(grid, gt_boxes, im_info, train, border)
     subsample(labels, train.RPN_BATCHSIZE, train.RPN_FG_FRACTION, bg_times)
-    lib, targets = library(grid), zeros(grid, len(inside), 4)
+    targets = zeros(grid, len(inside), 4)
     if 0 not in overlaps.shape:
         targets[:] = bbox_transform(grid[inside], gt_boxes[overlaps.argmax(1), :4])
         if train.RPN_NORMALIZE_TARGETS:
             means, stds = train.RPN_NORMALIZE_MEANS, train.RPN_NORMALIZE_STDS
             targets = (targets - beside(grid, means)) / beside(grid, stds)
-    inside_weights = lib.where(
-        (labels == POSITIVE)[:, None], beside(grid, train.RPN_BBOX_INSIDE_WEIGHTS), zeros(grid, 1)
-    )
+    inside_weights = zeros(grid, len(inside), 4)
+    inside_weights[labels == POSITIVE] = beside(grid, train.RPN_BBOX_INSIDE_WEIGHTS)
     return (
         _unmap(labels, len(grid), inside, IGNORED),
         *(
@@ -176,7 +175,9 @@ def level_targets(grids, gt_boxes, im_info, train, border=0):
 
 def _unmap(values, count, inds, fill):
     """Values of some rows -> values of all `count` rows, fill elsewhere."""
-    every = zeros(values, count, *values.shape[1:]) + fill
+    every = zeros(values, count, *values.shape[1:])
+    if fill:
+        every += fill
     every[inds] = values
     return every
 
