@@ -5,6 +5,7 @@ import torch
 from fast_rcnn.config import cfg
 from nms.cpu_nms import cpu_nms
 from nms.gpu_nms import gpu_nms, suppress
+from utils.arrays import on_gpu
 
 
 def nms(dets, thresh, force_cpu=False, limit=0):
@@ -22,6 +23,6 @@ def nms(dets, thresh, force_cpu=False, limit=0):
 def tensor_nms(boxes, scores, thresh, limit=0):
     """As nms, of tensors boxes (N, 4) and scores (N, 1), best first. By the GPU rule they stay on their device, where
     the indices then are."""
-    if boxes.is_cuda and cfg.USE_GPU_NMS:
+    if on_gpu(boxes) and cfg.USE_GPU_NMS:
         return suppress(boxes, thresh, limit)
     return nms(torch.cat([boxes, scores], 1).cpu().numpy(), thresh, limit=limit)

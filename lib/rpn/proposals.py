@@ -11,7 +11,7 @@ import torch
 from fast_rcnn.bbox_transform import bbox_transform_inv, clip_boxes
 from fast_rcnn.nms_wrapper import tensor_nms
 from rpn.generate_anchors import anchor_grid
-from utils.arrays import beside
+from utils.arrays import beside, on_gpu
 
 
 @dataclass
@@ -78,6 +78,6 @@ def _of_level(level, scores, deltas, info, limits):
 
 def _best_first(scores):
     """Indices of scores (n,) by falling score, equal ones in numpy's order on the CPU."""
-    if scores.device.type == 'cpu':
-        return torch.from_numpy(scores.numpy().argsort()[::-1].copy())
-    return scores.argsort(descending=True, stable=True)
+    if on_gpu(scores):
+        return scores.argsort(descending=True, stable=True)
+    return torch.from_numpy(scores.numpy().argsort()[::-1].copy())

@@ -13,6 +13,10 @@ def library(values):
     return torch if torch.is_tensor(values) else np
 
 
+def on_gpu(values):
+    return torch.is_tensor(values) and values.is_cuda
+
+
 def zeros(like, *shape):
     """float32 zeros of the kind of `like`, where it lies."""
     if torch.is_tensor(like):
@@ -39,7 +43,7 @@ def draw(values, count):
 def values_of(blob):
     """A blob's values for reading: on a GPU the tensor there, else a numpy array."""
     tensor = blob.tensor
-    return tensor if tensor.is_cuda else tensor.numpy()
+    return tensor if on_gpu(tensor) else tensor.numpy()
 
 
 def fill(blob, values):

@@ -18,6 +18,8 @@ import torch
 
 from caffe import kernels
 from caffe.types import boxes as box_lib, roi
+from rpn.generate_anchors import generate_anchors
+from rpn.proposals import Level, Limits, propose
 from test_pooling import random_rois
 
 SOURCES = sorted(Path(kernels.PATH).parent.glob('*.cu*'))
@@ -168,14 +170,24 @@ def test_values_that_are_no_numbers(host):
 
 
 @kinds
-def test_far_regions_end(host, kind):
-    """Coordinates beyond what a float's steps resolve: the host's answer is finite, and the same in both orders."""
-    x, rois, scale = case(1 / 16, 4)
-    rois[:, 1:] = torch.tensor(
-        [[-3e38, -3e38, 3e38, 3e38], [3e38, 0, 3e38, 9], [-1e30, 5, 1e30, 9], [0, 0, 1e12, 9]]
+@pytest.mark.parametrize('scale', [1 / 16, 1.0])
+def test_far_regions(host, kind, scale, monkeypatch):
+    """Coordinates beyond what a float's steps resolve, and sizes beyond its range."""
+    x, rois, _ = case(1 / 16, 5)
+    far = (
+        [-3e38, -3e38, 3e38, 3e38],
+        [3e38, 0, 3e38, 9],
+        [-1e30, 5, 1e30, 9],
+        [0, 0, 1e12, 9],
+        [-1e9, -1e9, 20, 30],
     )
-    top, grad = host.on(run, kind, x, rois, scale)
-    assert torch.isfinite(top).all() and torch.isfinite(grad).all()
+    rois[:, 1:] = torch.tensor(far)
+    wanted, got = run(kind, x, rois, scale), host.on(run, kind, x, rois, scale)
+    monkeypatch.setattr(roi, 'roi_pooling_cpu', None)
+    for result in got, run(kind, x, rois, scale):
+        for ours, theirs in zip(result, wanted):
+            assert torch.isfinite(ours).all()
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @kinds
@@ -212,6 +224,29 @@ def test_a_gradient_that_is_not_finite_shows(host, kind):
         grad = torch.ones(LAYERS[kind](x, rois, scale).shape)
         grad[5, 1, 1, 1] = wrong
         assert host.on(run, kind, x, rois, scale, grad)[1].isnan().all()
+
+
+# What lies on a GPU stays there
+
+
+def test_proposals_stay_where_scores_are(host, monkeypatch):
+    rng = np.random.RandomState(0)
+    anchors, scores = generate_anchors(scales=[2, 4]), rng.permutation(6 * 80).reshape(1, 6, 8, 10) / 480
+    deltas, info = rng.randn(1, 24, 8, 10) / 9, np.float32([[128, 160, 1]])
+    level = Level(*(torch.from_numpy(v.astype(np.float32)) for v in (scores, deltas)), anchors, 16)
+    limits = Limits(pre_nms_top_n=200, post_nms_top_n=60, nms_thresh=0.6, min_size=9)
+    ((wanted, their_scores),) = propose([level], info, limits)
+
+    def refuse(*args):
+        raise AssertionError('a tensor went to the host')
+
+    with monkeypatch.context() as m:
+        for module in 'rpn.proposals', 'fast_rcnn.nms_wrapper':
+            m.setattr(f'{module}.on_gpu', lambda values: True)
+        for name in 'numpy', 'cpu', 'tolist':
+            m.setattr(torch.Tensor, name, refuse)
+        ((boxes, scores),) = host.on(propose, [level], info, limits)
+    assert torch.equal(boxes, wanted) and torch.equal(scores, their_scores) and len(boxes) == 60
 
 
 # The library

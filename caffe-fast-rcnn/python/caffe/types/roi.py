@@ -67,13 +67,14 @@ def bin_edges(start, end, scale, bins, size):
     bin is empty.
 
     start, end (R,) are multiplied by scale and rounded, halves away from zero; a region is at least 1 long;
-    bin b covers floor(b step) to ceil((b + 1) step) of it with step = length / bins, all in float32.
+    bin b covers floor(b step) to ceil((b + 1) step) of it with step = length / bins, all in float32. An edge that is
+    too far to be a number is 0.
     """
     first, last = (round_half_away(v * scale) for v in (start, end))
     step = ((last - first + 1).clamp(min=1) / bins)[:, None]
     b = torch.arange(bins, device=start.device, dtype=start.dtype)
     edges = torch.stack([torch.floor(b * step), torch.ceil((b + 1) * step)], 2) + first[:, None, None]
-    edges = edges.clamp(0, size).int()
+    edges = edges.nan_to_num(0.0).clamp(0, size).int()
     edges[..., 1] = edges.amax(2)
     return edges
 
@@ -267,7 +268,7 @@ def taps(start, end, scale, bins, samples, size):
         k = k + ((-1 - start[:, None, None] - b * step) * count / step - 1).floor().clamp(min=0)
     at = start[:, None, None] + b * step + (k + 0.5) * step / count
     weight = ((k < count) & (at >= -1) & (at <= size)) / count
-    at = at.clamp(0, size - 1)
+    at = at.nan_to_num(0.0).clamp(0, size - 1)
     low = at.floor()
     part = at - low
     cell = torch.cat([low, (low + 1).clamp(max=size - 1)], 2).long()
@@ -316,7 +317,7 @@ def bin_means(start, end, scale, bins, size):
     start, end = round_half_away(start) * scale, (round_half_away(end) + 1) * scale
     step = ((end - start).clamp(min=0.1) / bins)[:, None]
     b = torch.arange(bins, device=start.device, dtype=start.dtype)
-    first = torch.floor(b * step + start[:, None]).clamp(0, size)[..., None]
-    last = torch.ceil((b + 1) * step + start[:, None]).clamp(0, size)[..., None]
+    first = torch.floor(b * step + start[:, None]).nan_to_num(0.0).clamp(0, size)[..., None]
+    last = torch.ceil((b + 1) * step + start[:, None]).nan_to_num(0.0).clamp(0, size)[..., None]
     cell = torch.arange(size, device=start.device, dtype=start.dtype)
     return ((cell >= first) & (cell < last)) / (last - first).clamp(min=1)
