@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import make_toy
 import pytest
 import recipe as recipe_command
 
@@ -21,6 +20,7 @@ from pipeline import recipe as recipes
 from pipeline.methods import METHODS
 from pipeline.schedule import follow, warn_of_steps
 from pipeline.stages import INITIAL, net_file, propose, stage_cfg, train
+from tool_runs import ENVIRONMENT, copy_project
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = [variant for method in METHODS.values() for variant in (method, method.one_round) if variant]
@@ -210,18 +210,9 @@ def test_imagenet_ends_after_the_first_round():
 @pytest.fixture(scope='module')
 def checkout(tmp_path_factory):
     """A copy of the project with a small toy devkit: what runs in it touches nothing else."""
-    folder = tmp_path_factory.mktemp('checkout')
-    for part in ('tools', 'lib', 'models', 'caffe-fast-rcnn', 'experiments/scripts', 'experiments/cfgs'):
-        shutil.copytree(
-            ROOT / part, folder / part, ignore=shutil.ignore_patterns('__pycache__', 'build', 'toy')
-        )
-    (folder / 'experiments' / 'logs').mkdir()
-    make_toy.write(str(folder / 'data' / 'toy'), train=4, val=2)
+    folder = copy_project(tmp_path_factory.mktemp('checkout'))
     (folder / 'data' / 'selective_search_data').rename(folder / 'given')  # only some methods want these
     return folder
-
-
-ENVIRONMENT = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
 
 
 def recipe(checkout, *words, name='faster_rcnn_alt_opt'):

@@ -1,14 +1,19 @@
-"""Runs a tool's main in this process: on the recorded devkit and its tiny nets, writing to a temporary folder."""
+"""Runs tools: their main in this process, on the recorded devkit and its tiny nets, writing to a temporary folder; or in
+a copy of the project."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import _command
+import make_toy
 
-RECORDED = Path(__file__).resolve().parent / 'golden' / 'e2e'
+ROOT = Path(__file__).resolve().parent.parent
+RECORDED = ROOT / 'tests' / 'golden' / 'e2e'
 NETS = RECORDED / 'models' / 'Tiny' / 'faster_rcnn_alt_opt'
 VAL = 'imagenet_2015_val2'
+ENVIRONMENT = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
 
 
 def run_main(monkeypatch, main, *words):
@@ -31,3 +36,13 @@ def tiny(prototxt, weights):
 
 def results(tmp_path, *parts):
     return os.path.join(tmp_path, 'output', 'default', VAL, *parts)
+
+
+def copy_project(folder, train=4, val=2):
+    """A copy of the project with a small toy devkit: what runs in it touches nothing else."""
+    for part in ('tools', 'lib', 'models', 'caffe-fast-rcnn', 'experiments/scripts', 'experiments/cfgs'):
+        ignored = shutil.ignore_patterns('__pycache__', 'build', 'toy')
+        shutil.copytree(ROOT / part, folder / part, ignore=ignored)
+    (folder / 'experiments' / 'logs').mkdir()
+    make_toy.write(str(folder / 'data' / 'toy'), train, val)
+    return folder

@@ -6,6 +6,7 @@ import struct
 
 import cv2
 import numpy as np
+from caffe.format.images import check_size
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 log = logging.getLogger(__name__)
@@ -14,12 +15,20 @@ log = logging.getLogger(__name__)
 def read_image(path):
     """The image at `path`, uint8 (H, W, 3) BGR, its pixels as stored (EXIF rotation is not applied). A JPEG file that
     is cut off is named in the log, once."""
+    _check_size(path)
     im = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if im is None:
         why = 'not an image that OpenCV can read' if os.path.exists(path) else 'no such file'
         raise OSError(f'{path}: {why}')
     _name_cut_off(path)
     return im
+
+
+def _check_size(path):
+    try:
+        check_size(path, os.path.getsize(path) if os.path.exists(path) else 0, path)
+    except ValueError as error:
+        raise OSError(*error.args) from None
 
 
 def _name_cut_off(path):
@@ -37,6 +46,7 @@ _cut_off = set()
 
 def read_upright(path):
     """The image at `path` as a viewer shows it, uint8 (H, W, 3) BGR: turned as its EXIF orientation says."""
+    _check_size(path)
     try:
         with Image.open(path) as image:
             if image.mode[0] in 'IF':  # 16 bits and more: OpenCV scales them to 8

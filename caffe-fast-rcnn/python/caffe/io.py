@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import scipy.ndimage
 
+from .format.images import check_size
 from .format.weights import array_to_blobproto, blobproto_to_array  # noqa: F401  public here
 from .proto import caffe_pb2
 
@@ -61,6 +62,7 @@ def load_image(filename, color=True):
     """
     if not os.path.isfile(filename):
         raise FileNotFoundError(f'image {filename} does not exist')
+    check_size(filename, os.path.getsize(filename), f'image {filename}')
     image = cv2.imread(str(filename), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise ValueError(f'image {filename} ({os.path.getsize(filename)} bytes) cannot be decoded')

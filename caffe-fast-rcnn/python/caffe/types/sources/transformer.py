@@ -4,12 +4,15 @@ Shape letters: K channels (BGR), (H, W) the image, (h, w) the crop. Orientation 
 applied.
 """
 
+import io
+
 import numpy as np
 import cv2
 import torch
 from google.protobuf.message import DecodeError
 
-from ... import io
+from ... import io as images
+from ...format.images import check_size
 from ...proto import caffe_pb2
 
 # How an image is decoded: in colour, gray, or as it is.
@@ -30,6 +33,7 @@ def decode_image(data, name, color=True, size=(0, 0)):
 
     color: True for 3 channels, False for 1, None for the file's own. ValueError names `name`.
     """
+    check_size(io.BytesIO(data), data.size, name)
     image = cv2.imdecode(data, _FLAGS[color]) if data.size else None
     if image is None:
         raise ValueError(f'{name} ({data.size} bytes) cannot be decoded as an image')
@@ -52,7 +56,7 @@ def read_datum(value, name, color=None):
     if datum.encoded:
         return decode_image(np.frombuffer(datum.data, np.uint8), name, color).transpose(2, 0, 1), datum.label
     try:
-        image = io.datum_to_array(datum)
+        image = images.datum_to_array(datum)
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
     if not image.size:
@@ -71,7 +75,7 @@ def read_mean(path):
     try:
         with open(path, 'rb') as f:
             mean.ParseFromString(f.read())
-        mean = io.blobproto_to_array(mean)
+        mean = images.blobproto_to_array(mean)
     except (DecodeError, ValueError) as error:
         raise ValueError(f'mean file {path} is no BlobProto: {error}') from error
     if mean.ndim not in (3, 4) or mean.ndim == 4 and len(mean) != 1:
