@@ -49,6 +49,12 @@ def test_a_loss_that_is_not_finite_names_its_worker_and_the_last_state_stays(wor
 
 
 @pytest.mark.parametrize('count', WORLDS)
+def test_workers_go_on_where_they_stopped(worlds, count):
+    loss, weight = differences(f'{worlds}/{count}/again', f'{worlds}/{count}/{STAGES[0]}', ITERATIONS)
+    assert loss <= 1e-6 and weight <= 1e-6
+
+
+@pytest.mark.parametrize('count', WORLDS)
 def test_one_process_goes_on_with_what_several_began(worlds, count, monkeypatch, caplog):
     monkeypatch.chdir(RECORDING)
     caplog.set_level('INFO')

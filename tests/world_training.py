@@ -13,6 +13,7 @@ import glob
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -117,6 +118,10 @@ def work(out, iterations):
         train(run, STAGES[0], f'{out}/stopped', iterations, Stop(1))
     except Interrupted as error:
         stop = str(error)
+    if caffe.solver_rank() == 0:
+        shutil.copytree(f'{out}/stopped', f'{out}/again')
+    parallel.barrier()
+    train(run, STAGES[0], f'{out}/again', iterations)
     try:
         train(run, STAGES[1], f'{out}/spoiled', iterations, spoil, TRAIN__SNAPSHOT_ITERS=1)
     except FloatingPointError as error:
