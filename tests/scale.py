@@ -3,7 +3,8 @@
     python tests/scale.py [--images 10000 100000 340000] [--proposals 2000] [--folder /tmp/scale] [--out scale]
 
 Makes a devkit in ILSVRC DET's layout in the folder: an annotation for each image, and for the images links to a few
-pictures; and for each number of images proposals, which are removed when they have been used. Then trains one
+pictures; and for each number of images proposals, 16 bytes each, which are removed when they have been used. (What
+is in images and proposals repeats after PERIOD images; files and rows are as many as they say.) Then trains one
 iteration of each stage (RPN, Fast R-CNN; with mirror images) of a tiny net on the first 10,000, 100,000 ... images,
 twice, in processes of their own: without and with what is kept in data/cache. Writes OUT.json and OUT.png, and ends
 with status 1 unless with the caches there no process takes more than LIMIT_GB and no first iteration comes later
@@ -16,6 +17,7 @@ process still shares with its parent are counted for both.
 """
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -38,7 +40,7 @@ from utils.processes import in_processes  # noqa: E402
 from utils.progress import progress  # noqa: E402
 
 LIMIT_GB, LIMIT_SECONDS = 2, 60
-PICTURES, SHARE = 24, 1000
+PICTURES, PERIOD, SHARE = 24, 960, 1000
 STAGES = {
     'RPN': {'HAS_RPN': True, 'BBOX_REG': False, 'PROPOSAL_METHOD': 'gt', 'IMS_PER_BATCH': 1},
     'Fast R-CNN': {'HAS_RPN': False, 'BBOX_REG': True, 'PROPOSAL_METHOD': 'rpn', 'IMS_PER_BATCH': 2},
@@ -54,8 +56,9 @@ def image_id(i):
     return f'ILSVRC2014_train_{i // 10000:04d}/ILSVRC2014_train_{i:08d}'
 
 
+@functools.cache
 def objects_of(i):
-    """Width, height, boxes (G, 4) and classes (G,) of image i: one object, often more."""
+    """Width, height, boxes (G, 4) and classes (G,) of image i < PERIOD: one object, often more."""
     random = np.random.default_rng(i)
     width, height = 300 + 8 * (i % PICTURES), 420 - 6 * (i % PICTURES)
     low = random.integers(0, 200, (1 + random.poisson(0.6), 2))
@@ -74,7 +77,7 @@ def make_devkit(root, count):
 
     def make(share):
         for i in range(share * SHARE, min((share + 1) * SHARE, count)):
-            width, height, boxes, classes = objects_of(i)
+            width, height, boxes, classes = objects_of(i % PERIOD)
             objects = [obj(names[k], *map(int, box)) for k, box in zip(classes, boxes)]
             size = f'<size><width>{width}</width><height>{height}</height><depth>3</depth></size>'
             name = image_id(i)
@@ -95,19 +98,23 @@ def make_proposals(path, count, number):
     from utils.proposals import shard_stem, write_index
     from utils.shards import Shard
 
-    random = np.random.default_rng(0)
-    low = random.random((64, number, 2), np.float32)
-    anywhere = np.concatenate([low, low + (1 - low) * random.random(low.shape, np.float32)], 2)
+    rows = [proposals_of(i, number) for i in range(PERIOD)]
     with Shard(shard_stem(path), 4, b'scale'.ljust(32)) as shard:
         for i in progress(range(count), 'proposals'):
-            width, height, boxes, _ = objects_of(i)
-            rows = anywhere[i % 64] * np.float32([width - 1, height - 1] * 2)
-            near = np.repeat(boxes, min(40, number // len(boxes)), 0)
-            rows[: len(near)] = near + np.float32([[-3, -2, 4, 1]]) * random.random(
-                (len(near), 1), np.float32
-            )
-            shard.append(rows.clip(0))
+            shard.append(rows[i % PERIOD])
     write_index(path, 4, 1, count)
+
+
+def proposals_of(i, number):
+    """Boxes (number, 4) of image i < PERIOD."""
+    random = np.random.default_rng(i)
+    width, height, boxes, _ = objects_of(i)
+    low = random.random((number, 2), np.float32)
+    rows = np.hstack([low, low + (1 - low) * random.random((number, 2), np.float32)])
+    rows *= np.float32([width - 1, height - 1] * 2)
+    near = np.repeat(boxes, min(40, number // len(boxes)), 0)
+    rows[: len(near)] = near + np.float32([[-3, -2, 4, 1]]) * random.random((len(near), 1), np.float32)
+    return rows.clip(0)
 
 
 # ------------------------------------------------------------------------------------------------ the nets
