@@ -71,12 +71,13 @@ def _given_digest(imdb):
 
 
 def _by_class(rows, num_classes):
-    """rows: of each image (n, 6) class x1 y1 x2 y2 score -> all_boxes[class][image], (n, 5)."""
+    """rows: of each image (n, 6) class x1 y1 x2 y2 score, by class -> all_boxes[class][image], (n, 5)."""
     nothing = np.zeros((0, 5), np.float32)
     all_boxes = [[nothing] * len(rows) for _ in range(num_classes)]
     for i, of_image in enumerate(rows):
-        for j in np.unique(of_image[:, 0]).astype(int):
-            all_boxes[j][i] = of_image[of_image[:, 0] == j, 1:]
+        classes, starts = np.unique(of_image[:, 0], return_index=True)
+        for j, boxes in zip(classes.astype(int), np.split(of_image[:, 1:].copy(), starts[1:])):
+            all_boxes[j][i] = boxes
     return all_boxes
 
 
