@@ -398,6 +398,19 @@ def test_states_are_written_every_few_minutes(tiny, tmp_path, monkeypatch):
     assert seen == [[]] * 3 + [[third]] * 3 + [[third, sixth]] * 3
 
 
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
+def test_a_full_disk_names_the_log(tiny, tmp_path):
+    solver, roidb = tiny
+
+    class Relink:
+        def on_start(self, loop):
+            os.symlink('/dev/full', tmp_path / 'tiny_log.jsonl')
+
+    with pytest.raises(OSError, match='No space left') as full:
+        train_net(solver(), roidb, str(tmp_path), max_iters=1, hooks=[Relink()])
+    assert full.value.filename == str(tmp_path / 'tiny_log.jsonl')
+
+
 def full_disk(*args, **more):
     raise OSError(errno.ENOSPC, 'No space left on device')
 

@@ -51,8 +51,11 @@ class Log:
     def _write(self):
         records, self.waiting = self.waiting, []
         if caffe.solver_rank() == 0:
-            with open(self.path, 'a') as stream:
-                stream.writelines(json.dumps(r) + '\n' for r in records if 'smoothed_loss' in r)
+            try:
+                with open(self.path, 'a') as stream:
+                    stream.writelines(json.dumps(r) + '\n' for r in records if 'smoothed_loss' in r)
+            except OSError as error:  # a full disk's names no file
+                raise OSError(error.errno, error.strerror, self.path) from error
 
 
 def _unused(path):

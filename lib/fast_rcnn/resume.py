@@ -16,6 +16,7 @@ import re
 import caffe
 import numpy as np
 import torch
+from caffe.launch import busy
 from caffe.parallel import gather, share
 
 from fast_rcnn.config import cfg, cfg_values
@@ -67,18 +68,17 @@ class States:
         generators = gather(_generators())
         if caffe.solver_rank() == 0:
             if iteration not in self.kept:
-                self._write(loop, generators)
+                with busy('checkpoint'):
+                    self._write(loop, generators)
                 self.kept.append(iteration)
             self.kept = self.kept[-keep:]
             self._remove_but(self.kept)
 
     def _write(self, loop, generators):
         solver, path = loop.solver, self._path(loop.solver.iter)
-        own_prefix, solver.param.snapshot_prefix = (
-            solver.param.snapshot_prefix,
-            self.stem.removesuffix('_iter_'),
-        )
+        own_prefix = solver.param.snapshot_prefix
         try:
+            solver.param.snapshot_prefix = self.stem.removesuffix('_iter_')
             solver.snapshot()
             save_npz(
                 path,

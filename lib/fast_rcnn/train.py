@@ -56,17 +56,14 @@ def train_net(
 def iter_size(real_batch_size, ims_per_batch, workers):
     """Forward passes per update and worker that make a real batch. ValueError, naming the numbers of workers that do,
     where it has no whole share for each."""
-    passes = real_batch_size // ims_per_batch
-    if real_batch_size % ims_per_batch or not passes or passes % workers:
-        good = (
-            [n for n in range(1, passes + 1) if passes % n == 0]
-            if real_batch_size % ims_per_batch == 0
-            else []
-        )
+    passes, rest = divmod(real_batch_size, ims_per_batch)
+    if rest or not passes or passes % workers:
+        good = [] if rest else [str(n) for n in range(1, passes + 1) if passes % n == 0]
         raise ValueError(
             f'TRAIN.REAL_BATCH_SIZE {real_batch_size} is no multiple of {ims_per_batch} images '
             f'(TRAIN.IMS_PER_BATCH) x {workers} workers'
-            + (f'; it is with {", ".join(map(str, good))} workers' if good else '')
+            + f'; it is with {", ".join(good)} workers'
+            * bool(good)
         )
     return passes // workers
 
@@ -83,15 +80,13 @@ class SolverWrapper:
         self.output_dir, self.hooks, self.max_iters = output_dir, [], 0
         self.bbox_means = self.bbox_stds = None
         if cfg.TRAIN.BBOX_REG:
-            with busy('statistics of the targets'):
-                self._prepare_targets(roidb)
+            self._prepare_targets(roidb)
         self.solver = caffe.get_solver(solver_prototxt)
         self.solver_param = self.solver.param
         net_file = self.solver_param.train_net or self.solver_param.net
         check_classes(self.solver.net, num_classes_of(roidb), cfg.TRAIN.AGNOSTIC, net_file)
         if cfg.TRAIN.RPN_NORMALIZE_TARGETS and not any(cfg.TRAIN.RPN_NORMALIZE_STDS):
-            with busy("statistics of the anchors' targets"):
-                self._measure_anchors(roidb)
+            self._measure_anchors(roidb)
         if cfg.TRAIN.REAL_BATCH_SIZE:
             self.solver_param.iter_size = iter_size(
                 cfg.TRAIN.REAL_BATCH_SIZE, cfg.TRAIN.IMS_PER_BATCH, caffe.solver_count()
@@ -194,8 +189,7 @@ class SolverWrapper:
     def checkpoint(self, keep=2):
         """Write the state that this training goes on from; of earlier ones the last keep - 1 stay."""
         self._check_weights()
-        with busy('checkpoint'):
-            self.states.save(self, keep)
+        self.states.save(self, keep)
 
     def snapshot(self):
         """Write <snapshot_prefix>[_<infix>]_iter_<N>.caffemodel to the output folder -> its path."""
