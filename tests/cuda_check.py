@@ -1,0 +1,226 @@
+"""For a machine with a GPU: the CUDA kernels against the torch versions, equal answers and times.
+
+    python tests/cuda_check.py [--device N]
+
+Needs torch with CUDA, and the kernels (make all). Prints a line for each kernel: whether its answers are those of the
+torch version (exactly, or to rounding), milliseconds of either and, where torchvision is, of its own; then how the layers
+of an RPN do on the GPU: whether they draw what they draw on the CPU, and how often they wait for the device. Exit status
+1 where something differs.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [os.path.join(ROOT, folder) for folder in ('caffe-fast-rcnn/python', 'lib')]
+
+import caffe  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from caffe import kernels  # noqa: E402
+from caffe.types import boxes as box_lib, roi  # noqa: E402
+from fast_rcnn.config import cfg  # noqa: E402
+from rpn.generate_anchors import anchor_grid, generate_anchors  # noqa: E402
+from rpn.proposals import Level, Limits, propose  # noqa: E402
+from rpn.targets import anchor_targets, image_targets  # noqa: E402
+
+try:
+    import torchvision.ops as vision
+except ImportError:
+    vision = None
+
+failed = []
+
+
+def without_kernels(function, *args):
+    found, kernels.library = kernels.library, lambda: None
+    try:
+        return function(*args)
+    finally:
+        kernels.library = found
+
+
+def milliseconds(function, *args, least=5):
+    """The median of some calls, by the device's own clock."""
+    times = []
+    for _ in range(least + 2):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        function(*args)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return float(np.median(times[2:]))
+
+
+def check(name, function, args, exact, theirs=None):
+    """One line: function(*args) gives a list of tensors, by kernel and without."""
+    got, wanted = function(*args), without_kernels(function, *args)
+    worst = 0.0
+    for ours, other in zip(got, wanted):
+        same_shape = ours.shape == other.shape
+        span = other.double().abs().max().item() if same_shape and other.numel() else 1.0
+        worst = max(
+            worst, (ours - other).abs().max().item() / (span or 1.0) if same_shape and other.numel() else 0.0
+        )
+        worst = worst if same_shape else float('inf')
+    again = all(torch.equal(a, b) for a, b in zip(got, function(*args)))
+    good = again and (worst == 0 if exact else worst < 1e-4)
+    if not good:
+        failed.append(name)
+    times = f'{milliseconds(function, *args):8.3f} ms, torch {milliseconds(without_kernels, function, *args):9.3f}'
+    if theirs and vision:
+        times += f', torchvision {milliseconds(theirs):8.3f}'
+    verdict = 'equal' if worst == 0 else f'differ by {worst:.1e}'
+    print(
+        f'{"ok  " if good else "FAIL"} {name:34s} {verdict:17s} {"" if again else "NOT REPEATABLE "}{times}',
+        flush=True,
+    )
+
+
+def random_boxes(count, device, width=1000, height=600):
+    random = torch.Generator().manual_seed(count)
+    corner = torch.rand(count, 2, generator=random) * torch.tensor([width * 0.8, height * 0.8])
+    size = torch.rand(count, 2, generator=random) ** 2 * torch.tensor([width * 0.6, height * 0.6]) + 8
+    return torch.cat([corner, torch.minimum(corner + size, torch.tensor([width - 1.0, height - 1.0]))], 1).to(
+        device
+    )
+
+
+def boxes(device):
+    for count, limit in (300, None), (6000, 300), (12000, 2000), (20000, 2000), (20000, None):
+        these = random_boxes(count, device)
+        scores = torch.arange(count, 0, -1, device=device).float()
+        check(
+            f'nms {count} boxes, limit {limit}',
+            lambda b, limit=limit: [box_lib.nms(b, 0.7, 1, limit=limit)],
+            [these],
+            True,
+            lambda b=these, s=scores: vision.nms(b, s, 0.7),
+        )
+    for dtype in torch.float32, torch.float64:
+        a, b = random_boxes(20000, device).to(dtype), random_boxes(50, device).to(dtype)
+        check(f'overlaps 20000 x 50 {dtype}', lambda a, b: [box_lib.overlaps(a, b, 1)], [a, b], True)
+
+
+def regions(device):
+    for rois, channels, size in (128, 1024, 14), (300, 512, 7), (2000, 256, 7):
+        where = torch.zeros(rois, 1, device=device)
+        where = torch.cat([where, random_boxes(rois, device)], 1)
+        x = torch.randn(1, channels, 38, 63, device=device)
+        grid = dict(pooled_h=size, pooled_w=size, spatial_scale=1 / 16)
+        layers = {
+            'roi_pooling': lambda x, r: roi.roi_pooling(x, r, **grid),
+            'roi_align': lambda x, r: roi.roi_align(x, r, **grid, sampling_ratio=2),
+            'roi_align (any density)': lambda x, r: roi.roi_align(x, r, **grid, sampling_ratio=0),
+        }
+        others = {
+            'roi_pooling': lambda: vision.roi_pool(x, where, size, 1 / 16),
+            'roi_align': lambda: vision.roi_align(x, where, size, 1 / 16, 2),
+        }
+        for name, layer in layers.items():
+            both_ways(f'{name} {rois} {size}x{size} C{channels}', layer, x, where, name, others.get(name))
+    x = torch.randn(1, 21 * 49, 38, 63, device=device)
+    both_ways(
+        'psroi_pooling 2000 7x7',
+        lambda x, r: roi.psroi_pooling(x, r, spatial_scale=1 / 16, output_dim=21, group_size=7),
+        x,
+        where,
+        'psroi_pooling',
+    )
+
+
+def both_ways(title, layer, x, where, name, theirs=None):
+    x = x.requires_grad_()
+    check(title, lambda x, r: [layer(x, r).detach()], [x, where], name == 'roi_pooling', theirs)
+    grad = torch.randn(layer(x, where).shape, device=x.device)
+
+    def backward(x, r):
+        return torch.autograd.grad(layer(x, r), x, grad)
+
+    check(f'{title}, and back', backward, [x, where], False)
+
+
+def layers(device):
+    """The work of the three layers on a 38 x 63 map: on the CPU and on the GPU, the same draws."""
+    rng, anchors = np.random.RandomState(0), generate_anchors()
+    scores, deltas = (
+        rng.rand(1, 9, 38, 63).astype(np.float32),
+        (rng.randn(1, 36, 38, 63) / 5).astype(np.float32),
+    )
+    gt = np.hstack([random_boxes(12, 'cpu').numpy(), rng.randint(1, 21, (12, 1))]).astype(np.float32)
+    info = np.float32([[600, 1000, 1.6]])
+    limits = Limits(12000, 2000, 0.7, 16)
+
+    def proposals(scores, deltas):
+        level = Level(scores, deltas, anchors, 16)
+        ((found, _),) = propose([level], info, limits)
+        return [found]
+
+    def of_anchors(grid, gt):
+        return anchor_targets(grid, gt, info[0], cfg.TRAIN)
+
+    def of_rois(rois, gt):
+        return image_targets(rois, [gt], 21, 128, cfg.TRAIN)
+
+    cpu = [torch.from_numpy(v) for v in (scores, deltas)]
+    same('proposals', proposals, cpu, [v.to(device) for v in cpu], len)
+    grid = anchor_grid(anchors, 38, 63, 16)
+    on_device = [torch.from_numpy(v).to(device) for v in (grid, gt)]
+    same('anchor targets', of_anchors, [grid, gt], on_device)
+    rois = np.hstack([np.zeros((2000, 1)), random_boxes(2000, 'cpu').numpy()]).astype(np.float32)
+    same('RoI targets', of_rois, [rois, gt], [torch.from_numpy(v).to(device) for v in (rois, gt)])
+
+
+def same(name, function, on_cpu, on_device, measure=None):
+    """One line. measure: what of the answers must be near rather than each number equal to rounding."""
+    np.random.seed(3)
+    wanted, draw = function(*on_cpu), np.random.rand()
+    np.random.seed(3)
+    got, their_draw = function(*on_device), np.random.rand()
+    good = draw == their_draw and all(torch.is_tensor(v) and v.is_cuda for v in got)
+    for ours, theirs in zip(got, wanted):
+        if measure:
+            good &= abs(measure(ours) - measure(theirs)) <= 0.01 * measure(theirs)
+        else:
+            good &= np.allclose(ours.cpu().numpy(), np.asarray(theirs), rtol=1e-5, atol=1e-5)
+    if not good:
+        failed.append(name)
+    with warnings.catch_warnings(record=True) as waits:
+        warnings.simplefilter('always')
+        torch.cuda.set_sync_debug_mode('warn')
+        function(*on_device)
+        torch.cuda.set_sync_debug_mode('default')
+    waits = sum('synchroniz' in str(w.message) for w in waits)
+    print(
+        f'{"ok  " if good else "FAIL"} {name:34s} draws {"equal" if draw == their_draw else "DIFFER"}, '
+        f'{milliseconds(function, *on_device):8.3f} ms, waits for the device: {waits}',
+        flush=True,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--device', type=int, default=0, metavar='N')
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit(f'needs a GPU; torch {torch.__version__} sees none')
+    caffe.set_device(args.device)
+    caffe.set_mode_gpu()
+    device = caffe.common.device()
+    cfg.GPU_ID = args.device
+    print(
+        torch.cuda.get_device_name(device), '· torch', torch.__version__, '· torchvision', vision is not None
+    )
+    if not kernels.serve(torch.zeros(1, device=device)):
+        sys.exit(f'the kernels are not built, or not for this GPU: make all makes {kernels.PATH}')
+    for part in boxes, regions, layers:
+        part(device)
+    print('all hold' if not failed else f'DO NOT HOLD: {", ".join(failed)}')
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == '__main__':
+    main()
