@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import caffe
 import pytest
 
 from pipeline import child as children
@@ -119,7 +120,8 @@ NO_PROC = pytest.mark.skipif(not os.path.exists('/proc/self/task'), reason='find
 def sleeping_step(tmp_path):
     """(a command whose step sleeps, the step's process)."""
     log, script = str(tmp_path / 'log'), tmp_path / 'main.py'
-    folders = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(children.__file__))]
+    parts = [os.path.dirname(os.path.dirname(module.__file__)) for module in (caffe, children)]
+    folders = [*parts, os.path.dirname(__file__)]
     script.write_text(
         f'import sys; sys.path[:0] = {folders!r}\n'
         'import test_stages\n'
@@ -162,7 +164,7 @@ def has_ended(pid):
     return not os.path.exists(f'/proc/{pid}') or open(f'/proc/{pid}/stat').read().split()[2] == 'Z'
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     """What `condition` gives once it gives something true."""
     end = time.time() + seconds
     while time.time() < end:

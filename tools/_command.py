@@ -122,7 +122,8 @@ def told(error):
     first = launch and launch.failed(error, getattr(error, 'stage', ''))
     if not first:
         return message(error)
-    return launch.describe(first) if first['mine'] and not launch.launched() else ''
+    mine = first['rank'] == launch.rank() and not launch.launched()
+    return launch.describe(first) if mine else ''
 
 
 def start_log(rank=0):
@@ -184,6 +185,14 @@ def message(error):
         return f'{nearest(error.filename) if why == NO_FOLDER else error.filename}: {why}'
     text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
     return text if ' ' in text else f'{type(error).__name__}: {text}'.rstrip(': ')
+
+
+def say(text):
+    """Prints a result, once in a world of workers."""
+    from caffe import launch
+
+    if launch.rank() == 0:
+        print(text)
 
 
 def one_device(devices, tool):

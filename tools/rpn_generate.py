@@ -7,7 +7,6 @@ import _command
 def main():
     args = parse_args()
     _command.begin(args.gpu)
-    from caffe import launch
     from fast_rcnn.config import cfg_from_list, get_output_dir
     from rpn.generate import SETTINGS, write_proposals
     from utils.proposals import proposal_file
@@ -19,8 +18,7 @@ def main():
     _command.seed(cfg.RNG_SEED)
     data, net = _command.get_imdb(args.imdb), _command.load_net(args)
     path = write_proposals(net, data, proposal_file(get_output_dir(data), net.name))
-    if not launch.rank():
-        print(f'Proposals: {path}')
+    _command.say(f'Proposals: {path}')
 
 
 def parse_args(argv=None):

@@ -30,7 +30,7 @@ def main():
         args.verbose,
     )
     for what, path in method.named(training.finish(training.run())):
-        print(f'{what}: {path}')
+        _command.say(f'{what}: {path}')
 
 
 def parse_args(argv=None):

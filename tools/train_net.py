@@ -10,7 +10,6 @@ def main():
     args = parse_args()
     _command.begin(args.gpu)
     cfg = _command.load_cfg(args, 'train_net')
-    import caffe
     from caffe.parallel import share
     from fast_rcnn.config import get_output_dir
     from fast_rcnn.hooks import Display
@@ -31,8 +30,7 @@ def main():
         max_iters=args.max_iters,
         hooks=[Display(verbose=args.verbose)],
     )
-    if caffe.solver_rank() == 0:
-        print(f'Final model: {paths[-1]}')
+    _command.say(f'Final model: {paths[-1]}')
 
 
 def parse_args(argv=None):

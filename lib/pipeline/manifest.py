@@ -11,6 +11,8 @@ import logging
 import os
 import time
 
+from caffe import launch
+
 from pipeline.child import StageError, run_in_child
 from utils.files import atomic_path
 
@@ -37,8 +39,24 @@ class Manifest:
                 self.done = _parse(path, f.read())
 
     def run(self, name, function, job):
-        """The file that step `name` writes: the one already there, or that of `function(job)` in a child."""
-        settings = {key: value for key, value in _flat(job) if key not in self.ignore}
+        """The file that step `name` writes: the one already there, or that of `function(job)` in a child. In a world
+        of workers rank 0 decides, and keeps the manifest; each rank has a child of its own."""
+        settings, done, start = None, None, time.time()
+        if launch.rank() == 0:
+            settings = {key: value for key, value in _flat(job) if key not in self.ignore}
+            done = self._standing(name, settings)
+        done = launch.agree(f'{name} is done', done)
+        if done:
+            return done
+        result = run_in_child(name, function, job, f'{os.path.splitext(self.path)[0]}_{name}.log')
+        launch.meet(f'{name} ends')
+        if launch.rank() == 0:
+            entry = {'result': result, 'file': _stamp(result), 'settings': settings}
+            self._write({**self.done, name: {**entry, 'seconds': round(time.time() - start, 1)}})
+        return launch.agree(f'{name} made', result)
+
+    def _standing(self, name, settings):
+        """The file of step `name` if it stands as it is; else the step is noted as not done."""
         changed = self._changed(name, settings)
         if changed is None:
             log.info('%s: done before, %s', name, self.done[name]['result'])
@@ -46,20 +64,7 @@ class Manifest:
         if changed:
             log.info('%s: done before, but again now, since this changed: %s', name, ', '.join(changed))
         self._write({step: entry for step, entry in self.done.items() if step != name})
-        start = time.time()
-        result = run_in_child(name, function, job, f'{os.path.splitext(self.path)[0]}_{name}.log')
-        self._write(
-            {
-                **self.done,
-                name: {
-                    'result': result,
-                    'file': _stamp(result),
-                    'settings': settings,
-                    'seconds': round(time.time() - start, 1),
-                },
-            }
-        )
-        return result
+        return None
 
     def _changed(self, name, settings):
         """None where step `name` stands as it is, else what changed since (nothing: it never was done)."""

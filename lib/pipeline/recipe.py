@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 import caffe
+from caffe import launch, parallel
 from caffe.format.prototxt import read_net, read_solver
 
 from datasets.factory import describe, get_imdb, is_path, register
@@ -59,7 +60,9 @@ class Recipe:
         # A net that is tested on another's proposals needs no second round
         if (self.stages or (2 if cfg.TEST.HAS_RPN else 1)) == 1 and method.one_round:
             method = method.one_round
-        self.write_nets(data, method)
+        if launch.rank() == 0:
+            self.write_nets(data, method)
+        launch.meet('nets')
         proposing = cfg.TEST.HAS_RPN or method.proposer
         given_proposals(data.test_imdb, 'rpn' if proposing else cfg.TEST.PROPOSAL_METHOD)
         training = Training(
@@ -73,8 +76,9 @@ class Recipe:
             get_imdb(data.test_imdb).num_images * (2 if method.proposer else 1),
         )
         results = training.finish(training.run())
-        for what, path in method.named(results):
+        for what, path in method.named(results) if launch.rank() == 0 else ():
             print(f'{what}: {path}')
+        parallel.join('test')
         return self.test(method, results, data.test_imdb)
 
     def write_nets(self, data, method):
@@ -106,7 +110,8 @@ class Recipe:
             data, net = get_imdb(imdb), self.trained(method, method.proposer, results)
             seed(cfg.RNG_SEED)
             path = write_proposals(net, data, proposal_file(get_output_dir(data), net.name))
-            print(f'Proposals: {path}')
+            if launch.rank() == 0:
+                print(f'Proposals: {path}')
             cfg.TEST.HAS_RPN, cfg.TEST.PROPOSAL_METHOD = False, 'rpn'
         log.info('test on %s', imdb)
         data = get_imdb(imdb)
@@ -193,7 +198,9 @@ def copy_output(method, net, dataset):
     open(os.path.join(cfg.ROOT_DIR, path), 'a').close()
     print(f'Logging output to {path}', flush=True)
     multiprocessing.resource_tracker.ensure_running()  # before: it lives as long as this, and would hold the pipe
-    tee = subprocess.Popen(['tee', '-i', '-a', os.path.join(cfg.ROOT_DIR, path)], stdin=subprocess.PIPE)
+    tee = subprocess.Popen(
+        ['tee', '-a', os.path.join(cfg.ROOT_DIR, path)], stdin=subprocess.PIPE, start_new_session=True
+    )
     for stream in sys.stdout, sys.stderr:
         stream.flush()
         os.dup2(tee.stdin.fileno(), stream.fileno())

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 
 import caffe
-
+from caffe import launch, parallel
 from caffe.format.prototxt import read_solver
 from datasets.factory import get_imdb
 from datasets.imdb import imdb
@@ -57,8 +57,9 @@ def train(job):
         max_iters=job['max_iters'],
         hooks=[Display(job['title'], lambda loop: later(job, loop), job['verbose'], job['began'])],
     )
-    for path in earlier if job['only_last'] else ():
+    for path in earlier if job['only_last'] and caffe.solver_rank() == 0 else ():
         os.remove(path)
+    parallel.leave()
     return last
 
 
@@ -73,13 +74,16 @@ def propose(job):
     """Writes an RPN's proposals for the images; returns their file."""
     _begin(job)
     net = caffe.Net(job['net'], job['weights'], caffe.TEST)
-    return write_proposals(net, get_imdb(job['imdb']), proposal_file(job['output_dir'], job['name']))
+    path = write_proposals(net, get_imdb(job['imdb']), proposal_file(job['output_dir'], job['name']))
+    parallel.leave()
+    return path
 
 
 def _begin(job):
-    """Settings, device, seeds."""
+    """Settings, device, the other workers, seeds."""
     cfg_restore(job['cfg'])
     use_device(job['gpu'])
+    parallel.join(job['stem'])
     seed(cfg.RNG_SEED)
 
 
@@ -141,7 +145,8 @@ class Training:
     def run(self):
         """{stage: its file}; what was done before and still holds is not done again."""
         sets = training_sets(self.imdb)
-        self.classes, self.images = list(sets[0].classes), images_digest(sets)
+        self.classes = list(sets[0].classes)
+        self.images = images_digest(sets) if launch.rank() == 0 else None  # who keeps the manifest
         self.output_dir = get_output_dir(sets[0] if len(sets) == 1 else imdb(self.imdb))
         stem = os.path.join(self.output_dir, f'{self.net}_{self.method.name}')
         manifest = Manifest(f'{stem}.json', IGNORE)
@@ -201,13 +206,18 @@ class Training:
 
     def finish(self, results):
         """Copies what was trained to plain names, and writes the detector's sidecar -> {stage: its file}."""
-        for word, stage in self.method.finals:
-            path = os.path.join(self.output_dir, f'{self.net}_{word}_final.caffemodel')
-            with atomic_path(path) as temporary:
-                shutil.copyfile(results[stage], temporary)
-            results = {**results, stage: path}
-        write_sidecar(results[self.method.detector[1]], training_sets(self.imdb)[0])
-        return results
+        finals = {
+            stage: os.path.join(self.output_dir, f'{self.net}_{word}_final.caffemodel')
+            for word, stage in self.method.finals
+        }
+        made = {**results, **finals}
+        if launch.rank() == 0:
+            for stage, path in finals.items():
+                with atomic_path(path) as temporary:
+                    shutil.copyfile(results[stage], temporary)
+            write_sidecar(made[self.method.detector[1]], training_sets(self.imdb)[0])
+        launch.meet('final files')
+        return made
 
 
 def given_proposals(imdb_name, method):

@@ -47,6 +47,14 @@ class LaunchError(RuntimeError):
     """A worker failed; the message names its rank, where it was, and why, with its traceback."""
 
 
+class Stopped(KeyboardInterrupt):
+    """The workers were stopped by a signal. status: the exit status that says so."""
+
+    def __init__(self, message, number):
+        super().__init__(message)
+        self.status = 128 + number
+
+
 # ---------------------------------------------------------------------------------------------- who I am
 def inside():
     """Whether this process is one of a world's."""
@@ -139,8 +147,8 @@ def meet(name):
 def launch(command, devices, served=()):
     """Runs `command` (program and arguments) once per device, in a world; returns when all have ended well.
 
-    devices: only their number counts here. served: signals that the workers get as they are. Errors: LaunchError when one fails: the others are ended; SystemExit
-    with its status when a signal has stopped them.
+    devices: only their number counts here. served: signals that the workers get as they are. Errors: LaunchError
+    when one fails: the others are ended; Stopped when a signal has stopped them.
     """
     logging.getLogger('torch.distributed.elastic').setLevel(
         logging.CRITICAL
@@ -168,18 +176,21 @@ def launch(command, devices, served=()):
     with tempfile.TemporaryDirectory() as folder:
         arguments = {place: tuple(command[1:]) for place in range(world)}
         workers = start_processes('worker', command[0], arguments, envs, DefaultLogsSpecs(log_dir=folder))
-        received = _pass_on(workers.pids().values(), served)
+        received = pass_on(workers.pids().values(), served)
         _await(workers, dist.PrefixStore(f'{name}/0', server), world, received)
 
 
-def _pass_on(pids, served):
-    """From now on SIGINT and SIGTERM go to the workers as SIGTERM, later ones kill them -> the list of those that
-    came; but those in `served` go to them as they are."""
+def pass_on(pids, served=()):
+    """From now on SIGINT and SIGTERM go to these processes as SIGTERM, and later ones kill them -> a list of those
+    that came, with their time. One within SAME seconds of the first is the first, come by another way: Ctrl-C at a
+    terminal reaches every process in the foreground, and may be passed on to them as well. Those in `served` go to
+    them as they are."""
     received = []
 
-    def pass_on(number, frame):
+    def stop(number, frame):
         kill = received and time.monotonic() - received[0][1] > SAME
         if kill or not received:
+            log.info('%s', 'killed' if kill else 'stops; once more kills it')
             send(signal.SIGKILL if kill else signal.SIGTERM)
         received.append((number, time.monotonic()))
 
@@ -189,7 +200,7 @@ def _pass_on(pids, served):
                 os.kill(pid, number)
 
     for number in {signal.SIGINT, signal.SIGTERM, *served}:
-        signal.signal(number, send if number in served else pass_on)
+        signal.signal(number, send if number in served else stop)
     return received
 
 
@@ -217,7 +228,8 @@ def _await(workers, shared, world, received):
             'traceback': '',
         }
     if received or report['kind'] == 'stopped':
-        raise SystemExit(128 + (received[0][0] if received else signal.SIGTERM))
+        text = report['text'] if report['kind'] == 'stopped' else 'stopped; the same command goes on'
+        raise Stopped(text, received[0][0] if received else signal.SIGTERM)
     raise LaunchError(describe(report))
 
 
@@ -295,7 +307,8 @@ def _marked(key, value):
 
 
 def failed(error, stage=''):
-    """To be called when `error` ends this rank's work -> the report of what ended the world first, which may be this.
+    """To be called when `error` ends this rank's work -> the report of what ended the world first, which may be this;
+    None where there is no watch.
 
     Where it only says that another rank was lost, this waits for what the watch finds out about that one. stage:
     whose process it was, if not this one.
@@ -303,20 +316,20 @@ def failed(error, stage=''):
     if not _watch:
         return None
     _watch.ending.set()
-    shared = store()
-    if _is_lost(error):
-        until = time.monotonic() + SILENT + 5 * PERIOD
-        while not _first(shared) and time.monotonic() < until:
-            time.sleep(0.2)
-    report = {
-        **_last_seen(shared, rank(), stage),
-        'kind': 'stopped' if isinstance(error, KeyboardInterrupt) else 'failed',
-        'text': str(error) if ' ' in str(error) else f'{type(error).__name__}: {error}',
-        'traceback': ''.join(traceback.format_exception(error)),
-    }
-    first = _post(shared, report)
+    until = time.monotonic() + SILENT + 5 * PERIOD
+    while _is_lost(error) and not _watch.first and time.monotonic() < until:
+        time.sleep(PERIOD / 4)
+    first = _post(
+        _watch.store,
+        {
+            **_last_seen(_watch.store, rank(), stage),
+            'kind': 'stopped' if isinstance(error, KeyboardInterrupt) else 'failed',
+            'text': str(error) if ' ' in str(error) else f'{type(error).__name__}: {error}',
+            'traceback': ''.join(traceback.format_exception(error)),
+        },
+    )
     path = os.environ.get('TORCHELASTIC_ERROR_FILE')
-    if first['mine'] and path and not os.path.exists(path):
+    if first['rank'] == rank() and path and not os.path.exists(path):
         get_error_handler().record_exception(error)
     return first
 
@@ -348,10 +361,9 @@ def _first(shared):
 
 
 def _post(shared, report):
-    """Posts a report, unless there is one -> that which stands; `mine`: it is this one."""
+    """Posts a report, unless there is one -> that which stands."""
     report = {'rank': rank(), 'count': count(), 'host': socket.gethostname(), **report}
-    stands = json.loads(shared.compare_set('first', '', json.dumps(report)))
-    return {**stands, 'mine': stands == report}
+    return json.loads(shared.compare_set('first', '', json.dumps(report)))
 
 
 def _last_seen(shared, place, stage=''):
@@ -398,10 +410,10 @@ class Watch:
         """Says that this process is done. Who serves the store stays until all are."""
         self.state['left'] = True
         self.left.set()
-        self.exchange()
         until = time.monotonic() + SILENT
-        while parallel.kept and not self.stage and time.monotonic() < until and self.exchange():
-            time.sleep(0.1)
+        with contextlib.suppress(dist.DistError, RuntimeError):  # who served it was done before
+            while self.exchange() and parallel.kept and time.monotonic() < until:
+                time.sleep(PERIOD / 4)
 
     def talk(self):
         while not self.left.wait(PERIOD):
@@ -428,17 +440,19 @@ class Watch:
         return len(known) < count() or any(not r['left'] for p, (r, _) in self.records.items() if p != rank())
 
     def judge(self):
-        while not self.left.wait(PERIOD):
-            if self.first:
-                return self.end(self.first, False)
+        while not self.left.wait(PERIOD) and not self.first:
             now = time.monotonic()
             if now - self.heard > SILENT:
-                text = f'no word for {SILENT:g} s from {os.environ["MASTER_ADDR"]}, where the first worker is'
-                return self.end({**self.report(rank(), text), 'kind': 'failed'}, True)
+                host = os.environ['MASTER_ADDR']
+                log.error('rank %d ends: no word for %g s from %s, where all meet', rank(), SILENT, host)
+                return self.end()
             report = self.verdict(now)
-            if report and not self.ending.is_set():
-                first = _post(store(), report)
-                return self.end(first, first['mine'])
+            if report:
+                self.first = _post(self.store, report)
+                if self.first['by'] == rank() and not launched():
+                    log.error('%s', describe(self.first))
+        if self.first:
+            self.end()
         return None
 
     def verdict(self, now):
@@ -467,6 +481,7 @@ class Watch:
         here = traceback.format_stack(sys._current_frames()[self.main]) if place == rank() else []
         return {
             'rank': place,
+            'by': rank(),
             'kind': 'hung',
             'what': self.stage or record['what'],
             'iteration': record['iteration'],
@@ -474,12 +489,16 @@ class Watch:
             'traceback': ''.join(here),
         }
 
-    def end(self, report, tell):
-        """Ends this process and its children, unless it ends by itself just now."""
-        if tell and not launched():
-            log.error('%s', describe(report))
-        if self.ending.wait(5 * PERIOD) or self.left.is_set():
-            return
+    def end(self):
+        """Ends this process and its children, unless the main thread does so by itself."""
+        grace = 5 * PERIOD
+        until = time.monotonic() + grace
+        while time.monotonic() < until or self.state['busy']:  # a checkpoint is still written
+            if self.left.is_set():
+                return
+            if self.ending.wait(PERIOD / 4) and grace != 2 * SILENT:
+                grace = 2 * SILENT
+                until = time.monotonic() + grace
         for child in multiprocessing.active_children():
             child.kill()
         os._exit(1)
