@@ -322,7 +322,7 @@ def failed(error, stage=''):
     first = _post(
         _watch.store,
         {
-            **_last_seen(_watch.store, rank(), stage),
+            **(_last_seen(_watch.store, rank(), stage) if stage else _watch.place()),
             'kind': 'stopped' if isinstance(error, KeyboardInterrupt) else 'failed',
             'text': str(error) if ' ' in str(error) else f'{type(error).__name__}: {error}',
             'traceback': ''.join(traceback.format_exception(error)),
@@ -405,6 +405,9 @@ class Watch:
             self.slowest = max(self.slowest or 0, now - self.moved)
         self.moved = now
         self.state.update(what=what, iteration=iteration)
+
+    def place(self):
+        return {'what': self.stage or self.state['what'], 'iteration': self.state['iteration']}
 
     def leave(self):
         """Says that this process is done. Who serves the store stays until all are."""
