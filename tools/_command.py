@@ -120,10 +120,7 @@ def told(error):
     """What there is to say of the error that ends this process; nothing where another one says it."""
     launch = sys.modules.get('caffe.launch')
     first = launch and launch.failed(error, getattr(error, 'stage', ''))
-    if not first:
-        return message(error)
-    mine = first['rank'] == launch.rank() and not launch.launched()
-    return launch.describe(first) if mine else ''
+    return launch.told(first) if first else message(error)
 
 
 def start_log(rank=0):

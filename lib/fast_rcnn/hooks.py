@@ -16,6 +16,7 @@ import threading
 import time
 
 import caffe
+from caffe.launch import SAME, Interrupted
 from caffe.parallel import gather
 from tqdm import tqdm
 
@@ -129,22 +130,14 @@ class Snapshots:
         self.paths.append(loop.snapshot())
 
 
-class Interrupted(KeyboardInterrupt):
-    """The training was stopped by a signal, and goes on from there. status: the exit status that says so."""
-
-    def __init__(self, message, number):
-        super().__init__(message)
-        self.status = 128 + number
-
-
 class Checkpoints:
     """Writes the state that this training goes on from: every so many minutes, with every snapshot, at the end, and on
     SIGINT and SIGTERM at any worker, which then end it (Interrupted) at all of them after the same iteration; the
-    second signal ends a worker at once."""
+    second signal, if it is not the first one come by another way, ends a worker at once."""
 
     def __init__(self, minutes, snapshot_iters):
         self.seconds, self.snapshot_iters = 60 * minutes, snapshot_iters
-        self.signal, self.before = None, {}
+        self.signal, self.since, self.before = None, 0, {}
 
     def on_start(self, loop):
         self.saved = time.monotonic()
@@ -155,9 +148,10 @@ class Checkpoints:
                     self.before[number] = signal.signal(number, self._note)
 
     def _note(self, number, frame):
-        if self.signal:
+        if self.signal and time.monotonic() - self.since > SAME:
             raise Interrupted('stopped at once; the last state written stands', number)
-        self.signal = number
+        if not self.signal:
+            self.signal, self.since = number, time.monotonic()
 
     def _request(self):
         """Asked in each iteration; the solvers of all workers do what one of them answers."""

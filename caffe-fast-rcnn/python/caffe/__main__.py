@@ -91,6 +91,8 @@ def train(args):
             launch.launch([sys.executable, *sys.orig_argv[1:]], wanted, served=EFFECTS)
         except launch.LaunchError as error:
             raise SystemExit(f'caffe train: {error}') from None
+        except launch.Interrupted as stop:
+            raise SystemExit(stop.status) from None
     else:
         with watched():
             train_here(param, device, args)
@@ -106,8 +108,7 @@ def watched():
         first = launch.failed(error)
         if first is None:
             raise
-        told_here = first['mine'] and not launch.launched()
-        raise SystemExit(launch.describe(first) if told_here else 1) from error
+        raise SystemExit(launch.told(first) or 1) from error
     launch.unwatch()
 
 

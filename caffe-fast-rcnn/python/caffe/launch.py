@@ -47,8 +47,8 @@ class LaunchError(RuntimeError):
     """A worker failed; the message names its rank, where it was, and why, with its traceback."""
 
 
-class Stopped(KeyboardInterrupt):
-    """The workers were stopped by a signal. status: the exit status that says so."""
+class Interrupted(KeyboardInterrupt):
+    """The work was stopped by a signal, and goes on from there. status: the exit status that says so."""
 
     def __init__(self, message, number):
         super().__init__(message)
@@ -148,7 +148,7 @@ def launch(command, devices, served=()):
     """Runs `command` (program and arguments) once per device, in a world; returns when all have ended well.
 
     devices: only their number counts here. served: signals that the workers get as they are. Errors: LaunchError
-    when one fails: the others are ended; Stopped when a signal has stopped them.
+    when one fails: the others are ended; Interrupted when a signal has stopped them.
     """
     logging.getLogger('torch.distributed.elastic').setLevel(
         logging.CRITICAL
@@ -229,7 +229,7 @@ def _await(workers, shared, world, received):
         }
     if received or report['kind'] == 'stopped':
         text = report['text'] if report['kind'] == 'stopped' else 'stopped; the same command goes on'
-        raise Stopped(text, received[0][0] if received else signal.SIGTERM)
+        raise Interrupted(text, received[0][0] if received else signal.SIGTERM)
     raise LaunchError(describe(report))
 
 
@@ -332,6 +332,11 @@ def failed(error, stage=''):
     if first['rank'] == rank() and path and not os.path.exists(path):
         get_error_handler().record_exception(error)
     return first
+
+
+def told(report):
+    """What this process is to say of what ended the world; nothing where another one says it."""
+    return describe(report) if report['rank'] == rank() and not launched() else ''
 
 
 def describe(report):
