@@ -4,11 +4,13 @@ python tests/loader_speed.py [--width 1000 --height 600] [--images 64] [--second
     [--set KEY VALUE ...]
 
 The images are JPEGs of noise over a smooth picture, made in a temporary folder; each has 5 objects and 2000
-proposals. Beside it: what the thread that computes the net spends on an image itself, and the seconds until the
-first minibatch is there.
+proposals. Beside it: processor time for an image, of the thread that computes the net and of all threads and processes
+together (which tells what a busy machine does not), and the seconds until the first minibatch is there.
 """
 
 import argparse
+import gc
+import multiprocessing
 import os
 import pathlib
 import sys
@@ -66,7 +68,7 @@ def images(folder, number, width, height):
 
 
 def measure(folder, roidb, tops, seconds):
-    """-> images a second, seconds of this thread for each, seconds until the first were there"""
+    """-> images a second, processor seconds of this thread and of all for each, seconds until the first were there"""
     net = one_layer_net(
         pathlib.Path(folder), 'roi_data_layer.layer', 'RoIDataLayer', tops, "'num_classes': 21"
     )
@@ -76,11 +78,21 @@ def measure(folder, roidb, tops, seconds):
     first = time.perf_counter() - start
     for _ in range(20):
         net.forward()
-    start, own, number = time.perf_counter(), time.thread_time(), 0
+    start, own, everybody, number = time.perf_counter(), time.thread_time(), processor_seconds(), 0
     while time.perf_counter() - start < seconds:
         net.forward()
         number += len(net.layers[0].drawn)
-    return number / (time.perf_counter() - start), (time.thread_time() - own) / number, first
+    speed = number / (time.perf_counter() - start)
+    return speed, (time.thread_time() - own) / number, (processor_seconds() - everybody) / number, first
+
+
+def processor_seconds():
+    """Of this process and its children so far."""
+    ticks = 0
+    for child in multiprocessing.active_children():
+        with open(f'/proc/{child.pid}/stat') as stream:
+            ticks += sum(map(int, stream.read().rpartition(')')[2].split()[11:13]))
+    return time.process_time() + ticks / os.sysconf('SC_CLK_TCK')
 
 
 def main():
@@ -102,9 +114,11 @@ def main():
         for stage, (settings, tops) in STAGES.items():
             for form, more in forms.items():
                 with overrides({**settings, **{f'TRAIN.{key}': value for key, value in more.items()}}):
-                    speed, own, first = measure(folder, roidb, tops, args.seconds)
+                    speed, own, everybody, first = measure(folder, roidb, tops, args.seconds)
+                    gc.collect()  # its processes end
                 print(
-                    f'{stage:11} {form:12} {speed:6.1f} images/s  {1e3 * own:5.1f} ms/image here  first {first:.2f} s'
+                    f'{stage:11} {form:12} {speed:6.1f} images/s, {1e3 * own:5.1f} ms an image here, '
+                    f'{1e3 * everybody:5.1f} ms in all, the first after {first:.2f} s'
                 )
                 sys.stdout.flush()
 

@@ -97,11 +97,12 @@ cfg.TRAIN.SNAPSHOT_ITERS = 10000
 cfg.TRAIN.SNAPSHOT_INFIX = ''
 
 # Read and scale the coming images, and compute their boxes' overlaps and targets, while the net computes. Never
-# changes what is drawn
+# changes what is drawn; so without SEED_EACH_IMAGE, where an epoch's order depends on all draws before, an epoch's
+# first minibatch is waited for, and where there are several SCALES, images are scaled only once theirs is drawn
 cfg.TRAIN.USE_PREFETCH = True
 
-# Processes of each worker that do so. 0: two threads, which start at once. -1: threads where the net computes on the
-# CPU; on a GPU four processes, or as many as there are CPU cores for each worker
+# Processes of each worker that do so (each holds two minibatches). 0: two threads, which start at once. -1: threads
+# where the net computes on the CPU; on a GPU four processes, or as many as there are CPU cores for each worker
 cfg.TRAIN.LOADER_WORKERS = -1
 
 # Divide regression targets by their standard deviation after subtracting their mean. Per class from the

@@ -2,6 +2,7 @@
 
 import gc
 
+import caffe
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,32 @@ def test_legacy_axes():
     assert (blob.num, blob.channels, blob.height, blob.width) == (2, 3, 1, 1)
     with pytest.raises(ValueError, match='up to 4 axes'):
         Blob(1, 2, 3, 4, 5).num
+
+
+def test_put_takes_a_copy_of_an_array():
+    blob, array = Blob(2), np.arange(6.0).reshape(2, 3)
+    blob.put(array)
+    array[...] = 0
+    assert (
+        blob.shape == (2, 3)
+        and blob.data.dtype == np.float32
+        and blob.data.tolist() == [[0, 1, 2], [3, 4, 5]]
+    )
+    blob.put(np.zeros((0, 5)))
+    assert blob.shape == (0, 5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_put_on_a_gpu_takes_pinned_arrays_and_others():
+    caffe.set_mode_gpu()
+    try:
+        blob = Blob(1)
+        pinned = torch.ones(2, 3, pin_memory=True)
+        for array in pinned.numpy(), np.ones((2, 3)), np.zeros((0, 5)):
+            blob.put(array)
+            assert blob.tensor.is_cuda and blob.shape == array.shape and blob.tensor.sum() == array.sum()
+    finally:
+        caffe.set_mode_cpu()
 
 
 def test_reshape_keeps_elements_until_it_outgrows_the_largest_shape_so_far():
