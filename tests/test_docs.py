@@ -36,7 +36,7 @@ def paths_in(text):
     )
 
 
-@pytest.mark.parametrize('page, least', [('README.md', 20), ('docs/where.md', 12)])
+@pytest.mark.parametrize('page, least', [('README.md', 20), ('docs/where.md', 12), ('docs/workers.md', 1)])
 def test_every_path_is_there(page, least):
     paths = paths_in((ROOT / page).read_text())
     assert len(paths) > least
@@ -57,7 +57,7 @@ def test_the_readme_names_every_recipe():
 
 
 def test_the_readme_stays_short():
-    assert len((ROOT / 'README.md').read_text().splitlines()) <= 135
+    assert len((ROOT / 'README.md').read_text().splitlines()) <= 155
 
 
 def test_the_pycaffe_example_runs_as_it_stands(tmp_path):
