@@ -154,9 +154,10 @@ def _arrays(path, name, columns, axes):
         if wanted not in arrays:
             raise ValueError(f'{path}: wanted an array {wanted}, got {sorted(arrays)}')
     parts, counts = [arrays[key] for key in (name, 'scores') if key in arrays], arrays['counts']
-    shapes, total = [part.shape for part in parts], int(counts.sum()) if counts.dtype.kind in 'iu' else None
-    fits = all(part.dtype.kind == 'f' for part in parts) and counts.ndim == axes and not (counts < 0).any()
-    if not fits or shapes != [(total, columns), (total, 1)][: len(parts)]:
+    whole = counts.dtype.kind in 'iu' and counts.ndim == axes and counts.min(initial=0) >= 0
+    shapes, total = [part.shape for part in parts], int(counts.sum()) if whole else None
+    numbers = all(part.dtype.kind == 'f' for part in parts)
+    if not numbers or shapes != [(total, columns), (total, 1)][: len(parts)]:
         raise ValueError(
             f'{path}: wanted rows of {columns} numbers and their counts, got {name} and scores of {shapes} and counts '
             f'of {total} in {counts.shape}'

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import scipy.io
+import scipy.io.matlab
 
 from utils.files import atomic_path
 from utils.processes import apart
@@ -52,6 +53,7 @@ def save_selective_search(path, image_index, boxes):
 
 # What scipy raises at bytes that make no sense; some end the process
 _BROKEN = (
+    scipy.io.matlab.MatReadError,
     ValueError,
     TypeError,
     LookupError,

@@ -1,0 +1,90 @@
+"""A full disk, a folder that may not be written to, an image that vanishes or breaks, in the middle of each kind of run:
+one line that names the file, and what was done before stays."""
+
+import os
+
+import pytest
+from faults import KINDS, devkit, fill, may_mount, meanwhile, mount, run, small_disk
+
+from fast_rcnn.config import cfg
+
+WRITING = [name for name in KINDS if name != 'checking']
+needs_mount = pytest.mark.skipif(not may_mount(), reason='mounting a disk is not permitted here')
+
+
+def is_one_line(said, *words):
+    assert isinstance(said, str) and '\n' not in said and said.startswith('tool: '), said
+    for word in words:
+        assert word in said, said
+
+
+def results(folder, name):
+    return folder / 'output' / 'default' / KINDS[name].made
+
+
+def vanish(images):
+    for path in images:
+        path.unlink()
+
+
+def damage(images):
+    for path in images:
+        path.write_bytes(b'\xff\xd8\xff no more')
+
+
+@pytest.mark.parametrize('fault, why', [(vanish, 'no such file'), (damage, 'image')])
+@pytest.mark.parametrize('name', WRITING)
+def test_an_image_that_is_lost_meanwhile(monkeypatch, tmp_path, name, fault, why):
+    images = devkit(tmp_path)
+    kept = {path: path.read_bytes() for path in images}
+    with monkeypatch.context() as patch:
+        meanwhile(patch, KINDS[name], lambda: fault(images))
+        is_one_line(run(patch, KINDS[name], tmp_path), '.JPEG: ', why)
+    assert not results(tmp_path, name).exists()
+    for path, content in kept.items():
+        path.write_bytes(content)
+    looked = []
+    meanwhile(monkeypatch, KINDS[name], lambda: looked.append(1), image=9 if name != 'training' else 3)
+    assert not run(monkeypatch, KINDS[name], tmp_path) and results(tmp_path, name).exists()
+    assert not looked  # what was done before is not done again
+
+
+@needs_mount
+@pytest.mark.parametrize('name', WRITING)
+def test_a_disk_that_fills_up_meanwhile(monkeypatch, tmp_path, name):
+    devkit(tmp_path)
+    with small_disk(tmp_path / 'output', 8000):
+        fillers = []
+        with monkeypatch.context() as patch:
+            meanwhile(patch, KINDS[name], lambda: fillers.append(fill(tmp_path / 'output')))
+            is_one_line(
+                run(patch, KINDS[name], tmp_path), str(tmp_path / 'output'), 'No space left on device'
+            )
+        left = [path for _, _, names in os.walk(tmp_path / 'output') for path in names if path[0] == '.']
+        assert not left and not results(tmp_path, name).exists()
+        fillers[0].unlink()
+        looked = []
+        meanwhile(monkeypatch, KINDS[name], lambda: looked.append(1), image=9 if name != 'training' else 3)
+        assert not run(monkeypatch, KINDS[name], tmp_path) and results(tmp_path, name).exists()
+        assert not looked
+
+
+@needs_mount
+@pytest.mark.parametrize('name', WRITING)
+def test_a_folder_that_may_not_be_written_to(monkeypatch, tmp_path, name):
+    devkit(tmp_path)
+    with small_disk(tmp_path / 'output', 8000):
+        mount(tmp_path / 'output', 'remount,ro')
+        is_one_line(
+            run(monkeypatch, KINDS[name], tmp_path), str(tmp_path / 'output'), 'Read-only file system'
+        )
+
+
+def test_the_check_of_a_dataset_lists_images_lost_meanwhile(monkeypatch, tmp_path, capsys):
+    images = devkit(tmp_path)
+    lost = [path for path in images if 'val' in str(path.parent)]
+    meanwhile(monkeypatch, KINDS['checking'], lambda: (vanish(lost[-3:-1]), damage(lost[-1:])))
+    cfg.DATA_DIR = str(tmp_path)
+    assert run(monkeypatch, KINDS['checking'], tmp_path) == 1
+    said = [line for line in capsys.readouterr().out.splitlines() if line.endswith('[stops training]')]
+    assert len(said) == 3 and all(path.stem in ''.join(said) for path in lost[-3:])
