@@ -1,1 +1,1 @@
-"""Helpers shared by the library: image blobs, files, overlaps, progress, time."""
+"""Helpers shared by the library: arrays and tensors, image blobs, files, overlaps, progress, time."""

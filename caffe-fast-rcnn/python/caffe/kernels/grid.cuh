@@ -27,13 +27,13 @@ constexpr int THREADS = 256, BLOCK_THREADS = 1024, SHARED_WORDS = 128;
 constexpr int64_t MOST_BLOCKS = 1 << 20;
 
 template <class F>
-__global__ void each_kernel(F function, int64_t count) {
+__global__ void __launch_bounds__(THREADS) each_kernel(F function, int64_t count) {
     int64_t step = int64_t(gridDim.x) * blockDim.x;
     for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) function(i);
 }
 
 template <class F>
-__global__ void block_kernel(F function) {
+__global__ void __launch_bounds__(BLOCK_THREADS) block_kernel(F function) {
     __shared__ uint64_t shared[SHARED_WORDS];
     function(shared);
 }
