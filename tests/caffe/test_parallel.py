@@ -32,7 +32,7 @@ SOLVER = """train_net: "%s.prototxt" base_lr: 0.5 momentum: 0.9 lr_policy: "fixe
 
 # Ranks of one script: first in the manner of upstream's train.py, then as those that carry torchrun's variables.
 WORLD = """
-import json, multiprocessing, multiprocessing.util, os
+import json, multiprocessing, multiprocessing.util, os, time
 import caffe
 from caffe import parallel
 
@@ -79,24 +79,39 @@ def joined(port, rank):
     tell(rank, said=said, number=caffe.solver_rank(), actions=actions, iteration=solver.iter)
 
 
+def failing(uid, rank):  # rank 1 fails when it has sent diffs, while the other one is at work for long
+    caffe.set_solver_count(2)
+    caffe.set_solver_rank(rank)
+    solver = caffe.SGDSolver('two_solver.prototxt')
+    nccl = caffe.NCCL(solver, uid)
+    solver.add_callback(nccl)
+    solver.net.after_backward(nccl)
+    if rank == 1:
+        solver.net.after_backward(lambda layer: 1 / (layer - 2 * solver.last_pass))
+        solver.step(1)
+    time.sleep(600)
+
+
 def tell(rank, **what):
     with open(f'told{rank}.json', 'a') as stream:
         stream.write(json.dumps(what) + '\\n')
 
 
-def world(function, where):
+def world(function, where, codes=(0, 0)):
     ranks = [multiprocessing.Process(target=function, args=(where, rank), daemon=True) for rank in range(2)]
     for rank in ranks:
         rank.start()
-    for rank in ranks:
-        rank.join(60)
-        assert rank.exitcode == 0, (function, rank)
+    for rank, code in reversed(list(zip(ranks, codes))):
+        if code is not None:
+            rank.join(60)
+            assert rank.exitcode == code, (function, rank)
 
 
 caffe.Net('two.prototxt', caffe.TRAIN)  # loads what torch loads late, once for all ranks
 multiprocessing.set_start_method('fork')
 world(old, caffe.NCCL.new_uid())
 world(joined, caffe.NCCL.new_uid().decode().split(':')[-1])
+world(failing, caffe.NCCL.new_uid(), (None, 1))
 """
 
 
@@ -279,6 +294,18 @@ def test_ranks_that_are_others_than_the_solvers_are_refused(sums):
     caffe.set_solver_count(3)
     with pytest.raises(ValueError, match='3 solvers, but 2 ranks'):
         caffe.NCCL(caffe.SGDSolver('two_solver.prototxt'))
+
+
+@pytest.mark.parametrize('device, backend', [('cpu', 'gloo'), ('cuda:1', 'cpu:gloo,cuda:nccl')])
+def test_a_group_has_its_device_and_waits_for_days(device, backend, sums, monkeypatch):
+    device, told = torch.device(device), {}
+    sums.init_process_group = lambda backend, **settings: told.update(settings, backend=backend)
+    monkeypatch.setattr(caffe.common, 'device', lambda: device)
+    monkeypatch.setattr(parallel, 'has_nccl', lambda: True)
+    monkeypatch.setattr(parallel, '_own_gpus', lambda *ranks: True)
+    parallel._make_group('a store')
+    assert told['backend'] == backend and told['timeout'].days >= 7
+    assert told['device_id'] == (device if device.type == 'cuda' else None)
 
 
 def test_a_rank_without_a_meeting_place_says_so(monkeypatch):

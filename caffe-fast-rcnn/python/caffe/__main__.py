@@ -104,7 +104,7 @@ def watched():
     launch.watch()
     try:
         yield
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         first = launch.failed(error)
         if first is None:
             raise

@@ -27,6 +27,7 @@ BUCKET = 25 * 2**18  # elements of a message, 25 MiB: many share its latency, an
 ACTIONS = 'stop', 'snapshot', 'checkpoint'  # what a solver may be asked to do; of several the first is done
 _ADDRESS_OF = 0x8915  # Linux: SIOCGIFADDR
 waiting = contextlib.nullcontext  # around what waits for other ranks; a watch sets its own
+_under_way = set()  # buckets
 kept = []  # stores that this process holds for others
 
 
@@ -128,8 +129,9 @@ def _address(opened, interface):
 
 
 def leave():
-    """Leave the group; rank and count stay. Nothing where there is none."""
-    if dist.is_available() and dist.is_initialized():
+    """Leave the group; rank and count stay. Nothing where there is none, and where an error came between sending
+    and receiving: the others may never send, and this process is to end without them."""
+    if dist.is_available() and dist.is_initialized() and not _under_way:
         dist.destroy_process_group()
 
 
@@ -170,10 +172,12 @@ class _Bucket:
         self.sizes = [part.numel() for part in parts]
         self.flat = torch.cat(parts)
         self.work = dist.all_reduce(self.flat, async_op=True)
+        _under_way.add(self)
 
     def receive(self, count):
         """The diffs become the sum by `count`; returns what else was sent, likewise."""
         self.work.wait()
+        _under_way.discard(self)
         parts = self.flat.div_(count).split(self.sizes)
         for blob, part in zip(self.blobs, parts):
             blob.take_grad(part.view(blob.shape), own=True)
