@@ -59,7 +59,8 @@ def test_one_process_goes_on_with_what_several_began(worlds, count, monkeypatch,
     monkeypatch.chdir(RECORDING)
     caplog.set_level('INFO')
     stopped = f'{worlds}/{count}/stopped'
-    world_training.train(Replay(RECORDING, str(worlds)), STAGES[0], stopped, ITERATIONS)
+    run = Replay(RECORDING, str(worlds))
+    world_training.train(run, STAGES[0], stopped, ITERATIONS, TRAIN__SEED_EACH_IMAGE=False)
     assert 'Going on from iteration 2' in caplog.messages
     loss, weight = differences(stopped, f'{worlds}/1/{STAGES[0]}', ITERATIONS)
     assert loss <= LOSS and weight <= WEIGHTS

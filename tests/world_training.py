@@ -90,10 +90,15 @@ class Spoil:
 def train(run, stage, out, iterations, *hooks, **settings):
     """Train a stage of the recorded run -> the path of its last snapshot."""
     has_rpn = stage.endswith('rpn')
-    settings.update(
-        TRAIN__BATCH_SIZE=32 * REAL_BATCH, TRAIN__REAL_BATCH_SIZE=REAL_BATCH, TRAIN__SEED_EACH_IMAGE=True
-    )
-    settings.update(TRAIN__HAS_RPN=has_rpn, TRAIN__BBOX_REG=not has_rpn, TRAIN__USE_PREFETCH=False)
+    settings = {
+        'TRAIN__BATCH_SIZE': 32 * REAL_BATCH,
+        'TRAIN__REAL_BATCH_SIZE': REAL_BATCH,
+        'TRAIN__SEED_EACH_IMAGE': True,
+        'TRAIN__USE_PREFETCH': False,
+        'TRAIN__HAS_RPN': has_rpn,
+        'TRAIN__BBOX_REG': not has_rpn,
+        **settings,
+    }
     with run.scope('rpn stages' if has_rpn else 'fast_rcnn stages', **settings):
         imdb = run.imdb(TRAIN)
         imdb.set_proposal_method('gt' if has_rpn else 'rpn')

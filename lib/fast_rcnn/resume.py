@@ -27,20 +27,24 @@ log = logging.getLogger(__name__)
 
 # Settings that do not decide what is learned
 HARMLESS = 'SNAPSHOT_ITERS', 'CHECKPOINT_MINUTES', 'USE_PREFETCH', 'LOADER_WORKERS', 'SEED_EACH_IMAGE'
-FILES = '.caffemodel', '.solverstate'
+FILES, SEQUENCE = ('.caffemodel', '.solverstate'), 'one sequence'
 
 
 def training_mark(files, sampler):
     """{what decides a training: its digest}: settings, files (None: absent), the sampler's roidb; and what it draws in
-    one update, with which seeds, in words."""
+    one update, with which seeds, in words (SEQUENCE, or those of each image)."""
     settings = {key: value for key, value in cfg_values()['TRAIN'].items() if key not in HARMLESS}
     settings.update(RNG_SEED=cfg.RNG_SEED, PIXEL_MEANS=cfg.PIXEL_MEANS.tolist())
     return {
         'settings': _digest(repr(sorted(settings.items())).encode()),
         'files': _digest(*(_file_digest(path).encode() for path in filter(None, files))),
         'images': roidb_digest(sampler.roidb),
-        'seeds': 'one sequence' if sampler.seed is None else f'each image, {sampler.real_batch} an update',
+        'seeds': SEQUENCE if sampler.seed is None else _each_image(sampler),
     }
+
+
+def _each_image(sampler):
+    return f'each image, {sampler.real_batch} an update'
 
 
 def _digest(*parts):
@@ -99,44 +103,48 @@ class States:
 
     def restore(self, loop):
         """Go on from the last whole state of this training that is not beyond loop.max_iters, if there is one; each
-        other one that is met on the way is named in the log."""
-        iteration = None
+        other one that is met on the way is named in the log. One worker goes on with seeds for each image where
+        several had begun."""
+        iteration, sampler = None, loop.data_layer.sampler
         if caffe.solver_rank() == 0:
             self._remove_half_written()
-            iteration = self._last(loop.max_iters)
+            iteration = self._last(loop.max_iters, {SEQUENCE: _each_image(sampler)})
         iteration = share(iteration)
         if iteration is None:
             return
         state, solver = load_npz(self._path(iteration)), loop.solver
         solver.restore(self._files(iteration)[1])
-        loop.data_layer.sampler.restore(
-            {name: state[f'sampler_{name}'] for name in ('order', 'place', 'epoch')}
-        )
+        sampler.restore({name: state[f'sampler_{name}'] for name in ('order', 'place', 'epoch')})
+        self.mark = json.loads(str(state['mark']))
+        sampler.seed = None if self.mark['seeds'] == SEQUENCE else cfg.RNG_SEED
         loop.losses.recent.extend(state['losses'].tolist())
         if len(state['numpy']) == caffe.solver_count():
             _set_generators({name: state[name][caffe.solver_rank()] for name in _generators()})
         self.kept = [iteration]
         log.info('Going on from iteration %d', solver.iter)
 
-    def _last(self, max_iters):
+    def _last(self, max_iters, instead):
         found = [re.fullmatch(r'(\d+)\.npz', path[len(self.stem) :]) for path in self._all()]
         for iteration in sorted((int(match[1]) for match in found if match), reverse=True):
-            fault = (
-                'its iteration is beyond those wanted' if iteration > max_iters else self._fault(iteration)
-            )
+            beyond = 'its iteration is beyond those wanted' if iteration > max_iters else None
+            fault = beyond or self._fault(iteration, instead)
             if fault is None:
                 return iteration
             log.warning('%s: not gone on from: %s', self._path(iteration), fault)
         return None
 
-    def _fault(self, iteration):
-        """Why a state is of no use, or None."""
+    def _fault(self, iteration, instead):
+        """Why a state is of no use, or None. instead: {a value of the mark: another one that does as well}."""
         try:
             state = load_npz(self._path(iteration))
             mark, digests = json.loads(str(state['mark'])), state['digests'].tolist()
         except (ValueError, KeyError) as error:
             return f'it is cut off, or no state ({error})'
-        differs = [name for name, value in self.mark.items() if mark.get(name) != value]
+        differs = [
+            name
+            for name, value in self.mark.items()
+            if mark.get(name) not in (value, instead.get(value, value))
+        ]
         if differs:
             return f'it is of a training with other {", ".join(differs)}'
         for path, digest in zip(self._files(iteration), digests):
