@@ -29,7 +29,7 @@ STATES = [
     'TRAIN.CHECKPOINT_MINUTES',
     '0.0001',
 ]  # one after every iteration: many kills hit the writing of one
-END = 120  # seconds in which all processes are gone after a kill of one, or the command has come to its end
+END = 600  # seconds in which a command comes to its end, after a kill too
 STARTS = re.compile(r'(stage\w+): starts, log')
 
 
