@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import types
 
 import h5py
 import numpy as np
@@ -306,6 +307,16 @@ def test_a_group_has_its_device_and_waits_for_days(device, backend, sums, monkey
     parallel._make_group('a store')
     assert told['backend'] == backend and told['timeout'].days >= 7
     assert told['device_id'] == (device if device.type == 'cuda' else None)
+
+
+@pytest.mark.parametrize('other, own', [('of this', False), ('another', True)])
+def test_ranks_on_one_gpu_are_told_from_those_with_one_each(other, own, monkeypatch):
+    store = torch.distributed.HashStore()
+    store.set('gpu 1', f'{socket.gethostname()} {other}')
+    monkeypatch.setattr(
+        torch.cuda, 'get_device_properties', lambda gpu: types.SimpleNamespace(uuid='of this')
+    )
+    assert parallel._own_gpus(store, 0, 2, torch.device('cuda', 0)) == own
 
 
 def test_a_rank_without_a_meeting_place_says_so(monkeypatch):
