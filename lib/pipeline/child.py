@@ -46,7 +46,8 @@ def run_in_child(name, function, job, log_path):
     with _started(child) as received:
         theirs.close()
         try:
-            result, error, status = _wait(ours, child)
+            with launch.busy(name):
+                result, error, status = _wait(ours, child)
         finally:
             _end(child)
             ours.close()

@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -175,7 +174,10 @@ def launch(command, devices, served=()):
     log.info('%d workers start, on %s', world, ', '.join(map(str, devices)))
     with tempfile.TemporaryDirectory() as folder:
         arguments = {place: tuple(command[1:]) for place in range(world)}
+        before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT)}
         workers = start_processes('worker', command[0], arguments, envs, DefaultLogsSpecs(log_dir=folder))
+        for number, handler in before.items():  # what nohup had ignored stays so
+            signal.signal(number, handler)
         received = pass_on(workers.pids().values(), served)
         _await(workers, dist.PrefixStore(f'{name}/0', server), world, received)
 
@@ -367,7 +369,7 @@ def _first(shared):
 
 def _post(shared, report):
     """Posts a report, unless there is one -> that which stands."""
-    report = {'rank': rank(), 'count': count(), 'host': socket.gethostname(), **report}
+    report = {'rank': rank(), 'count': count(), **report}
     return json.loads(shared.compare_set('first', '', json.dumps(report)))
 
 
@@ -457,7 +459,7 @@ class Watch:
             report = self.verdict(now)
             if report:
                 self.first = _post(self.store, report)
-                if self.first['by'] == rank() and not launched():
+                if self.first.get('by') == rank() and not launched():
                     log.error('%s', describe(self.first))
         if self.first:
             self.end()
@@ -498,15 +500,15 @@ class Watch:
         }
 
     def end(self):
-        """Ends this process and its children, unless the main thread does so by itself."""
-        grace = 5 * PERIOD
-        until = time.monotonic() + grace
-        while time.monotonic() < until or self.state['busy']:  # a checkpoint is still written
-            if self.left.is_set():
-                return
-            if self.ending.wait(PERIOD / 4) and grace != 2 * SILENT:
-                grace = 2 * SILENT
-                until = time.monotonic() + grace
-        for child in multiprocessing.active_children():
-            child.kill()
-        os._exit(1)
+        """Ends this process and its children, unless the main thread does so by itself: it has 5 PERIODs to begin
+        with that, longer while it is busy (a checkpoint is still written), and then twice SILENT."""
+        began, mine = time.monotonic(), bool(self.first) and self.first['rank'] == rank()
+        busy = 0 if mine and self.first['kind'] == 'hung' else 3 * SILENT
+        while not self.left.is_set():
+            passed = time.monotonic() - began
+            grace = 2 * SILENT if self.ending.is_set() else 5 * PERIOD
+            if passed > max(grace, busy if self.state['busy'] else 0):
+                for child in multiprocessing.active_children():
+                    child.kill()
+                os._exit(1)
+            time.sleep(PERIOD / 4)
