@@ -3,7 +3,10 @@ one line that names the file, and what was done before stays."""
 
 import os
 
+import numpy as np
 import pytest
+from caffe.format.state import write_state
+from caffe.format.weights import write_weights
 from faults import KINDS, devkit, fill, may_mount, meanwhile, mount, run, small_disk
 
 from fast_rcnn.config import cfg
@@ -88,3 +91,22 @@ def test_the_check_of_a_dataset_lists_images_lost_meanwhile(monkeypatch, tmp_pat
     assert run(monkeypatch, KINDS['checking'], tmp_path) == 1
     said = [line for line in capsys.readouterr().out.splitlines() if line.endswith('[stops training]')]
     assert len(said) == 3 and all(path.stem in ''.join(said) for path in lost[-3:])
+
+
+@needs_mount
+@pytest.mark.parametrize('name', ['w.caffemodel', 'w.h5', 's.solverstate', 's.solverstate.h5'])
+def test_a_full_disk_names_what_could_not_be_written(tmp_path, name):
+    """And what stood there before still does."""
+    array = np.arange(90000, dtype='f')
+    write = {
+        'w': lambda path, array: write_weights(path, [('ip', 'X', [array], [], [])]),
+        's': lambda path, array: write_state(path, 3, '', 0, [array]),
+    }[name[0]]
+    with small_disk(tmp_path / 'disk', 300):
+        path = str(tmp_path / 'disk' / name)
+        write(path, array[:20000])
+        before = os.path.getsize(path)
+        with pytest.raises(OSError, match='(?i)no space left') as error:
+            write(path, array)
+        assert path in f'{error.value} {error.value.filename}'
+        assert os.listdir(tmp_path / 'disk') == [name] and os.path.getsize(path) == before
