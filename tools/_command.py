@@ -140,7 +140,10 @@ def begin(devices):
     start_log(launch.rank())
     launch.my_device(devices)
     if len(devices) > 1 and not launch.inside():
-        launch.launch([sys.executable, *sys.argv], devices)
+        try:
+            launch.launch([sys.executable, *sys.argv], devices)
+        except launch.LaunchError as error:
+            sys.exit(f'{os.path.basename(sys.argv[0])}: {error}')  # with the lines of its traceback
         sys.exit()
     launch.watch()
 

@@ -313,7 +313,7 @@ def failed(error, stage=''):
     None where there is no watch.
 
     Where it only says that another rank was lost, this waits for what the watch finds out about that one. stage:
-    whose process it was, if not this one.
+    whose process it was, if it died without a word and this one speaks for it.
     """
     if not _watch:
         return None
@@ -327,7 +327,7 @@ def failed(error, stage=''):
             **(_last_seen(_watch.store, rank(), stage) if stage else _watch.place()),
             'kind': 'stopped' if isinstance(error, KeyboardInterrupt) else 'failed',
             'text': str(error) if ' ' in str(error) else f'{type(error).__name__}: {error}',
-            'traceback': ''.join(traceback.format_exception(error)),
+            'traceback': '' if stage else ''.join(traceback.format_exception(error)),
         },
     )
     path = os.environ.get('TORCHELASTIC_ERROR_FILE')
