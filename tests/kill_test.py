@@ -102,20 +102,27 @@ def finished(run):
 
 def kill_once(run, rng, stage, seconds):
     """Kills one process of a run at a random moment, within `seconds` of the beginning of the first stage that is not
-    before `stage` -> (stage, command line) of what was killed, or None: the run was over before."""
+    before `stage` -> words for what was killed, or None: the run was over before. Of its processes the tracker of shared
+    memory and the one that keeps the log do no work: these live."""
     started = lambda: [name for name in STARTS.findall(run.output) if name >= stage]  # noqa: E731
     run.wait_for(lambda: run.over or started(), 10 * END)
     time.sleep(rng.uniform(0, seconds))
-    processes = run.processes()
-    if run.over or not processes:
+    working = {
+        pid: words for pid, words in run.processes().items() if re.search('recipe.py|spawn_main', words)
+    }
+    if run.over or not working:
         return None
-    pid = rng.choice(sorted(processes))
+    pid = rng.choice(sorted(working))
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     began = time.monotonic()
     run.ends()
     where = (STARTS.findall(run.output) or ['before the first stage'])[-1]
-    return where, processes[pid][-60:], f'{time.monotonic() - began:.1f} s until all had ended'
+    return (
+        where,
+        'a child' if 'spawn_main' in working[pid] else 'the command itself',
+        f'{time.monotonic() - began:.1f} s until all had ended',
+    )
 
 
 def same(first, second, exact):
