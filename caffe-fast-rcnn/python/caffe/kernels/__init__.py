@@ -33,7 +33,8 @@ def load(path):
 @functools.cache
 def run_on(device):
     """Whether the kernels were compiled for this device; where they were not the log says so, once."""
-    error = library().can_run(ctypes.c_int64(device.index or 0))
+    with _current(device):
+        error = library().can_run(ctypes.c_int64(device.index or 0))
     if error:
         text = library().error_text(error).decode()
         log.warning('the compiled kernels are not for %s (%s): torch does their work', device, text)
@@ -54,7 +55,7 @@ def call(name, *values):
     numbers and floats as they are. RuntimeError where it cannot start."""
     device = next(v.device for v in values if torch.is_tensor(v))
     stream = None
-    with torch.cuda.device(device if device.type == 'cuda' else -1):
+    with _current(device):
         if device.type == 'cuda':
             stream = torch.cuda.current_stream(device).cuda_stream
         arguments = [_argument(v) for v in (*values, device.index or 0)]
@@ -62,6 +63,11 @@ def call(name, *values):
     if error:
         text = library().error_text(error).decode()
         raise RuntimeError(f'the CUDA kernel {name} did not start on {device}: {text} (error {error})')
+
+
+def _current(device):
+    """Makes a GPU torch's current one for a while: kernels start on the current device, and leave it as it is."""
+    return torch.cuda.device(device if device.type == 'cuda' else -1)
 
 
 def _argument(value):
