@@ -238,7 +238,7 @@ def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
         (['cpu', 'ResNet-10', 'pascalvoc'], 'unknown dataset pascalvoc; the nearest is pascal_voc'),
         (['cpu', 'ResNet-10', 'nowhere/mine.yml'], 'nowhere/mine.yml: no such'),
         (['cpu', 'ResNet-101', 'imagenet'], 'ResNet-101.caffemodel: no such file.*import_weights.py'),
-        (['gpu', 'ResNet-10', 'data/toy/toy.yml'], "wanted cpu, a GPU's number"),
+        (['gpu', 'ResNet-10', 'data/toy/toy.yml'], "wanted cpu, cpu:N, a GPU's number"),
         (['99', 'ResNet-10', 'data/toy/toy.yml'], 'GPU 99 '),
         (['7', '8', 'ResNet-10', 'data/toy/toy.yml'], 'GPU 7, 8 was asked for, but torch .* sees'),
         (
