@@ -186,7 +186,7 @@ def train(folder, stage, count):
     marks.note('roidb')
     roidb = filter_roidb(roidb)
     marks.note('filter')
-    out = f'{folder}/out'
+    out = f'{folder}/out {stage}'
     shutil.rmtree(out, ignore_errors=True)
     wrapper = SolverWrapper(write_solver(folder, stage), roidb, out, resume=True)
     marks.note('statistics, net')
