@@ -288,10 +288,12 @@ def test_nets_that_cannot_be_made_say_file_and_layer(tmp_path, shape, more, name
 
 
 # ---------------------------------------------------------------------------------------------- the script
-def test_some_tries_of_each_kind():
+def test_some_tries():
+    """Of the kinds that begin quickly."""
     script = os.path.join(os.path.dirname(__file__), 'fuzz.py')
+    kinds = 'caffemodel', 'hdf5', 'proposals', 'pickle', 'yaml', 'xml', 'image'
     done = subprocess.run(
-        [sys.executable, script, '--tries', '40', '--seconds', '30'],
+        [sys.executable, script, *kinds, '--tries', '30', '--seconds', '30'],
         capture_output=True,
         text=True,
         timeout=280,
