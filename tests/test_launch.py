@@ -107,10 +107,12 @@ def record(quiet=0, limit=10, tick=1, **more):
 def test_who_hangs(records, heard, culprit):
     watch = launch.Watch.__new__(launch.Watch)
     now = time.monotonic()
-    watch.stage, watch.calm, watch.main = 'stage1_rpn', now - 50, threading.get_ident()
+    watch.stage, watch.calm, watch.main, watch.heard = 'stage1_rpn', now - 50, threading.get_ident(), now
     watch.records = {rank: (one, now - heard * rank) for rank, one in enumerate(records)}
     report = watch.verdict(now)
     assert bool(report) == bool(culprit)
+    watch.heard = now - heard  # nothing is heard at all: that says nothing of a rank
+    assert not heard or not watch.verdict(now)
     if report:
         said = launch.describe({'count': 2, **report})
         assert re.match(f'{culprit}', said.replace('of 2 hangs in stage1_rpn ', '')), said

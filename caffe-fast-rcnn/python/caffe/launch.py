@@ -458,7 +458,8 @@ class Watch:
                 return self.end()
             report = self.verdict(now)
             if report:
-                self.first = _post(self.store, report)
+                stage = self.stage or self.records[report['rank']][0]['busy'] or ''
+                self.first = _post(self.store, {**report, **_last_seen(self.store, report['rank'], stage)})
                 if self.first.get('by') == rank() and not launched():
                     log.error('%s', describe(self.first))
         if self.first:
@@ -469,7 +470,7 @@ class Watch:
         """A report of the rank that is silent, or of the one whose beats stopped first; None: all is well."""
         working = {place: pair for place, pair in self.records.items() if not pair[0]['left']}
         for place, (_, heard) in working.items():
-            if place != rank() and now - heard > SILENT:
+            if place != rank() and self.heard - heard > SILENT:  # not where it is the store that is silent
                 return self.report(
                     place, f'no sign of life for {SILENT:g} s (stopped, or its machine is gone)'
                 )
