@@ -48,4 +48,8 @@ def values_of(blob):
 
 def fill(blob, values):
     """Let a blob take these values, its shape theirs."""
-    blob.tensor = torch.as_tensor(values, dtype=torch.float32).contiguous()
+    if torch.is_tensor(values):
+        blob.tensor = values.float().contiguous()
+    else:
+        blob.reshape(*values.shape)
+        blob.data[...] = values
