@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from caffe.format.state import read_state, write_state
-from caffe.format.weights import read_weights, upgrade_net_binary
+from caffe.format.weights import read_weights, upgrade_net_binary, write_weights
 from caffe.proto import caffe_pb2
 from caffe.types.sources.transformer import decode_image
 
@@ -261,6 +261,13 @@ def test_an_old_net_of_an_unknown_type_is_named(tmp_path):
     net.layers.add().layer.MergeFrom(caffe_pb2.V0LayerParameter(name='ip', type='innerpro'))
     (tmp_path / 'v0.caffemodel').write_bytes(net.SerializeToString())
     refused(lambda path: upgrade_net_binary(path, tmp_path / 'new'), tmp_path / 'v0.caffemodel', "'innerpro'")
+
+
+def test_a_layers_name_that_is_no_text(tmp_path):
+    write_weights(str(tmp_path / 'w.caffemodel'), [('name', 'X', [np.zeros(2)], [], [])])
+    whole = (tmp_path / 'w.caffemodel').read_bytes()
+    (tmp_path / 'w.caffemodel').write_bytes(whole.replace(b'name', b'n\xffme'))
+    assert read_weights(tmp_path / 'w.caffemodel')[0][0] == 'n\ufffdme'
 
 
 # ---------------------------------------------------------------------------------------------- prototxts

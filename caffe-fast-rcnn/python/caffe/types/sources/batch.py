@@ -12,6 +12,7 @@ import queue
 import threading
 import weakref
 
+import cv2
 import numpy as np
 import torch
 
@@ -133,5 +134,5 @@ class BatchLayer(Layer):
     def named_errors(self):
         try:
             yield
-        except ValueError as error:
+        except (ValueError, cv2.error) as error:
             raise ValueError(f'layer {self.name!r} ({self.type}): {error}') from error
