@@ -168,18 +168,30 @@ def boxes(folder, path):
     return alone(folder, '-c', code, path)
 
 
+def workers_of(processes):
+    """The numbers of the processes that torchrun has started: `ip netns exec` becomes torchrun."""
+    for process in processes:
+        yield from Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+
+
 def cut(names, folder):
     """A training whose link is cut ends on both sides, and goes on."""
-    recipe = ['tools/recipe.py', 'faster_rcnn_end2end', 'cpu', NET, 'toy', '--max_iters', '30', *SMALL]
+    recipe = ['tools/recipe.py', 'faster_rcnn_end2end', 'cpu', NET, 'toy', '--max_iters', '40', *SMALL]
     log = folder / 'output/two/toy_train/resnet10_faster_rcnn_log.jsonl'
     before, processes = log.stat().st_mtime if log.exists() else 0, start(names, folder, 'cut', *recipe)
-    while not log.exists() or log.stat().st_mtime == before or not 2 < len(log.read_text().splitlines()) < 30:
+    while not log.exists() or log.stat().st_mtime == before or not 2 < len(log.read_text().splitlines()) < 40:
         assert all(process.poll() is None for process in processes), outputs(processes)
         time.sleep(0.1)
     ip('-n', names[1], 'link', 'set', f'v1-{os.getpid()}', 'down')
     began = time.time()
-    said = outputs(processes, 120)
-    print(f'cut: both had ended after {time.time() - began:.0f} s', flush=True)
+    workers = [f'/proc/{pid}' for pid in workers_of(processes)]
+    said = outputs(processes[:1], 120)
+    while any(map(os.path.exists, workers)):
+        assert time.time() - began < 120
+        time.sleep(0.1)
+    print(f'cut: the workers of both had ended after {time.time() - began:.0f} s', flush=True)
+    processes[1].kill()  # torchrun itself waits for its own store
+    said += outputs(processes[1:])
     ip('-n', names[1], 'link', 'set', f'v1-{os.getpid()}', 'up')
     assert all(process.returncode for process in processes)
     assert any(re.search('no sign of life|no word', text) for text in said), '\n'.join(said)
