@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from ..proto import caffe_pb2
 from .files import atomic_write, read_bytes, require_file
 from .hdf5 import numbers, open_hdf5
-from .weights import array_to_blobproto, blobproto_to_array
+from .weights import array_to_blobproto, blobproto_to_array, text_of
 
 
 def write_state(path, iteration, model, steps, history):
@@ -56,7 +56,7 @@ def read_state(path):
 
 def _read_binary(path):
     state = caffe_pb2.SolverState.FromString(read_bytes(path, 'solver state'))
-    return state.iter, state.learned_net, [blobproto_to_array(b) for b in state.history]
+    return state.iter, text_of(state.learned_net), [blobproto_to_array(b) for b in state.history]
 
 
 def _read_hdf5(path):

@@ -81,10 +81,12 @@ def _read_binary(data):
     layers = list(net.layer) + [_slim_from_old(o) for o in net.layers]
     if not layers:
         raise ValueError('it holds no layers')
-    return [(_text(x.name), _text(x.type), [_layer_blob(x, i) for i in range(len(x.blobs))]) for x in layers]
+    return [
+        (text_of(x.name), text_of(x.type), [_layer_blob(x, i) for i in range(len(x.blobs))]) for x in layers
+    ]
 
 
-def _text(value):
+def text_of(value):
     """A string of a message, which is bytes where it is no UTF-8."""
     return value.decode(errors='replace') if isinstance(value, bytes) else value
 
