@@ -10,6 +10,7 @@ import time
 
 import caffe
 import pytest
+from two_machines import has_ended
 
 from pipeline import child as children
 from pipeline import manifest as manifests
@@ -158,10 +159,6 @@ def sleeping_child(pid):
         if b'spawn_main' in open(f'/proc/{child}/cmdline', 'rb').read():
             return int(child)
     return None
-
-
-def has_ended(pid):
-    return not os.path.exists(f'/proc/{pid}') or open(f'/proc/{pid}/stat').read().split()[2] == 'Z'
 
 
 def wait_for(condition, seconds=120):

@@ -174,6 +174,10 @@ def workers_of(processes):
         yield from Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
 
 
+def has_ended(pid):
+    return not os.path.exists(f'/proc/{pid}') or open(f'/proc/{pid}/stat').read().split()[2] == 'Z'
+
+
 def cut(names, folder):
     """A training whose link is cut ends on both sides, and goes on."""
     recipe = ['tools/recipe.py', 'faster_rcnn_end2end', 'cpu', NET, 'toy', '--max_iters', '40', *SMALL]
@@ -184,9 +188,9 @@ def cut(names, folder):
         time.sleep(0.1)
     ip('-n', names[1], 'link', 'set', f'v1-{os.getpid()}', 'down')
     began = time.time()
-    workers = [f'/proc/{pid}' for pid in workers_of(processes)]
+    workers = list(workers_of(processes))
     said = outputs(processes[:1], 120)
-    while any(map(os.path.exists, workers)):
+    while not all(map(has_ended, workers)):
         assert time.time() - began < 120
         time.sleep(0.1)
     print(f'cut: the workers of both had ended after {time.time() - began:.0f} s', flush=True)
