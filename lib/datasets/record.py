@@ -138,10 +138,11 @@ class Record(MutableMapping):
         if self.given is None:
             return None
         boxes = _boxes(self.given[self.place])
-        wrong = (boxes[:, 2:] < boxes[:, :2]).any(1)
+        wrong = boxes[:, 2:] < boxes[:, :2]
         if wrong.any():
-            box = boxes[wrong.argmax()].tolist()
-            raise ValueError(f'{self.image}: proposal {wrong.argmax()}, a box with x1 > x2 or y1 > y2: {box}')
+            number = wrong.any(1).argmax()
+            box = boxes[number].tolist()
+            raise ValueError(f'{self.image}: proposal {number}, a box with x1 > x2 or y1 > y2: {box}')
         return boxes
 
     @property
