@@ -15,9 +15,8 @@ from pathlib import Path
 import _command
 import check_dataset
 import rpn_generate
-import test_net
 import train_net
-from tool_runs import NETS, RECORDED, VAL, tiny
+from tool_runs import NETS, RECORDED, VAL, tiny, tool
 
 from datasets import check
 from fast_rcnn import each_image
@@ -75,7 +74,7 @@ KINDS = {
         f'{VAL}/stage1_rpn_rpn_proposals.json',
     ),
     'testing': Kind(
-        test_net.main,
+        tool('test_net').main,
         [*tiny('faster_rcnn_test.pt', 'stage2_fast_rcnn'), '--imdb', VAL],
         ['TEST.HAS_RPN', True, 'TEST.RPN_POST_NMS_TOP_N', 50],
         each_image,

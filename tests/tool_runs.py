@@ -1,6 +1,7 @@
 """Runs tools: their main in this process, on the recorded devkit and its tiny nets, writing to a temporary folder; or in
 a copy of the project."""
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -14,6 +15,14 @@ RECORDED = ROOT / 'tests' / 'golden' / 'e2e'
 NETS = RECORDED / 'models' / 'Tiny' / 'faster_rcnn_alt_opt'
 VAL = 'imagenet_2015_val2'
 ENVIRONMENT = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
+
+
+def tool(name):
+    """The module of a tool, one of tools/, under a name that no test has."""
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_main(monkeypatch, main, *words):
