@@ -82,6 +82,7 @@ def test_a_vector_can_be_filled_by_fan():
         ((2, 2, 3, 4), dict(type='bilinear'), 'bilinear.*height = width.*3, 4'),
         ((4, 4), dict(type='bilinear'), 'bilinear.*four axes'),
         ((2, 2), dict(type='uniform', sparse=1), 'sparse 1'),
+        ((0, 2), dict(type='xavier'), 'xavier.*0, 2'),
     ],
 )
 def test_errors_name_the_filler(shape, fields, wanted):

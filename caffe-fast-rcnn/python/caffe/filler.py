@@ -14,6 +14,10 @@ from .proto import caffe_pb2
 
 def _fan(shape, filler):
     count = math.prod(shape)
+    if not count:
+        raise ValueError(
+            f'filler {filler.type!r}: a blob of the shape {shape} has no inputs or outputs to scale by'
+        )
     fan_in = count / shape[0] if shape else 1
     fan_out = count / shape[1] if len(shape) > 1 else count
     norm = caffe_pb2.FillerParameter.VarianceNorm.Name(filler.variance_norm)
