@@ -439,7 +439,7 @@ def changed(rng, name, data, other):
             try:
                 data = special(rng, data, other)
             except (zipfile.BadZipFile, struct.error, KeyError, EOFError, OSError, NotImplementedError,
-                    RuntimeError, ValueError, zlib.error):  # fmt: skip
+                    RuntimeError, ValueError, IndexError, zlib.error):  # fmt: skip
                 data = change_bytes(rng, data, other)  # an earlier change broke it
         else:
             data = (change_text if text else change_bytes)(rng, data, other)
