@@ -510,7 +510,7 @@ def test_hdf5_rows_are_shared_out_among_solvers(hdf5, tmp_path):
 def test_hdf5_errors(hdf5, tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere.txt'):
         hdf5_net(tmp_path, 'source: "nowhere.txt"', 2)
-    with pytest.raises(KeyError, match="no dataset 'y'; it has label, x"):
+    with pytest.raises(ValueError, match="0.h5 .*no dataset 'y'; it has label, x"):
         hdf5_net(tmp_path, hdf5, 2, tops='x y')
     with pytest.raises(ValueError, match='batch_size'):
         hdf5_net(tmp_path, hdf5, 0)
