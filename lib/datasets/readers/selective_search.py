@@ -59,7 +59,7 @@ _BROKEN = (
     LookupError,
     NameError,
     AttributeError,
-    OverflowError,
+    ArithmeticError,
     MemoryError,
     OSError,
     EOFError,
