@@ -27,7 +27,7 @@ from fast_rcnn.config import cfg_from_file
 from utils import safe_pickle
 from utils.blob import read_image, read_upright
 from utils.files import load_npz
-from utils.proposals import load_detections, load_proposals
+from utils.proposals import load_detections, load_proposals, save_proposals
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +113,11 @@ def test_an_index_of_no_sense(tmp_path):
     for text in '{"images": 1e999, "columns": 4, "shards": 1}', '{', '{"columns": [4]}', '{}':
         (tmp_path / 'p.json').write_text(text)
         refused(load_proposals, tmp_path / 'p.json')
+    save_proposals(str(tmp_path / 'p.json'), [np.zeros((2, 4))])
+    index = (tmp_path / 'p.json').read_text()
+    (tmp_path / 'p.json').write_text(index.replace('"images": 1', f'"images": {10**20}'))
+    with pytest.raises(ValueError, match='p.0of1.table: wanted 100000000000000000000 images'):
+        load_proposals(str(tmp_path / 'p.json'))
 
 
 # ---------------------------------------------------------------------------------------------- pickles

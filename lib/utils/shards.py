@@ -174,7 +174,7 @@ def open_shards(stem, columns, count, images):
         for path in rows_path, table_path:
             if not os.path.exists(path):
                 raise FileNotFoundError(f'{path}: no such file; all ranks write to one folder, which all see')
-        wanted = len(range(rank, images, count))
+        wanted = max(0, -(-(images - rank) // count))
         if os.path.getsize(table_path) != MARK + 8 * wanted:
             raise ValueError(f'{table_path}: wanted {wanted} images, got {os.path.getsize(table_path)} bytes')
         tables.append(np.fromfile(table_path, np.uint32, offset=MARK).reshape(-1, 2))
