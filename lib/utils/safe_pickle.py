@@ -30,6 +30,7 @@ _BROKEN = (
     LookupError,
     AttributeError,
     OverflowError,
+    MemoryError,
     RecursionError,
     SystemError,
     struct.error,
