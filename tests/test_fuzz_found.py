@@ -21,6 +21,7 @@ from caffe.format.weights import read_weights, upgrade_net_binary, write_weights
 from caffe.proto import caffe_pb2
 from caffe.types.sources.transformer import decode_image
 
+from datasets.readers.images import image_size
 from datasets.readers.selective_search import load_selective_search, save_selective_search
 from datasets.readers.voc_xml import read_xml
 from fast_rcnn.config import cfg_from_file
@@ -222,6 +223,17 @@ def test_images_that_claim_more_pixels_than_they_hold(tmp_path, size):
     for read in read_image, read_upright, caffe.io.load_image:
         refused(read, tmp_path / 'a.png')
     refused(lambda path: decode_image(np.fromfile(path, np.uint8), path), tmp_path / 'a.png')
+
+
+def test_images_of_no_sense(tmp_path):
+    (tmp_path / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 5) + b'IHDR' + bytes(9))
+    for read in image_size, read_image, read_upright:
+        refused(read, tmp_path / 'a.png')
+    cv2.imwrite(str(tmp_path / 'a.bmp'), np.zeros((1, 1, 3), np.uint8))
+    content = bytearray((tmp_path / 'a.bmp').read_bytes())
+    content[22:26] = struct.pack('<i', 2**21)  # the height, beyond what OpenCV takes
+    (tmp_path / 'a.bmp').write_bytes(content)
+    refused(read_image, tmp_path / 'a.bmp')
 
 
 def test_an_image_of_one_colour_may_be_large(tmp_path):

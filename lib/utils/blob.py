@@ -2,11 +2,10 @@
 
 import logging
 import os
-import struct
 
 import cv2
 import numpy as np
-from caffe.format.images import check_size
+from caffe.format.images import BROKEN, check_size
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 log = logging.getLogger(__name__)
@@ -16,7 +15,10 @@ def read_image(path):
     """The image at `path`, uint8 (H, W, 3) BGR, its pixels as stored (EXIF rotation is not applied). A JPEG file that
     is cut off is named in the log, once."""
     _check_size(path)
-    im = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        im = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise OSError(f'{path}: not an image that OpenCV can read ({error.err})') from None
     if im is None:
         why = 'not an image that OpenCV can read' if os.path.exists(path) else 'no such file'
         raise OSError(f'{path}: {why}')
@@ -54,8 +56,8 @@ def read_upright(path):
             return np.array(ImageOps.exif_transpose(image).convert('RGB'))[:, :, ::-1].copy()
     except UnidentifiedImageError:
         raise OSError(f'{path}: not an image that can be read') from None
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+    except BROKEN as error:
+        why = getattr(error, 'strerror', None) or str(error) or type(error).__name__
         raise OSError(f'{path}: {why}') from None
 
 

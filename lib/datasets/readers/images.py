@@ -5,6 +5,7 @@ import logging
 import os
 import re
 
+from caffe.format.images import BROKEN
 from PIL import Image, UnidentifiedImageError
 
 from utils.files import read_text
@@ -56,7 +57,7 @@ def image_size(path):
             return image.size
     except UnidentifiedImageError:
         raise OSError(f'{path}: not an image that can be read') from None
-    except (OSError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise OSError(f'{path}: {getattr(error, "strerror", None) or error}') from None
 
 

@@ -7,6 +7,9 @@ from PIL import Image, UnidentifiedImageError
 SMALL = 2**24  # pixels that any file may claim: some of it may be cut off
 MOST = 1000  # pixels that one byte of a larger file can stand for: more than flat areas of JPEG and PNG take
 
+# What Pillow raises of files that are cut off or make no sense, besides UnidentifiedImageError
+BROKEN = OSError, SyntaxError, ValueError, IndexError, MemoryError, struct.error, Image.DecompressionBombError
+
 
 def check_size(source, length, name):
     """ValueError where an image file claims more pixels than its `length` bytes can hold. source: its path or a
@@ -16,14 +19,7 @@ def check_size(source, length, name):
             width, height = image.size
     except (UnidentifiedImageError, FileNotFoundError):
         return
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        IndexError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except BROKEN as error:
         raise ValueError(f'{name}: not an image that can be read ({error})') from None
     if width * height > max(SMALL, MOST * length):
         raise ValueError(f'{name}: {width}x{height} pixels, it says, but it has only {length} bytes')
