@@ -98,13 +98,15 @@ def test_any_order_of_readers_sums_what_each_wrote_last(tmp_path_factory, runs):
 
 
 class Residual:
-    """A random net: each layer reads blobs made before, some write in place."""
+    """A random net: each layer reads blobs made before, some write in place, where nobody has read before."""
 
     def __init__(self, draw):
-        self.text, names, self.forked = 'force_backward: true\n' + data('b0', 2, 3), ['b0'], set()
+        self.text, names, unread = 'force_backward: true\n' + data('b0', 2, 3), ['b0'], ['b0']
         for i in range(1, draw(st.integers(2, 9))):
             kind = draw(st.sampled_from(['Power', 'Eltwise', 'InnerProduct', 'ReLU']))
-            bottoms = [draw(st.sampled_from(names)) for _ in range(1 + (kind == 'Eltwise'))]
+            kind = 'Power' if kind == 'ReLU' and not unread else kind
+            known = unread if kind == 'ReLU' else names
+            bottoms = [draw(st.sampled_from(known)) for _ in range(1 + (kind == 'Eltwise'))]
             top = bottoms[0] if kind == 'ReLU' else f'b{i}'
             loss = 'loss_weight: %g' % draw(st.sampled_from([0, 0, 0.5]))
             more = {'Power': 'power_param { scale: -1.5 }', 'InnerProduct': IP % 3}.get(kind, '')
@@ -112,6 +114,7 @@ class Residual:
                 f'l{i}', kind, ' '.join(bottoms), top, f'{more} {loss if kind != "ReLU" else ""}'
             )
             names += [top] * (top not in names)
+            unread = [name for name in unread if name not in (*bottoms, top)] + [top]
         self.text += layer('end', 'Concat', ' '.join(names)) + layer(
             'loss', 'Reduction', 'end', more='loss_weight: 1'
         )
