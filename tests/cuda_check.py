@@ -35,11 +35,11 @@ failed = []
 
 
 def without_kernels(function, *args):
-    found, kernels.library = kernels.library, lambda: None
+    found, kernels.compiled = kernels.compiled, lambda: None
     try:
         return function(*args)
     finally:
-        kernels.library = found
+        kernels.compiled = found
 
 
 def milliseconds(function, *args, least=5):

@@ -59,10 +59,10 @@ def host(request, monkeypatch):
     def on(function, *args, **keywords):
         with monkeypatch.context() as m:
             m.setattr(kernels, 'DEVICE', 'cpu')
-            m.setattr(kernels, 'library', lambda: library)
+            m.setattr(kernels, 'compiled', lambda: library)
             return function(*args, **keywords)
 
-    return types.SimpleNamespace(on=on, library=library)
+    return types.SimpleNamespace(on=on, compiled=library)
 
 
 def random_boxes(count, seed=0, round_to=None):
@@ -198,9 +198,9 @@ def test_gradients_are_the_same_in_any_order_and_precise(host, kind):
     grad = torch.randn(top.shape, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.randint(
         -3, 4, top.shape
     )
-    host.library.set_backwards(0)
+    host.compiled.set_backwards(0)
     forwards = host.on(run, kind, x, rois, scale, grad)[1]
-    host.library.set_backwards(1)
+    host.compiled.set_backwards(1)
     backwards = host.on(run, kind, x, rois, scale, grad)[1]
     assert torch.equal(forwards, backwards)
     if kind == 'roi_pooling':
@@ -255,7 +255,7 @@ def test_proposals_stay_where_scores_are(host, monkeypatch):
 def fake(monkeypatch, **functions):
     functions = {'error_text': lambda code: b'no such thing', 'can_run': lambda device: 0, **functions}
     monkeypatch.setattr(kernels, 'DEVICE', 'cpu')
-    monkeypatch.setattr(kernels, 'library', lambda: types.SimpleNamespace(**functions))
+    monkeypatch.setattr(kernels, 'compiled', lambda: types.SimpleNamespace(**functions))
     kernels.run_on.cache_clear()
 
 

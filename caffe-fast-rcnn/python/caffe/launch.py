@@ -33,11 +33,9 @@ log = logging.getLogger(__name__)
 
 PERIOD = 1  # seconds between two looks of the watch
 SILENT = float(os.environ.get('CAFFE_WATCH_SECONDS', 20))  # without a sign of life, a process counts as dead
-STALLED, SLOW, FIRST = (
-    3 * SILENT,
-    20,
-    15 * SILENT,
-)  # seconds without a beat: at least; times the slowest step; at first
+STALLED = 3 * SILENT  # without a beat, at least; and
+SLOW = 20  # times the slowest step
+FIRST = 15 * SILENT  # without a second beat
 SAME = 3  # seconds in which a second signal is the first one, come by another way
 LAUNCHER = 'CAFFE_LAUNCHER'  # the process that started this one by launch()
 

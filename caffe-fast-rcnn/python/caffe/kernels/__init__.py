@@ -19,24 +19,24 @@ MASK_BYTES = 1 << 26  # that nms may take for what boxes drop, a strip of them a
 
 
 @functools.cache
-def library():
+def compiled():
     """The compiled kernels; None where they have not been built."""
     return load(PATH) if os.path.exists(PATH) else None
 
 
 def load(path):
-    compiled = ctypes.CDLL(path)
-    compiled.error_text.restype = ctypes.c_char_p
-    return compiled
+    loaded = ctypes.CDLL(path)
+    loaded.error_text.restype = ctypes.c_char_p
+    return loaded
 
 
 @functools.cache
 def run_on(device):
     """Whether the kernels were compiled for this device; where they were not the log says so, once."""
     with _current(device):
-        error = library().can_run(ctypes.c_int64(device.index or 0))
+        error = compiled().can_run(ctypes.c_int64(device.index or 0))
     if error:
-        text = library().error_text(error).decode()
+        text = compiled().error_text(error).decode()
         log.warning('the compiled kernels are not for %s (%s): torch does their work', device, text)
     return not error
 
@@ -45,7 +45,7 @@ def serve(*tensors, dtypes=(torch.float32,)):
     """Whether the kernels take tensors of these types where these lie."""
     first = tensors[0]
     alike = all(t.device == first.device and t.dtype == first.dtype for t in tensors)
-    if first.device.type != DEVICE or first.dtype not in dtypes or not alike or library() is None:
+    if first.device.type != DEVICE or first.dtype not in dtypes or not alike or compiled() is None:
         return False
     return run_on(first.device)
 
@@ -59,9 +59,9 @@ def call(name, *values):
         if device.type == 'cuda':
             stream = torch.cuda.current_stream(device).cuda_stream
         arguments = [_argument(v) for v in (*values, device.index or 0)]
-        error = getattr(library(), name)(*arguments, ctypes.c_void_p(stream))
+        error = getattr(compiled(), name)(*arguments, ctypes.c_void_p(stream))
     if error:
-        text = library().error_text(error).decode()
+        text = compiled().error_text(error).decode()
         raise RuntimeError(f'the CUDA kernel {name} did not start on {device}: {text} (error {error})')
 
 
