@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 import re
 from pathlib import Path
 
@@ -584,3 +586,10 @@ def test_bccd(data, tmp_path):
         for entry in factory.get_imdb(f'blood_{split}').roidb
     )
     assert total == 4888 - 2
+
+
+def test_datasets_need_no_engine():
+    """data/make_toy.py, the first of what `make demo` runs, finds lib alone."""
+    lib = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'lib')
+    environment = {**os.environ, 'PYTHONPATH': lib}
+    subprocess.run([sys.executable, '-c', 'import datasets.factory'], env=environment, check=True)

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 
-from caffe.format.images import BROKEN
 from PIL import Image, UnidentifiedImageError
 
 from utils.files import read_text
@@ -57,7 +56,7 @@ def image_size(path):
             return image.size
     except UnidentifiedImageError:
         raise OSError(f'{path}: not an image that can be read') from None
-    except BROKEN as error:
+    except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError) as error:
         raise OSError(f'{path}: {getattr(error, "strerror", None) or error}') from None
 
 
