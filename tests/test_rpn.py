@@ -8,7 +8,7 @@ from layer_runs import one_layer_net, run_layer
 
 from fast_rcnn.bbox_transform import bbox_transform, bbox_transform_inv, clip_boxes
 from fast_rcnn.config import cfg, overrides
-from rpn.generate_anchors import anchor_grid, generate_anchors
+from rpn.generate_anchors import anchor_grid, generate_anchors, own_cells
 from rpn.proposals import Level, Limits, propose
 from rpn.targets import (
     anchor_statistics,
@@ -89,11 +89,14 @@ def test_proposals_of_several_images_and_levels_against_one_at_a_time():
     im_info = torch.tensor([[64, 96, 1], [50, 70, 1]])
     limits = Limits(pre_nms_top_n=12, post_nms_top_n=5, nms_thresh=0.05, min_size=1)
     together = propose(levels, im_info, limits)
+    cells = {(0, 16): (4, 6), (0, 32): (2, 3), (1, 16): (4, 5), (1, 32): (2, 3)}  # the second: 50 x 70 pixels
     assert len(together) == 2
     for i, (boxes, scores) in enumerate(together):
         alone = []
         for one in levels:
-            of_image = Level(one.scores[i : i + 1], one.deltas[i : i + 1], one.anchors, one.stride)
+            h, w = cells[i, one.stride]
+            maps = one.scores[i : i + 1, :, :h, :w], one.deltas[i : i + 1, :, :h, :w]
+            of_image = Level(*maps, one.anchors, one.stride)
             ((some, their_scores),) = propose([of_image], im_info[i : i + 1], limits)
             assert len(some) <= 5
             alone += list(zip(their_scores[:, 0].tolist(), some.tolist()))
@@ -110,11 +113,24 @@ def test_rois_of_several_images_carry_their_index(tmp_path):
     what = 'rpn.proposal_layer', 'ProposalLayer', ['rois', 'scores'], "'feat_stride': 16", caffe.TEST
     rois, scores = run_layer(tmp_path, *what, **bottoms)
     assert len(rois) == len(scores)
-    for i in range(2):
-        alone, _ = run_layer(
-            tmp_path, *what, **{name: np.array(values)[i : i + 1] for name, values in bottoms.items()}
+    for i, (h, w) in enumerate([(4, 4), (3, 3)]):
+        alone, their_scores = run_layer(
+            tmp_path,
+            *what,
+            probs=bottoms['probs'][i : i + 1, :, :h, :w],
+            deltas=bottoms['deltas'][i : i + 1, :, :h, :w],
+            im_info=bottoms['im_info'][i : i + 1],
         )
         np.testing.assert_array_equal(rois[rois[:, 0] == i][:, 1:], alone[:, 1:])
+        np.testing.assert_array_equal(scores[rois[:, 0] == i], their_scores)
+
+
+def test_cells_that_are_an_images_own():
+    im_info = np.array([[64, 96, 1], [50, 64, 1], [33, 96, 1]])
+    assert own_cells((4, 6), im_info, 16) == [[4, 6], [4, 4], [3, 6]]
+    assert own_cells((5, 7), im_info, 16) == [[5, 7], [4, 4], [3, 7]]  # a net whose maps have a cell more
+    assert own_cells((3, 5), im_info, 16) == [[3, 5], [3, 4], [3, 5]]  # and one less
+    assert own_cells((5, 7), im_info[1:2], 16) == [[5, 7]]
 
 
 def test_proposal_layer_errors(tmp_path):

@@ -162,6 +162,9 @@ cfg.TEST = EasyDict()
 cfg.TEST.SCALES = (600,)
 cfg.TEST.MAX_SIZE = 1000
 
+# Images per forward pass, in tests and proposing
+cfg.TEST.IMS_PER_BATCH = 1
+
 # NMS threshold (IoU) between detections of one class
 cfg.TEST.NMS = 0.3
 

@@ -29,6 +29,17 @@ def anchor_grid(anchors, height, width, stride):
     return (anchors[None] + shifts).reshape(-1, 4)
 
 
+def own_cells(size, im_info, stride):
+    """The rows and columns [(h, w)] of an (H, W) map that are each image's own; beyond them it sees the image's padding.
+    im_info (N, 3+: height, width, ...), in pixels; of size N.
+
+    The map ends with the largest image of the pass: its own are all. A smaller one's are those that begin inside it.
+    """
+    sides = np.asarray(im_info)[:, :2]
+    own = np.minimum(np.ceil(sides / stride), size)
+    return np.where(sides == sides.max(0), size, own).astype(np.int64).tolist()
+
+
 def anchors_of(params):
     """Anchors (A, 4) and feature stride that a layer's param_str asks for: feat_stride, and scales, ratios if
     other than the default."""

@@ -10,7 +10,7 @@ import torch
 
 from fast_rcnn.bbox_transform import bbox_transform_inv, clip_boxes
 from fast_rcnn.nms_wrapper import tensor_nms
-from rpn.generate_anchors import anchor_grid
+from rpn.generate_anchors import anchor_grid, own_cells
 from utils.arrays import beside, on_gpu
 
 
@@ -44,12 +44,20 @@ class Limits:
 
 def propose(levels, im_info, limits):
     """im_info (N, 3: height, width, scale of the scaled image) -> for each image boxes (n, 4), scores (n, 1),
-    best first. NMS works level by level."""
-    return [_of_image(levels, i, info, limits) for i, info in enumerate(im_info.tolist())]
+    best first. NMS works level by level. What maps say beyond an image's own size (own_cells) is not looked at."""
+    cells = [own_cells(level.scores.shape[2:], im_info, level.stride) for level in levels]
+    return [
+        _of_image(levels, i, own, info, limits)
+        for i, (*own, info) in enumerate(zip(*cells, im_info.tolist()))
+    ]
 
 
-def _of_image(levels, i, info, limits):
-    parts = [_of_level(level, level.scores[i], level.deltas[i], info, limits) for level in levels]
+def _of_image(levels, i, own, info, limits):
+    """own: (rows, columns) of each level."""
+    parts = [
+        _of_level(level, level.scores[i, :, :h, :w], level.deltas[i, :, :h, :w], info, limits)
+        for level, (h, w) in zip(levels, own)
+    ]
     boxes, scores = (torch.cat(values) for values in zip(*parts))
     if len(parts) > 1:
         order = scores[:, 0].argsort(descending=True, stable=True)
