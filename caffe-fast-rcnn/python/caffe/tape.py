@@ -56,6 +56,10 @@ class TorchLayer(Layer):
     def compute(self, *bottoms):
         raise TypeError(f'{type(self).__name__} has no compute(*bottoms)')
 
+    def products(self, bottom, top):
+        """How many products of numbers with those of its filters or matrices a forward pass makes."""
+        return 0
+
     def reshape(self, bottom, top):
         shapes = [b.shape for b in bottom]
         if self._inferred is None or self._inferred[0] != shapes:

@@ -49,6 +49,9 @@ class _Linear(TorchLayer):
     def absorbs(self):
         return self.field('axis') == 1
 
+    def products(self, bottom, top):
+        return sum(t.count for t in top) * self.blobs[0].count // self.field('num_output')
+
     def absorb(self, weights, factor, shift):
         """The weights after y -> y factor + shift, (O,) each or None."""
         weight, bias = weights if len(weights) == 2 else (weights[0], None)
@@ -113,6 +116,9 @@ class Deconvolution(_Filters):
     @property
     def absorbs(self):
         return super().absorbs and self.group == 1
+
+    def products(self, bottom, top):
+        return sum(b.count for b in bottom) * self.blobs[0].count // self.blobs[0].shape[0]
 
     def filter_shape(self, channels, outputs):
         return channels, outputs // self.group

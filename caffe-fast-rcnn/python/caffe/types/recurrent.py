@@ -47,6 +47,11 @@ class _Recurrent(TorchLayer):
             self.add_blob((size,), bias)
         self.begun = self.carried = None  # states that the last forward pass began and ended with
 
+    def products(self, bottom, top):
+        steps, streams = bottom[1].shape
+        once = self.blobs[2].count * self.has_static
+        return streams * (steps * (sum(b.count for b in self.blobs if len(b.shape) > 1) - once) + once)
+
     def compute(self, x, cont, *rest):
         weights = iter(self.weights)
         inputs = F.linear(x.flatten(2) if x.dim() > 2 else x[..., None], next(weights), next(weights))
