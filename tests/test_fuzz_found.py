@@ -1,6 +1,7 @@
 """What tests/fuzz.py has found: files that once ended in an error without their name, in one that no tool tells, in
 gigabytes of memory or in a dead process. Each must be refused by name, and cost little."""
 
+import importlib
 import io
 import os
 import pickle
@@ -309,6 +310,24 @@ def test_nets_that_cannot_be_made_say_file_and_layer(tmp_path, shape, more, name
     text += f'layer {{ name: "y" bottom: "x" top: "y" {more} }}\n' if more else ''
     (tmp_path / 'net.prototxt').write_text(text)
     refused(lambda path: caffe.Net(path, caffe.TEST), tmp_path / 'net.prototxt', repr(named))
+
+
+@pytest.mark.parametrize('number, why', [(2**31 - 1, 'a blob holds'), (2**24, 'more than there is room for')])
+@pytest.mark.parametrize('kind', ['ImageData', 'WindowData'])
+def test_a_batch_that_nothing_holds_is_refused_after_one_image(tmp_path, monkeypatch, kind, number, why):
+    read, module = [], importlib.import_module(f'caffe.types.sources.{kind[:-4].lower()}s')
+    monkeypatch.setattr(module, 'decode_image', lambda *a: read.append(1) or decode_image(*a))
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite('x.png', np.full((4, 4, 3), 7, np.uint8))
+    (tmp_path / 'image.txt').write_text('x.png 0\n')
+    (tmp_path / 'window.txt').write_text('# 0\nx.png\n3\n4\n4\n2\n1 0.9 0 0 3 3\n0 0.1 1 1 3 3\n')
+    param = f'{kind[:-4].lower()}_data_param {{ batch_size: {number} source: "{kind[:-4].lower()}.txt" }}'
+    (tmp_path / 'net.prototxt').write_text(
+        f'layer {{ name: "x" type: "{kind}" top: "x" top: "y" transform_param {{ crop_size: 4 }} {param} }}'
+    )
+    words = "'x'", f'batch_size {number} of shape (3, 4, 4)', why
+    refused(lambda path: caffe.Net('net.prototxt', caffe.TEST), tmp_path / 'net.prototxt', *words)
+    assert len(read) == 1
 
 
 # ---------------------------------------------------------------------------------------------- the script

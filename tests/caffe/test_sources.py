@@ -17,7 +17,7 @@ import caffe
 from caffe import compute_image_mean, convert_imageset
 from caffe import registry
 from caffe.format.database import open_database, write_database
-from caffe.types.sources.batch import BatchLayer, Prefetch
+from caffe.types.sources.batch import BatchLayer, Prefetch, batches
 from caffe.types.sources.transformer import Transformer
 from caffe.types.sources.windows import place_window
 from caffe.proto import caffe_pb2
@@ -303,6 +303,19 @@ def test_the_thread_goes_with_the_net(tmp_path):
     del net
     gc.collect()
     assert threading.active_count() == before
+
+
+def test_a_batch_is_left_off_when_the_net_goes():
+    stop, asked = threading.Event(), []
+
+    def samples():
+        for i in itertools.count():
+            asked.append(i)
+            if i == 2:
+                stop.set()
+            yield np.zeros((1, 1, 1), np.float32), 0, 'x'
+
+    assert list(batches(samples(), 10**6, stop)) == [] and asked == [0, 1, 2]
 
 
 def test_a_forked_process_is_told_that_the_thread_stayed_behind(monkeypatch):

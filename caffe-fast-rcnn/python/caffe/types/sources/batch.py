@@ -6,7 +6,7 @@ Shape letters: N batch_size, K channels, (h, w) the crop or the image.
 """
 
 import contextlib
-import itertools
+import math
 import os
 import queue
 import threading
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ... import common
+from ...blob import MOST
 from ...layer import Layer
 from .transformer import Transformer
 
@@ -25,14 +26,15 @@ class Prefetch:
     """Items of an endless iterator, up to `depth` of them made ahead by a thread; 0: made when asked for.
 
     An error of the iterator is raised by whoever asks for the item, every time. The thread ends with the
-    Prefetch, and before the program does; it finishes the item that it is at.
+    Prefetch, and before the program does; it finishes the item that it is at, unless the iterator heeds `stop`,
+    an event that is then set.
     """
 
-    def __init__(self, iterator, depth):
+    def __init__(self, iterator, depth, stop=None):
         self.iterator, self.depth, self.process = iterator, depth, os.getpid()
         self.held = None  # the item in front, or the error in its place
         if depth:
-            self.ready, stop = queue.Queue(depth), threading.Event()
+            self.ready, stop = queue.Queue(depth), stop or threading.Event()
             thread = threading.Thread(target=_make_ahead, args=(iterator, self.ready, stop), daemon=True)
             thread.start()
             weakref.finalize(self, _end, thread, self.ready, stop)
@@ -79,21 +81,36 @@ def _end(thread, ready, stop):
         thread.join()
 
 
-def batches(samples, size):
-    """Tensors (N, K, h, w) and (N,) float32, for ever, of samples (image, label, name); in pinned memory where
-    the engine computes on a GPU."""
-    while True:
-        rows = list(itertools.islice(samples, size))
-        first, _, first_name = rows[0]
-        for image, _, name in rows:
+def batches(samples, size, stop):
+    """Tensors (N, K, h, w) and (N,) float32 of samples (image, label, name), until `stop` is set; in pinned memory
+    where the engine computes on a GPU. There is room for a batch before a second sample is asked for."""
+    for image, label, name in samples:
+        first, first_name = image, name
+        images, labels = room(size, *image.shape), room(size)
+        for i in range(size):
+            if i:
+                image, label, name = next(samples)
+            if stop.is_set():
+                return
             if image.shape != first.shape:
                 raise ValueError(
                     f'{name} makes {image.shape} (channels, height, width), but {first_name} in '
                     f'the same batch {first.shape}; crop_size, a new size, or force_color help'
                 )
-        images, labels, _ = zip(*rows)
-        batch = torch.from_numpy(np.stack(images)), torch.tensor(labels, dtype=torch.float32)
-        yield tuple(t.pin_memory() for t in batch) if common.device().type == 'cuda' else batch
+            images[i], labels[i] = torch.from_numpy(np.ascontiguousarray(image)), label
+        yield images, labels
+
+
+def room(size, *shape):
+    """A float32 tensor (N, *shape), not filled. ValueError where a blob or the memory does not hold so much."""
+    count, pinned = size * math.prod(shape), common.device().type == 'cuda'
+    asked = f'batch_size {size} of shape {shape} is {count} numbers, {4 * count / 2**30:.1f} GiB'
+    if count > MOST:
+        raise ValueError(f'{asked}; a blob holds {MOST} numbers at most')
+    try:
+        return torch.empty(size, *shape, pin_memory=pinned)
+    except RuntimeError as error:  # torch's word for a lack of memory
+        raise ValueError(f'{asked}, more than there is room for: {error}') from error
 
 
 class BatchLayer(Layer):
@@ -119,8 +136,8 @@ class BatchLayer(Layer):
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
             transformer = Transformer(self.layer_param.transform_param, self.phase, generator)
             samples = self.samples(param, transformer)
-            depth = self.layer_param.data_param.prefetch
-            self.batches = Prefetch(batches(samples, param.batch_size), depth)
+            depth, stop = self.layer_param.data_param.prefetch, threading.Event()
+            self.batches = Prefetch(batches(samples, param.batch_size, stop), depth, stop)
             for blob, batch in zip(top, self.batches.first()):
                 blob.reshape(*batch.shape)
 
