@@ -189,16 +189,20 @@ def differences(folder, other, iterations):
     names = set(ours[0]) - {'seconds'}
     assert len(names) == 5 and all(set(record) - {'seconds'} == names for record in ours + theirs)
     loss = max(abs(a[name] - b[name]) for a, b in zip(ours, theirs) for name in names)
-    ours, theirs = (
-        read_weights(glob.glob(f'{each}/*_iter_{iterations}.caffemodel')[0]) for each in (folder, other)
+    return loss, weights_apart(
+        *(glob.glob(f'{each}/*_iter_{iterations}.caffemodel')[0] for each in (folder, other))
     )
-    weight = max(
-        np.abs(a - b).max() / np.abs(b).max()
-        for (*_, blobs), (*_, others) in zip(ours, theirs, strict=True)
+
+
+def weights_apart(path, other):
+    """Largest difference of two files of weights, by the largest weight of a blob."""
+    pairs = zip(read_weights(path), read_weights(other), strict=True)
+    return max(
+        float(np.abs(a - b).max() / np.abs(b).max())
+        for (*_, blobs), (*_, others) in pairs
         for a, b in zip(blobs, others, strict=True)
         if b.any()
     )
-    return loss, float(weight)
 
 
 def drawn(folder, rank):
