@@ -11,8 +11,8 @@ def test_a_state_comes_back(tmp_path, name):
     path = str(tmp_path / name)
     history = [np.float32([[1, 2], [3, 4]]), np.float32(5)]
     write_state(path, 7, 'w.caffemodel', 2, history)
-    iteration, model, got = read_state(path)
-    assert (iteration, model) == (7, 'w.caffemodel')
+    iteration, model, got, scale = read_state(path)
+    assert (iteration, model, scale) == (7, 'w.caffemodel', None)
     for a, b in zip(got, history, strict=True):
         np.testing.assert_array_equal(a, b, strict=True)
 

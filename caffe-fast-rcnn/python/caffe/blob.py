@@ -9,6 +9,9 @@ Four rules keep pycaffe's meaning:
   may lie in another's storage (a slice, a passed-through diff); it is copied before a view of either leaves
   the engine, or at once where one is out already, so a write reaches one blob only.
 - Memory has room for the largest shape so far: a blob that shrinks and grows back keeps its elements.
+
+In half precision (common.set_precision) the engine may put tensors of 16 bits into a blob. Whoever looks, by numpy
+or by `tensor` and `grad`, sees float32; layers take them as they are, by `held` and `grad_in`.
 """
 
 import itertools
@@ -25,8 +28,8 @@ _versions = itertools.count()  # of all memories, so that none comes twice
 
 
 class Memory:
-    """Room for `size` float32 numbers. `host` is a CPU tensor of any shape, `dev` its copy on a CUDA device;
-    None: not there. Both None: zeros. Of a tensor smaller than the room the rest is zeros."""
+    """Room for `size` numbers. `host` is a CPU tensor of any shape, `dev` its copy on a CUDA device, of float32
+    or of 16 bits; None: not there. Both None: zeros. Of a tensor smaller than the room the rest is zeros."""
 
     __slots__ = ('size', 'host', 'dev', 'own', 'factor', 'version', '_view', '__weakref__')
 
@@ -34,7 +37,9 @@ class Memory:
         self.size = size
         self.host = self.dev = self._view = None
         self.own = False  # no tensor outside lies in the storage
-        self.factor = None  # that the array is still to be multiplied by, which waits until somebody reads it
+        self.factor = (
+            None  # a tensor or number that the array is still to be multiplied by, once somebody reads it
+        )
         self.version = next(_versions)  # another one after each possible write
 
     def clear(self):
@@ -55,6 +60,11 @@ class Memory:
         """The flat numpy array over all of the host copy that somebody still looks into, or None."""
         return None if self._view is None else self._view()
 
+    @property
+    def raw(self):
+        """The tensor as it lies there, before it is multiplied by `factor`; None: zeros."""
+        return self.host if self.dev is None else self.dev
+
     def on_host(self, count):
         """The host copy, of at least `count` elements."""
         self._multiply()
@@ -68,11 +78,11 @@ class Memory:
 
     def _multiply(self):
         if self.factor is not None:
-            self._hold((self.host if self.dev is None else self.dev) * self.factor)
+            self._hold(self.raw.float() * self.factor)
             self.own, self.factor = True, None
 
     def _make_own(self):
-        """Move the host copy into contiguous storage of its own that has all the room."""
+        """Move the host copy into contiguous float32 storage of its own that has all the room."""
         count, room = self.host.numel(), torch.empty(self.size)
         room[:count].view(self.host.shape).copy_(self.host)
         room[count:] = 0
@@ -87,7 +97,8 @@ class Memory:
         if view is not None:
             self.settle()
             return view
-        if not (self.own and host.is_contiguous() and host.numel() == self.size):
+        whole = host.is_contiguous() and host.numel() == self.size and host.dtype == torch.float32
+        if not (self.own and whole):
             self._make_own()
         view = self.host.view(-1).numpy()
         self._view = weakref.ref(view)
@@ -109,11 +120,12 @@ class Memory:
         return self.dev
 
     def update(self, count):
-        """The array on the engine's device, for changing in place: the other copy is dropped."""
-        tensor = self.tensor(count)
-        if not (self.own and tensor.is_contiguous()):
-            tensor, self.own = tensor.clone(memory_format=torch.contiguous_format), True
-        self.version = next(_versions)
+        """The array on the engine's device, as float32, for changing in place: the other copy is dropped."""
+        held = self.tensor(count)
+        tensor = held.float()
+        if not ((self.own or tensor is not held) and tensor.is_contiguous()):
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        self.own, self.version = True, next(_versions)
         self._hold(tensor)
         return tensor
 
@@ -147,7 +159,7 @@ class Memory:
         view, host = self.view, self.host
         if view is None or host is None or _shows(view, host):
             return
-        np.copyto(view[: host.numel()].reshape(host.shape), host.numpy())
+        np.copyto(view[: host.numel()].reshape(host.shape), host.float().numpy())
         self.host, self.own = torch.from_numpy(view), True
 
 
@@ -240,7 +252,12 @@ class Blob:
     # the engine's members
     @property
     def tensor(self):
-        """The values on the engine's device, for reading only."""
+        """The values on the engine's device as float32, for reading only."""
+        return self.held.float()
+
+    @property
+    def held(self):
+        """The values on the engine's device, of 16 bits where they are held so, for reading only."""
         return self._tensor(self._data)
 
     @tensor.setter
@@ -249,8 +266,8 @@ class Blob:
 
     @property
     def grad(self):
-        """The diff on the engine's device, for reading only."""
-        return self._tensor(self._diff)
+        """The diff on the engine's device as float32, for reading only."""
+        return self._tensor(self._diff).float()
 
     @grad.setter
     def grad(self, value):
@@ -258,6 +275,27 @@ class Blob:
 
     def _tensor(self, memory):
         return _fit(memory.tensor(self.count), self._shape)
+
+    def grad_in(self, dtype, factor=None):
+        """The diff on the engine's device over `factor`, a number or None (1), in this type, for reading only."""
+        raw, waiting = self.held_grad
+        if dtype != torch.float32 and raw.dtype == dtype and waiting == factor:
+            return raw
+        return (self.grad if factor is None else self.grad / factor).to(dtype)
+
+    @property
+    def held_grad(self):
+        """(the diff on the engine's device, of 16 bits where it is held so, for reading only; a number that it is still
+        to be multiplied by, or None)."""
+        raw, factor = self._diff.raw, self._diff.factor
+        if (
+            torch.is_tensor(factor)
+            or raw is None
+            or raw.device != common.device()
+            or raw.numel() < self.count
+        ):
+            return self._tensor(self._diff), None
+        return _fit(raw, self._shape), factor
 
     def take(self, value, sources=()):
         """Take the tensor `value`, which may lie in the values of the blobs `sources`, as the values."""
@@ -267,11 +305,20 @@ class Blob:
         self._data.set(value.detach())
 
     def take_grad(self, value, sources=(), factor=None, own=False):
-        """Take the tensor `value`, which may lie in the diffs of the blobs `sources`, as the diff; times `factor`,
-        once somebody asks for it. own: no one else holds its memory."""
+        """Take the tensor `value`, which may lie in the diffs of the blobs `sources`, as the diff; times `factor`, a
+        tensor or number, once somebody asks for it. own: no one else holds its memory."""
         for source in sources:
             value = source._diff.lend(value)
         self._diff.set(value.detach(), own, factor)
+
+    def take_grads(self, parts):
+        """Take the sum of some pairs, as held_grad gives them, as the diff."""
+        factors = {factor for _, factor in parts}
+        if len(factors) > 1:
+            parts = [(part.float() * (1 if factor is None else factor), None) for part, factor in parts]
+            factors = {None}
+        first, *rest = (part for part, _ in parts)
+        self.take_grad(sum(rest, first), factor=factors.pop())
 
     def fill(self, value):
         """Take the tensor `value` as the values, and its memory for our own."""

@@ -1,6 +1,8 @@
-"""Engine-wide state: phase names, mode and device, random seed, solver count and rank, the log."""
+"""Engine-wide state: phase names, mode and device, precision, random seed, solver count and rank, the log."""
 
+import contextlib
 import enum
+import functools
 import logging
 import os
 import random
@@ -30,6 +32,9 @@ logger = logging.getLogger('caffe')
 class _State:
     gpu = False
     device_id = 0
+    precision = 'float32'
+    tf32 = False
+    loss_scale = 1.0
     solver_count = 1
     solver_rank = 0
     multiprocess = False
@@ -40,11 +45,11 @@ def set_mode_cpu():
 
 
 def set_mode_gpu():
-    """From now on nets compute on the CUDA device, in full float32 as Caffe did: cuDNN's TF32 is switched off (a
-    program may switch it on again afterwards, for speed). RuntimeError when torch sees no such device."""
+    """From now on nets compute on the CUDA device, in full float32 as Caffe did (but see set_tf32 and set_precision).
+    RuntimeError when torch sees no such device."""
     _require_cuda(_State.device_id)
-    torch.backends.cudnn.allow_tf32 = False
     _State.gpu = True
+    set_tf32(_State.tf32)
 
 
 def set_device(device_id):
@@ -68,6 +73,73 @@ def _require_cuda(device_id):
 def device():
     """The torch.device that nets compute on."""
     return torch.device('cuda', _State.device_id) if _State.gpu else torch.device('cpu')
+
+
+HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+PRECISIONS = ('float32', *HALVES)
+
+
+def set_precision(name):
+    """What nets compute in from now on: 'float32', or 'bf16' or 'fp16', 16 bits of which 8 or 11 hold the number's
+    digits. tape.py says which layers then do; weights, their updates, losses and whatever numpy shows stay float32.
+    ValueError for another word."""
+    if name not in PRECISIONS:
+        raise ValueError(f'precision {name!r} is not known; wanted is {", ".join(PRECISIONS)}')
+    if name != _State.precision:
+        how = (
+            ''
+            if name == 'float32' or multiplies(HALVES[name])
+            else ', by float32: it cannot multiply these itself'
+        )
+        logger.info('Computing in %s on %s%s', name, device(), how)
+    _State.precision = name
+
+
+def precision():
+    return _State.precision
+
+
+def half():
+    """The torch type of 16 bits that layers compute in; None: float32."""
+    return HALVES.get(_State.precision)
+
+
+def multiplies(dtype):
+    """Whether the device multiplies numbers of this type by itself. Where it does not, layers compute in float32 and
+    round what they make."""
+    return _multiplies(dtype, device().type)
+
+
+@functools.cache
+def _multiplies(dtype, kind):
+    if kind == 'cuda':
+        return dtype == torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
+    if not torch.backends.mkldnn.is_available():
+        return False
+    one = torch.ops.mkldnn
+    return one._is_mkldnn_bf16_supported() if dtype == torch.bfloat16 else one._is_mkldnn_fp16_supported()
+
+
+def set_tf32(on):
+    """Whether CUDA devices may round the factors of float32 convolutions and matrix products to 11 bits (TF32), which
+    is several times as fast. Off at first, whatever torch's own default is."""
+    _State.tf32 = bool(on)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = _State.tf32
+
+
+def loss_scale():
+    """What gradients of 16 bits are multiplied by, so that small ones are not lost: see solver.LossScale."""
+    return _State.loss_scale
+
+
+@contextlib.contextmanager
+def scaled(factor):
+    """Within, gradients of fp16 are held `factor` times as large."""
+    before, _State.loss_scale = _State.loss_scale, factor
+    try:
+        yield
+    finally:
+        _State.loss_scale = before
 
 
 def set_random_seed(seed):

@@ -10,6 +10,7 @@ nondiff        bottoms by number that take no gradient (labels, RoIs)
 strict         whether asking for one of theirs is an error, as in Caffe's losses, or gives zero
 shares         whether the tops' values are the first bottom's memory, in other shapes
 draws          whether forward draws random numbers, which a backward may need again
+half           what a built-in layer does in half precision: None, 'keeps', 'follows' or 'starts' (tape.py)
 
 A Net knows four calls, which a user's Python layer implements directly:
     setup(bottom, top)                          once: read parameters, make blobs
@@ -34,6 +35,7 @@ class Layer:
     strict = True  # asking for theirs raises; otherwise it is zero
     shares = False  # the tops' values are the first bottom's memory
     draws = False  # forward draws random numbers
+    half = None  # in half precision it computes in float32 all the same
     messages = ()  # names of LayerParameter's fields that hold this type's parameters
     fields = ()  # names of these messages' fields that the layer honours
 

@@ -7,12 +7,13 @@ the parameters neither change nor need a gradient the products are kept; otherwi
 with one f and one s for all that is affine. All layers of a chain write one blob, so whoever looks at a blob sees
 what Caffe shows.
 
-On the CPU 4-d convolutions run in channels-last order, which oneDNN computes without reordering.
+On the CPU, and in half precision, 4-d convolutions run in channels-last order, which oneDNN and a GPU's matrix units
+compute without reordering. A chain's weights are made narrow once they are folded, and its result is.
 """
 
 from . import common
 from .blob import channels_last
-from .tape import TorchLayer
+from .tape import TorchLayer, undoing
 
 
 class Chain(TorchLayer):
@@ -22,6 +23,7 @@ class Chain(TorchLayer):
         self.head, *tail = self.layers = layers
         self.first, self.last = first, first + len(layers) - 1
         super().__init__(self.head.layer_param)
+        self.half = self.head.half
         self.affine = [layer for layer in tail if layer.is_affine]
         self.activation = layers[-1].activation
         self._factor = None  # of all that is affine, as last folded
@@ -37,7 +39,7 @@ class Chain(TorchLayer):
         self.param_propagate_down = [p for layer in self.layers for p in layer.param_propagate_down]
 
     def forward(self, bottom, top):
-        if self.head.channels_last and common.device().type == 'cpu':
+        if self.head.channels_last and _ordered():
             for blob in bottom:
                 blob.reorder()
         # In training, folded weights of frozen layers that make less than they weigh are not worth their memory
@@ -47,13 +49,15 @@ class Chain(TorchLayer):
         super().forward(bottom, top)
 
     def compute(self, *bottoms):
-        if self.head.channels_last and common.device().type == 'cpu':
+        if self.head.channels_last and _ordered():
             bottoms = [channels_last(b) for b in bottoms]
         if self._late:
             self._kept.pop('weights', None)
-            self.head.weights = self.weights[: len(self.head.blobs)]
+            weights = self.weights[: len(self.head.blobs)]
+            self.head.weights = self.head.narrowed(weights, bottoms[0].dtype)
         else:
-            self.head.weights = self._keep('weights', self._fold, self.blobs, self.weights)
+            fold = lambda: self._fold(bottoms[0].dtype)
+            self.head.weights = self._keep('weights', fold, self.blobs, self.weights)
         output = self.head.compute(*bottoms)
         self.head.weights = []
         if len(self.layers) == 1:
@@ -67,13 +71,20 @@ class Chain(TorchLayer):
             output.register_hook(self._at_head.append)
         return self.activation(output) if self.activation else output
 
+    def narrowed(self, weights, dtype):
+        """As they are: what is folded is made narrow."""
+        return weights
+
     def backward(self, top, propagate_down, bottom):
         """As TorchLayer's. The top's diff is then that of the head's result, as layers in place leave it."""
         self._at_head.clear()
         super().backward(top, propagate_down, bottom)
         for grad in self._at_head:
             scaled = self._factor is not None and self.affine[0].propagate_down[0]
-            factor = _per_channel(self._factor, grad) if scaled else None
+            outputs = self._tape[-1]
+            factor, grad = undoing(outputs), grad.to(outputs[0].dtype)
+            if scaled:
+                factor = _per_channel(self._factor, grad) * (1 if factor is None else factor)
             top[0].take_grad(grad, bottom, factor)  # few look at it, so the product waits until one does
         self._at_head.clear()
 
@@ -82,20 +93,22 @@ class Chain(TorchLayer):
         gradient."""
         if any(w.requires_grad for w in weights):
             return compute()
-        state = common.device(), *(b.state for b in blobs)
+        state = common.device(), common.precision(), *(b.state for b in blobs)
         if None in state or what not in self._kept or self._kept[what][0] != state:
             self._kept[what] = state, compute()
         return self._kept[what][1]
 
-    def _fold(self):
-        """The head's weights after all that is affine; kept ones are in the order that convolutions like."""
+    def _fold(self, dtype):
+        """The head's weights after all that is affine, for bottoms of this type; kept ones are in the order that
+        convolutions like."""
         count = len(self.head.blobs)
         weights = self.weights[:count]
         if self.affine:
             factor, shift = self._pair()
             weights = self.head.absorb(weights, factor, shift)
             self._factor = None if factor is None else factor.detach()
-        if common.device().type == 'cpu' and not any(w.requires_grad for w in weights):
+        weights = self.head.narrowed(weights, dtype)
+        if _ordered() and not any(w.requires_grad for w in weights):
             weights = [channels_last(w) for w in weights]
         return weights
 
@@ -113,6 +126,11 @@ class Chain(TorchLayer):
             shift = s if shift is None else shift if s is None else shift + s
             factor = f if factor is None else factor if f is None else factor * f
         return factor, shift
+
+
+def _ordered():
+    """Whether channels are laid out last."""
+    return common.half() is not None or common.device().type == 'cpu'
 
 
 def _apply(output, factor, shift):

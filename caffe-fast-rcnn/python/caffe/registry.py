@@ -18,7 +18,7 @@ _PARAM_OF_TYPE = {
 }
 
 
-def layer(type_name, *messages, loss=False, nondiff=(), strict=True, shares=False, draws=False):
+def layer(type_name, *messages, loss=False, nondiff=(), strict=True, shares=False, draws=False, half=None):
     """Register a layer type.
 
     On a class: the class. On a function: its positional parameters are the bottoms (`*xs`: any number; a default:
@@ -28,7 +28,7 @@ def layer(type_name, *messages, loss=False, nondiff=(), strict=True, shares=Fals
     relu_param).
     loss: the first top has loss weight 1 by default. nondiff: bottoms that take no gradient; to ask for
     one raises if strict, as in Caffe's losses, and gives zero otherwise. shares: the tops' values are the first
-    bottom's memory, in other shapes. draws: forward draws random numbers.
+    bottom's memory, in other shapes. draws: forward draws random numbers. half: what it does in half precision.
     """
     messages = messages or tuple(filter(None, [_PARAM_OF_TYPE.get(type_name)]))
 
@@ -37,7 +37,7 @@ def layer(type_name, *messages, loss=False, nondiff=(), strict=True, shares=Fals
             raise KeyError(f'layer type {type_name!r} is registered twice: {_REGISTRY[type_name]}, {thing}')
         cls = thing if inspect.isclass(thing) else _class_of(thing, type_name)
         cls.loss, cls.nondiff, cls.strict, cls.messages = loss, tuple(nondiff), strict, messages
-        cls.shares, cls.draws = shares, draws
+        cls.shares, cls.draws, cls.half = shares, draws, half
         _REGISTRY[type_name] = cls
         return thing
 

@@ -32,7 +32,8 @@ class Forks:
         """Keep what node's backward wrote into the diffs of its bottoms."""
         for blob, version in _propagated(node):
             if version in self._parts:
-                self._parts[version][node] = blob.grad.clone() if blob._diff.own else blob.grad
+                part, factor = blob.held_grad
+                self._parts[version][node] = part.clone() if blob._diff.own else part, factor
                 self._open[version] = blob
 
     def close(self, versions, free):
@@ -40,10 +41,11 @@ class Forks:
         for version in versions:
             if version in self._open:
                 blob = self._open.pop(version)
-                parts = [p for p in self._parts[version].values() if p.shape == blob.shape]
+                parts = [p for p in self._parts[version].values() if p[0].shape == blob.shape]
                 if version in self._losses:
-                    parts.append(torch.full_like(parts[0], self._losses[version]))
-                blob.grad = sum(parts[1:], parts[0])
+                    weight = torch.full_like(parts[0][0], self._losses[version], dtype=torch.float32)
+                    parts.append((weight, None))
+                blob.take_grads(parts)
                 if free:
                     self._parts[version].clear()
 
@@ -199,7 +201,7 @@ class Runner:
         written over it."""
         maker = self._makers.get(version)
         if maker is None or not isinstance(self.nodes[maker].layer, TorchLayer):
-            return blob.tensor
+            return blob.held
         node = self.nodes[maker]
         outputs = node.layer.recorded() or self._record(maker)
         return outputs[node.top_versions.index(version)]

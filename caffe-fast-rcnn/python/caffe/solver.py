@@ -15,6 +15,7 @@ from . import common, debug, rules
 from .format.prototxt import read_net, read_solver
 from .format.state import read_state, write_state
 from .common import logger
+from .loss_scale import LossScale
 from .names import did_you_mean
 from .net import Net
 from .proto import caffe_pb2
@@ -49,6 +50,7 @@ class Solver:
         self.net = self._train_net()
         self.test_nets = self._test_nets() if common.solver_rank() == 0 else []
         self.history = [None] * (self.rule.histories * len(self.net.learnable_params))  # None: zeros
+        self.loss_scale = LossScale()
         for weights in self.param.weights:
             for path in filter(None, (w.strip() for w in weights.split(','))):
                 for net in [self.net, *self.test_nets]:
@@ -168,9 +170,10 @@ class Solver:
     def _passes(self):
         """Forward and backward iter_size times -> the mean loss."""
         loss, size = 0, self.param.iter_size
-        for i in range(size):
-            self.last_pass = i == size - 1
-            loss = loss + self.net.forward_backward()
+        with self.loss_scale.applied():
+            for i in range(size):
+                self.last_pass = i == size - 1
+                loss = loss + self.net.forward_backward()
         self.last_pass = False
         return loss / size
 
@@ -261,12 +264,22 @@ class Solver:
         return rules.POLICIES[self.param.lr_policy](self.param, self.iter)
 
     def apply_update(self):
-        """Turn the parameters' diffs into updates and subtract them; the diffs then hold the updates.
-        Counts one iteration."""
+        """Turn the parameters' diffs into updates and subtract them; the diffs then hold the updates. Counts one
+        iteration. In fp16 none of this but the counting where a diff is not finite."""
         p, net = self.param, self.net
         if p.debug_info:
             debug.log_gradients(net)
-        rate = self.learning_rate()
+        learned = [blob.grad for blob, lr in zip(net.learnable_params, net.params_lr) if lr]
+        if self.loss_scale.allows(learned):
+            self._update_all()
+        for blob in net.learnable_params:
+            blob.settle()
+        if p.debug_info:
+            debug.log_update(net)
+        self.iter += 1
+
+    def _update_all(self):
+        p, net, rate = self.param, self.net, self.learning_rate()
         cached = common.device().type == 'cpu'  # one after the other, each stays in the CPU's cache
         groups = collections.defaultdict(list)
         for i, (lr, decay) in enumerate(zip(net.params_lr, net.params_weight_decay)):
@@ -278,11 +291,6 @@ class Solver:
             scale = rules.clip_scale(net.learnable_params, p.clip_gradients) / p.iter_size
             for (lr, decay, _), members in groups.items():
                 self._update(members, rate * lr, p.weight_decay * decay, scale)
-        for blob in net.learnable_params:
-            blob.settle()
-        if p.debug_info:
-            debug.log_update(net)
-        self.iter += 1
 
     def _update(self, members, rate, decay, scale):
         """Update the parameters of the numbers `members`, which share a learning rate and a decay."""
@@ -329,7 +337,8 @@ class Solver:
         suffix = '.h5' if hdf5 else ''
         model, state = (self.snapshot_filename(e) + suffix for e in ('.caffemodel', '.solverstate'))
         self.net.save(model, self.param.snapshot_diff)
-        write_state(state, self.iter, model, self._current_step(), self._history_arrays())
+        scale = self.loss_scale.state()
+        write_state(state, self.iter, model, self._current_step(), self._history_arrays(), scale)
         logger.info('Snapshotting to %s and %s', model, state)
 
     def _history_arrays(self):
@@ -350,7 +359,7 @@ class Solver:
     def restore(self, state_file):
         """Go on from a .solverstate (or .solverstate.h5): iteration, history, and the weights it names."""
         state_file = str(state_file)
-        iteration, model, history = read_state(state_file)
+        iteration, model, history, scale = read_state(state_file)
         blobs = self.net.learnable_params * self.rule.histories
         if len(history) != len(blobs):
             raise ValueError(
@@ -366,7 +375,7 @@ class Solver:
         if model:
             beside = os.path.join(os.path.dirname(state_file), os.path.basename(model))
             self.net.copy_from(model if os.path.exists(model) else beside)
-        self.iter = iteration
+        self.iter, self.loss_scale = iteration, LossScale(*(scale or ()))
         self._losses.clear()
         self.history = [
             torch.tensor(a).reshape(b.shape).to(common.device()) if a.any() else None

@@ -2,6 +2,15 @@
 
 It runs under autograd in forward, on meta tensors in reshape; backward is one torch.autograd.grad over that
 call.
+
+In half precision (common.set_precision) a layer's `half` says where 16 bits do:
+    None       nowhere: it gets and makes float32 (losses, softmax, boxes)
+    'keeps'    it makes them where its first bottom has them, and computes in float32 (statistics, coordinates)
+    'follows'  it computes with them where all its bottoms have them
+    'starts'   it computes with them whatever it gets, on its weights rounded to them: what multiplies matrices
+Where the device does not multiply such numbers (common.multiplies), what is to compute with them does so in float32,
+and rounds. Gradients are as wide as the values that they are of; those of fp16 are held common.loss_scale() times as
+large. A weight stays float32, and so does its gradient: the rounding is part of the tape.
 """
 
 import collections
@@ -73,7 +82,7 @@ class TorchLayer(Layer):
                 blob.share_data(bottom[0])
 
     def forward(self, bottom, top):
-        for blob, output in zip(top, self._record([b.tensor for b in bottom])):
+        for blob, output in zip(top, self._record([b.held for b in bottom])):
             if self.shares:
                 blob.reshape(*output.shape)
                 blob.share_data(bottom[0])
@@ -84,16 +93,41 @@ class TorchLayer(Layer):
         """The outputs for these bottoms; keeps the tape that backward needs."""
         needs = self.propagate_down or [False] * len(tensors)
         param_needs = self.param_propagate_down or [False] * len(self.blobs)
-        inputs = [_leaf(t, need and i not in self.nondiff) for i, (t, need) in enumerate(zip(tensors, needs))]
-        self.weights = weights = [_leaf(b.tensor, need) for b, need in zip(self.blobs, param_needs)]
+        computes, makes = self._widths(tensors)
+        inputs = [
+            _leaf(self._entering(t, makes), need and i not in self.nondiff)
+            for i, (t, need) in enumerate(zip(tensors, needs))
+        ]
+        weights = [_leaf(b.tensor, need) for b, need in zip(self.blobs, param_needs)]
         record = any(needs) or any(param_needs)
         if record and self.draws and not self.again:
             self._generator_state = _generator().get_state()
         with torch.set_grad_enabled(record):
-            outputs = self._run(inputs)
+            self.weights = self.narrowed(weights, computes)
+            outputs = tuple(y.to(makes) for y in self._run([x.to(computes) for x in inputs]))
         self._tape = (inputs, weights, self._marks(weights), outputs) if record else None
         self.weights = []
         return outputs
+
+    def _widths(self, tensors):
+        """(the type of the bottoms that compute gets, the type of the tops) for these bottoms."""
+        half = common.half()
+        if half is None or self.half is None:
+            return torch.float32, torch.float32
+        narrow = [t.dtype == half for t in tensors]
+        if not (self.half == 'starts' or (narrow[0] if self.half == 'keeps' else all(narrow))):
+            return torch.float32, torch.float32
+        return (half if self.half != 'keeps' and common.multiplies(half) else torch.float32), half
+
+    def _entering(self, tensor, makes):
+        """A bottom as the tape begins with it: as wide as its gradient shall be, where the tops are of type `makes`."""
+        narrow = self.half != 'keeps' or tensor.dtype == makes
+        return tensor.to(makes if narrow else torch.float32)
+
+    def narrowed(self, weights, dtype):
+        """The weights as compute gets them together with bottoms of this type."""
+        half = common.half()
+        return weights if half is None or self.half != 'starts' else [w.to(half).to(dtype) for w in weights]
 
     def record_again(self, tensors):
         """The outputs for these bottoms, with the numbers drawn that the last forward drew; keeps the tape, and
@@ -138,7 +172,8 @@ class TorchLayer(Layer):
                 raise ValueError(
                     f'layer {self.name!r} ({self.type}) cannot propagate a gradient to its bottom {i}'
                 )
-        roots = [(y, _plain(t.grad)) for y, t in zip(outputs, top) if y.requires_grad]
+        factor = undoing(outputs)
+        roots = [(y, _plain(t.grad_in(y.dtype, factor))) for y, t in zip(outputs, top) if y.requires_grad]
         takes = [p and i not in self.nondiff for i, p in enumerate(propagate_down)]
         wanted = [x for x, t in zip(inputs, takes) if t] + [w for w in weights if w.requires_grad]
         grads = [None] * len(wanted)
@@ -152,17 +187,17 @@ class TorchLayer(Layer):
             if wants:
                 grad = next(grads) if take else None
                 if id(blob) in done:
-                    blob.grad = blob.grad if grad is None else blob.grad + grad
+                    blob.grad = blob.grad if grad is None else blob.grad + _times(grad, factor)
                 elif grad is None:
                     blob.clear_grad()
                 else:
-                    blob.take_grad(grad, top)
+                    blob.take_grad(grad, top, factor)
                 done.add(id(blob))
         for blob, weight in zip(self.blobs, weights):
             if weight.requires_grad:
                 grad = next(grads)
                 if grad is not None:
-                    blob.add_grad(grad, shared=holders[storage(grad)] > 1)
+                    blob.add_grad(_times(grad, factor), shared=holders[storage(grad)] > 1)
 
     def _run(self, tensors):
         checks.layer_runs(lambda text: self._says(text, tensors))
@@ -185,6 +220,16 @@ def _generator():
     return (
         torch.default_generator if device.type == 'cpu' else torch.cuda.default_generators[device.index or 0]
     )
+
+
+def undoing(outputs):
+    """The number that brings gradients which came by these outputs back to their size, or None."""
+    scale = common.loss_scale() if any(y.dtype == torch.float16 for y in outputs) else 1
+    return None if scale == 1 else 1 / scale
+
+
+def _times(tensor, factor):
+    return tensor if factor is None else tensor.float() * factor
 
 
 def _leaf(tensor, need):

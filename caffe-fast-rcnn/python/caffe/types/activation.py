@@ -12,7 +12,7 @@ from ..proto import caffe_pb2
 from .helpers import canonical_axis
 
 
-@layer('AbsVal')
+@layer('AbsVal', half='follows')
 def abs_val(x):
     return x.abs()
 
@@ -23,13 +23,13 @@ def bnll(x):
     return F.softplus(x)
 
 
-@layer('Clip')
+@layer('Clip', half='follows')
 def clip(x, *, min, max):
     """x held to [min, max]; the gradient passes at both ends."""
     return x.clamp(min, max)
 
 
-@layer('Dropout', draws=True)
+@layer('Dropout', draws=True, half='follows')
 def dropout(x, *, dropout_ratio, scale_train, phase):
     """Zeros with probability dropout_ratio in training. The rest is scaled by 1 / (1 - dropout_ratio); with
     scale_train false it is not, and at test everything is scaled by 1 - dropout_ratio instead."""
@@ -42,7 +42,7 @@ def dropout(x, *, dropout_ratio, scale_train, phase):
     return y if scale_train else y * keep
 
 
-@layer('ELU')
+@layer('ELU', half='keeps')
 def elu(x, *, alpha):
     """x above 0, alpha (exp(x) - 1) below. Clevert et al., 2016."""
     return F.elu(x, alpha)
@@ -69,14 +69,14 @@ def log(x, *, base, scale, shift):
     return torch.log(x * scale + shift) / natural_log(base)
 
 
-@layer('Power')
+@layer('Power', half='keeps')
 def power(x, *, power, scale, shift):
     """(shift + scale x) ^ power."""
     y = x * scale + shift
     return y if power == 1 else y**power
 
 
-@layer('PReLU')
+@layer('PReLU', half='keeps')
 class PReLU(TorchLayer):
     """max(x, 0) + slope min(x, 0) with a learned slope per channel, or one for all (channel_shared); 0.25 at
     first. He et al., 2015."""
@@ -95,7 +95,7 @@ class PReLU(TorchLayer):
         return F.prelu(x, self.weights[0])
 
 
-@layer('ReLU')
+@layer('ReLU', half='follows')
 class ReLU(TorchLayer):
     """max(x, 0) + negative_slope min(x, 0)."""
 
@@ -109,7 +109,7 @@ class ReLU(TorchLayer):
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
 
 
-@layer('Sigmoid')
+@layer('Sigmoid', half='keeps')
 def sigmoid(x):
     return torch.sigmoid(x)
 
@@ -120,13 +120,13 @@ def softmax(x, *, axis):
     return F.softmax(x, canonical_axis(axis, x.dim()))
 
 
-@layer('Swish')
+@layer('Swish', half='keeps')
 def swish(x, *, beta):
     """x sigmoid(beta x). Ramachandran et al., 2017."""
     return x * torch.sigmoid(x * beta)
 
 
-@layer('TanH')
+@layer('TanH', half='keeps')
 def tanh(x):
     return torch.tanh(x)
 

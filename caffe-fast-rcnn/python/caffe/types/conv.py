@@ -93,7 +93,7 @@ class _Filters(_Linear):
         return tuple(tops)
 
 
-@layer('Convolution')
+@layer('Convolution', half='starts')
 class Convolution(_Filters):
     """Bottom (N, C, ...) to top (N, O, ...); filters (O, C / G, k...), bias (O,)."""
 
@@ -106,7 +106,7 @@ class Convolution(_Filters):
         return convolve(x, weight, bias, self.stride, self.pad, self.dilation, self.group)
 
 
-@layer('Deconvolution', 'convolution_param')
+@layer('Deconvolution', 'convolution_param', half='starts')
 class Deconvolution(_Filters):
     """The transpose of Convolution: bottom (N, C, ...) to top (N, O, stride (size - 1) + extent - 2 pad);
     filters (C, O / G, k...), bias (O,)."""
@@ -187,7 +187,7 @@ class Im2col(TorchLayer):
         return y.reshape(lead + y.shape[1:])
 
 
-@layer('InnerProduct')
+@layer('InnerProduct', half='starts')
 class InnerProduct(_Linear):
     """Flattens the axes from `axis` on to K and gives (..., O) = bottom weight^T + bias; weight (O, K), or
     (K, O) with transpose."""

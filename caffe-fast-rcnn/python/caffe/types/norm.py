@@ -10,7 +10,7 @@ from ..proto import caffe_pb2
 from .helpers import canonical_axis, sqrt_by_hand
 
 
-@layer('BatchNorm')
+@layer('BatchNorm', half='keeps')
 class BatchNorm(TorchLayer):
     """(x - mean) / sqrt(var + eps) per channel (axis 1). Ioffe and Szegedy, 2015.
 
@@ -76,7 +76,7 @@ class BatchNorm(TorchLayer):
             blob.tensor = blob.tensor * fraction + new
 
 
-@layer('LRN')
+@layer('LRN', half='keeps')
 def lrn(x, *, local_size, alpha, beta, norm_region, k):
     """x / (k + alpha / n sum x^2)^beta over n = local_size neighbouring channels (ACROSS_CHANNELS; Krizhevsky
     et al., 2012, section 3.3), or x / (1 + alpha / n^2 sum x^2)^beta over an n x n window of the same channel
@@ -128,7 +128,7 @@ class _Affine(TorchLayer):
         return shape[axis:] if num_axes == -1 else shape[axis : axis + num_axes]
 
 
-@layer('Scale')
+@layer('Scale', half='keeps')
 class Scale(_Affine):
     """x times a learned blob (1 at first), or times the second bottom, broadcast from `axis` on; plus a
     learned bias with bias_term."""
@@ -152,7 +152,7 @@ class Scale(_Affine):
         return weights[0], weights[1] if len(weights) > 1 else None
 
 
-@layer('Bias')
+@layer('Bias', half='keeps')
 class Bias(_Affine):
     """x plus a learned blob (0 at first), or plus the second bottom, broadcast from `axis` on."""
 

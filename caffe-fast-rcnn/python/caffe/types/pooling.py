@@ -15,10 +15,8 @@ from ..tape import TorchLayer
 from ..proto import caffe_pb2
 from .helpers import per_axis
 
-LOWEST = float(np.finfo(np.float32).min)
 
-
-@layer('Pooling', draws=True)
+@layer('Pooling', draws=True, half='follows')
 class Pooling(TorchLayer):
     """Bottom (N, C, H, W) to top (N, C, windows down, windows across) by MAX, AVE or STOCHASTIC (Zeiler and
     Fergus, 2013).
@@ -48,6 +46,10 @@ class Pooling(TorchLayer):
         self.round_up = self.field('round_mode') == 'CEIL' and self.field('ceil_mode')
         if len(top) > 1 and self.field('pool') != 'MAX':
             raise ValueError(f'only MAX pooling has a second top, not {self.field("pool")}')
+        if self.field('pool') != 'MAX':
+            self.half = 'keeps'  # sums
+        elif len(top) > 1:
+            self.half = None  # a position may have more digits
 
     def compute(self, x):
         if x.dim() != 4:
@@ -116,7 +118,7 @@ def max_pool(x, kernel, stride, pad, round_up, with_mask=False):
     if as_torch_does((height, width), counts, kernel, stride, pad):
         pooled = F.max_pool2d(x, kernel, stride, pad, ceil_mode=round_up, return_indices=with_mask)
         return (pooled[0], pooled[1].to(x.dtype)) if with_mask else pooled
-    wide = extend(x, counts, kernel, stride, pad, LOWEST)
+    wide = extend(x, counts, kernel, stride, pad, torch.finfo(x.dtype).min)
     top, where = F.max_pool2d(wide, kernel, stride, return_indices=True)
     row, column = where // wide.shape[3] - pad[0], where % wide.shape[3] - pad[1]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)

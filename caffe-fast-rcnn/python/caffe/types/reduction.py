@@ -7,7 +7,7 @@ from ..tape import TorchLayer
 from .helpers import alike, canonical_axis
 
 
-@layer('Eltwise')
+@layer('Eltwise', half='follows')
 class Eltwise(TorchLayer):
     """SUM (weighted by coeff), PROD or MAX of bottoms of one shape (but for ones at its end). Where the first
     two tie for MAX the second gets the gradient; a later one gets it only where it is larger."""

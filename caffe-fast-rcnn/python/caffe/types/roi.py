@@ -45,7 +45,7 @@ def by_kernel(x, rois):
     return kernels.serve(x, rois) and 0 < x.numel() and x.shape[2] * x.shape[3] < 2**31
 
 
-@layer('ROIPooling', nondiff=(1,), strict=False)
+@layer('ROIPooling', nondiff=(1,), strict=False, half='keeps')
 def roi_pooling(x, rois, *, pooled_h, pooled_w, spatial_scale):
     """The maximum of each bin. Girshick, Fast R-CNN, 2015, section 2.1. x (N, C, H, W) and rois (R, 5: image,
     x1, y1, x2, y2 in image pixels, ends included) to (R, C, pooled_h, pooled_w). No gradient to rois."""
@@ -196,7 +196,7 @@ class _Compiled(torch.autograd.Function):
         return bottom, None, None, None
 
 
-@layer('ROIAlign', nondiff=(1,), strict=False)
+@layer('ROIAlign', nondiff=(1,), strict=False, half='keeps')
 def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
     """x (N, C, H, W) and rois (R, 5, as for ROIPooling) to (R, C, pooled_h, pooled_w): the mean of x at
     sampling_ratio^2 points laid evenly in each bin, interpolated bilinearly. Nothing is rounded. He et al.,
@@ -280,7 +280,7 @@ def weights(cell, weight, size):
     return weight.new_zeros(*cell.shape[:2], size).scatter_add(2, cell, weight)
 
 
-@layer('PSROIPooling', nondiff=(1,), strict=False)
+@layer('PSROIPooling', nondiff=(1,), strict=False, half='keeps')
 def psroi_pooling(x, rois, *, spatial_scale, output_dim, group_size):
     """x (N, output_dim g g, H, W), g = group_size, and rois (R, 5, as for ROIPooling) to
     (R, output_dim, g, g): bin (i, j) of output c is the mean of channel (c g + i) g + j over the bin, 0

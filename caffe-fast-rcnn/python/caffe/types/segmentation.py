@@ -11,7 +11,7 @@ from ..proto import caffe_pb2
 from .pooling import per_side
 
 
-@layer('BN')
+@layer('BN', half='keeps')
 class BN(TorchLayer):
     """The older batch normalisation, scale and shift in one; each blob (1, C, 1, 1). Two dialects share it.
 
@@ -86,7 +86,7 @@ def constant(value):
     return caffe_pb2.FillerParameter(type='constant', value=value)
 
 
-@layer('Interp', nondiff=(1,))
+@layer('Interp', nondiff=(1,), half='keeps')
 class Interp(TorchLayer):
     """(N, C, H, W) resized bilinearly, corners on corners: to height x width, or to
     H + (H - 1) (zoom_factor - 1), or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk, then zoomed,

@@ -15,7 +15,7 @@ def batch_reindex(x, index):
     return x[as_index(index.reshape(-1), len(x), 'index')]
 
 
-@layer('Concat')
+@layer('Concat', half='follows')
 def concat(*xs, axis, concat_dim):
     """Bottoms joined along axis (concat_dim in old files); their other axes agree. One with more axes than
     the first drops ones: (R, 1, C) joins (R, K), as an embedding does in bottom-up-attention."""
@@ -28,7 +28,7 @@ def concat(*xs, axis, concat_dim):
     return torch.cat(xs, axis)
 
 
-@layer('Crop', nondiff=(1,), strict=False)
+@layer('Crop', nondiff=(1,), strict=False, half='keeps')
 def crop(x, like, *, axis, offset):
     """The part of x that has the size of `like` on the axes from `axis` on, starting at offset (none: 0, one
     for all, or one each)."""
@@ -78,13 +78,13 @@ class Filter(TorchLayer):
         return tuple(x[chosen] for x in xs)
 
 
-@layer('Flatten', shares=True)
+@layer('Flatten', shares=True, half='follows')
 def flatten(x, *, axis, end_axis):
     """The axes `axis` to end_axis (inclusive) as one."""
     return x.flatten(canonical_axis(axis, x.dim()), canonical_axis(end_axis, x.dim(), 'end_axis'))
 
 
-@layer('Reshape', shares=True)
+@layer('Reshape', shares=True, half='follows')
 def reshape(x, *, shape, axis, num_axes):
     """num_axes axes (-1: all) from `axis` on become shape: 0 copies the bottom's axis at that place, one -1
     is inferred. A negative axis counts from behind the last one: -1 adds axes at the end."""
@@ -117,7 +117,7 @@ def silence(*xs):
     return ()
 
 
-@layer('Slice')
+@layer('Slice', half='follows')
 def slice(x, *, axis, slice_dim, slice_point, num_tops):
     """x cut along axis (slice_dim in old files) at the slice_points, or into equal parts."""
     axis = canonical_axis(axis if slice_dim == 1 else slice_dim, x.dim())
@@ -134,13 +134,13 @@ def slice(x, *, axis, slice_dim, slice_point, num_tops):
     return x.split([b - a for a, b in zip(edges, edges[1:])], axis)
 
 
-@layer('Split', shares=True)
+@layer('Split', shares=True, half='follows')
 def split(x, *, num_tops):
     """The bottom as every top; gradients add up."""
     return tuple(x.view_as(x) for _ in range(num_tops))
 
 
-@layer('Tile')
+@layer('Tile', half='follows')
 def tile(x, *, axis, tiles):
     """x repeated `tiles` times along axis."""
     if not tiles or tiles < 1:

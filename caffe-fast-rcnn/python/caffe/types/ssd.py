@@ -12,7 +12,7 @@ from ..proto import caffe_pb2
 from .boxes import decode, nms
 
 
-@layer('Permute')
+@layer('Permute', half='follows')
 def permute(x, *, order):
     """The axes of x in the given order; those that it does not name follow as they were."""
     if len(set(order)) < len(order) or any(axis >= x.dim() for axis in order):
