@@ -1,4 +1,4 @@
-# make all: set up (.venv, requirements, compiled kernels) · make test · make demo · make clean
+# make all: set up (.venv, requirements, compiled kernels) · make test · make demo · make bench · make clean
 # PYTHON=python3.12 make all   takes another interpreter (3.10 or later)
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ CUDA_ROOT  := caffe-fast-rcnn/python/caffe/kernels
 CUDA_FLAGS := -O3 -std=c++17 -fmad=false -Xcompiler -fPIC,-fvisibility=hidden -t 0 -shared
 KERNEL_SOURCES := $(SETUPS) $(shell find lib caffe-fast-rcnn/python -name '*.pyx' 2>/dev/null)
 
-.PHONY: all demo test clean
+.PHONY: all demo test bench clean
 
 all: $(VENV)/requirements.done $(VENV)/kernels.done $(CUDA_ROOT)/kernels.so
 
@@ -75,6 +75,10 @@ TOY_CFG   := experiments/cfgs/faster_rcnn_alt_opt.yml
 
 test: all
 	$(PY) -m pytest -q -ra tests
+
+# How fast this machine runs it all, against others: a table, bench.json and bench.png
+bench: all
+	$(PY) tools/bench.py $(ROWS)
 
 clean:
 	rm -rf $(VENV) build lib/build caffe-fast-rcnn/python/build

@@ -1,0 +1,341 @@
+"""A net as a row: ours, the plain one in PyTorch (as it is, and compiled), OpenCV's dnn, torchvision's nearest.
+
+All load the same weights, which are drawn, and get the same image; what plain.py is given (see there) comes from one
+pass of ours. Times are from arrays in memory to arrays in memory; training: from a roidb to updated weights, for ours.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+
+import caffe
+import cv2
+import numpy as np
+import torch
+from caffe import common
+from caffe.format.prototxt import read_net
+from caffe.limits import flops
+from caffe.proto import caffe_pb2
+
+from speed import data
+from speed.measure import Contender, LeftOut
+from speed.plain import Plain, computed
+from speed.rows import row
+from fast_rcnn.config import cfg
+from roi_data_layer.roidb import add_bbox_regression_targets
+from rpn.generate import SETTINGS as ALL_BOXES
+
+CLASSES = 201  # of the nets in models/imagenet
+LINEAR = dict(
+    rpn_cls_score=0.1, cls_score=0.5, rfcn_cls=0.5, rpn_bbox_pred=0.01, bbox_pred=0.01, rfcn_bbox=0.01
+)
+SEED = 3
+
+
+def draw_weights(net):
+    """Sets a net's weights so that numbers neither grow nor fade from layer to layer, and boxes move a little."""
+    generator = torch.Generator().manual_seed(SEED)
+    for layer in net.layers:
+        values = [torch.zeros(blob.shape) for blob in layer.blobs]
+        if layer.type == 'BatchNorm':
+            values[1].fill_(1)
+            values[2].fill_(1)
+        elif layer.type == 'Scale':
+            values[0].fill_(0.5)
+        elif values:
+            std = LINEAR.get(layer.name, 2**0.5) / values[0][0].numel() ** 0.5
+            values[0].normal_(0, std, generator=generator)
+        for blob, value in zip(layer.blobs, values):
+            blob.data[...] = value.numpy()
+
+
+class Prepared:
+    """A net's files in the case's folder, made by one pass of ours where they are not there: weights, what the plain
+    net is given, and the operations of the pass."""
+
+    def __init__(self, case, path, phase, inputs=None):
+        self.path, self.phase, self.case = path, phase, case
+        stem = os.path.join(case.folder, case.row.replace('/', '_'))
+        self.weights, self.arrays, self.numbers = stem + '.caffemodel', stem + '.npz', stem + '.json'
+        if not os.path.exists(self.numbers):
+            self._make(inputs or {})
+        self.given = dict(np.load(self.arrays))
+        with open(self.numbers) as stream:
+            self.flops = json.load(stream)['flops']
+
+    def _make(self, inputs):
+        net = caffe.Net(self.path, self.phase)
+        draw_weights(net)
+        net.save(self.weights)
+        self.run(net, inputs)
+        layers, names, _ = computed(self.path, self.phase)
+        np.savez(self.arrays, **{name: net.blobs[name].data for name in {*names, *inputs}})
+        blobs = lambda names: [net.blobs[name] for name in names]
+        count = sum(
+            flops(layer, blobs(net.bottom_names[layer.name]), blobs(net.top_names[layer.name]))
+            for layer in net.layers
+        )
+        with open(self.numbers, 'w') as stream:
+            json.dump({'flops': count}, stream)
+
+    def run(self, net, inputs):
+        """One pass: of a test net with these inputs, of a training net with the first minibatch of the roidb."""
+        if self.phase == caffe.TRAIN:
+            np.random.seed(SEED)
+            caffe.set_random_seed(SEED)
+            net.layers[0].set_roidb(training_roidb(self.case))
+            return net.forward()
+        for name, value in inputs.items():
+            net.blobs[name].reshape(*value.shape)
+        return net.forward(**inputs)
+
+    def remove(self):
+        for path in self.weights, self.arrays, self.numbers:
+            os.remove(path)
+
+
+def little_training_net(case, path):
+    """The net of a prototxt with normalization by fixed statistics and frozen first stages, as the large nets have
+    it -> path of its file in the case's folder."""
+    param = read_net(path)
+    for layer in param.layer:
+        if layer.type == 'BatchNorm':
+            layer.batch_norm_param.use_global_stats = True
+        if layer.type in ('BatchNorm', 'Scale') or layer.name.startswith(('conv1', 'res2', 'res3')):
+            for blob in layer.param:
+                blob.lr_mult = 0
+    path = os.path.join(case.folder, 'little.prototxt')
+    with open(path, 'w') as stream:
+        stream.write(str(param))
+    return path
+
+
+def training_roidb(case):
+    height, width = case.size
+    roidb = data.records(data.images(case.folder, 2, width, height), width, height, CLASSES)
+    if cfg.TRAIN.BBOX_REG and not cfg.TRAIN.HAS_RPN:
+        add_bbox_regression_targets(roidb)
+    return roidb
+
+
+def on_device(arrays):
+    return {name: torch.from_numpy(array).to(common.device()) for name, array in arrays.items()}
+
+
+# ------------------------------------------------------------------------------------------------ test nets
+def test_net(case, path, inputs):
+    """The contenders of a test net: inputs {blob: array} -> its outputs."""
+    ready = Prepared(case, path, caffe.TEST, inputs)
+    return {
+        'ours': lambda: ours(ready, inputs),
+        'PyTorch': lambda: plain(ready),
+        'compiled': lambda: plain(ready, compiled),
+        'OpenCV': lambda: opencv(ready),
+    }, ready
+
+
+def ours(ready, inputs):
+    net = caffe.Net(ready.path, caffe.TEST, weights=ready.weights)
+    _, _, wanted = computed(ready.path, caffe.TEST)
+
+    def answer():
+        ready.run(net, inputs)
+        return {name: net.blobs[name].data.copy() for name in wanted}
+
+    return Contender(lambda: net.forward(**inputs) and None, answer)
+
+
+def plain(ready, wrapped=lambda module: module):
+    module = Plain(ready.path, caffe.TEST, ready.weights).to(common.device())
+    run = wrapped(module)
+    given = {name: ready.given[name] for name in module.inputs}
+
+    def call():
+        with torch.inference_mode():
+            return {name: top.cpu().numpy() for name, top in run(on_device(given)).items()}
+
+    return Contender(lambda: call() and None, call)
+
+
+def compiled(module):
+    """torch.compile's version of a module; LeftOut without a compiler for its code."""
+    needs = 'triton' if common.device().type == 'cuda' else 'g++'
+    if not (importlib.util.find_spec(needs) if needs == 'triton' else shutil.which(needs)):
+        raise LeftOut(f'torch.compile wants {needs}')
+    faster = torch.compile(module)
+
+    def run(given):
+        try:
+            return faster(given)
+        except RuntimeError as error:
+            raise LeftOut(f'torch.compile: {str(error).strip().splitlines()[0]}') from error
+
+    return run
+
+
+def opencv(ready):
+    if common.device().type == 'cuda':
+        raise LeftOut("OpenCV's dnn computes on the CPU")
+    layers, names, wanted = computed(ready.path, caffe.TEST)
+    param = caffe_pb2.NetParameter(layer=layers, input=names)
+    for name in names:
+        param.input_shape.add(dim=ready.given[name].shape)
+    path = ready.weights + '.opencv'
+    with open(path, 'w') as stream:
+        stream.write(str(param))
+    net = cv2.dnn.readNetFromCaffe(path, ready.weights)
+    os.remove(path)
+    makers = {layer.top[0]: layer.name for layer in layers}  # OpenCV calls blobs by these
+    makers = [makers[top] for top in wanted]
+
+    def call():
+        for name in names:
+            net.setInput(ready.given[name], name)
+        return dict(zip(wanted, net.forward(makers)))
+
+    return Contender(lambda: call() and None, call)
+
+
+def torchvision(case):
+    """torchvision's fasterrcnn_resnet50_fpn at the size of ours: a net of its own, so there is no answer to compare."""
+    if not importlib.util.find_spec('torchvision'):
+        raise LeftOut('torchvision is not installed')
+    from torchvision.models.detection import fasterrcnn_resnet50_fpn
+
+    height, width = case.size
+    net = fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=CLASSES, min_size=height, max_size=width,
+        rpn_post_nms_top_n_test=300, box_score_thresh=0.0,
+    )  # fmt: skip
+    net = net.eval().to(common.device(), memory_format=torch.channels_last)
+    pixels = torch.from_numpy(data.image(width, height, np.random.RandomState(0))).permute(2, 0, 1) / 255
+
+    def call():
+        with torch.inference_mode():
+            net([pixels.to(common.device())])
+
+    return Contender(call)
+
+
+# ------------------------------------------------------------------------------------------------ training
+def training_net(case, path):
+    """The contenders of a training iteration: forward, backward, update."""
+    ready = Prepared(case, path, caffe.TRAIN)
+    return {
+        'ours': lambda: our_training(ready),
+        'PyTorch': lambda: plain_training(ready),
+        'compiled': lambda: plain_training(ready, compiled),
+    }, ready
+
+
+RATE = dict(momentum=0.9, weight_decay=0.0005)
+LEARNING_RATE = 1e-6
+
+
+def our_training(ready):
+    prefix = os.path.join(ready.case.folder, 'snapshot')
+    solver = caffe.get_solver(
+        caffe_pb2.SolverParameter(
+            train_net=ready.path, base_lr=LEARNING_RATE, lr_policy='fixed', snapshot_prefix=prefix, **RATE
+        )
+    )
+    solver.net.copy_from(ready.weights)
+    layers, _, wanted = computed(ready.path, caffe.TRAIN)
+    if any(layer.type == 'Dropout' for layer in layers):  # which draws
+        wanted = []
+
+    def answer():
+        ready.run(solver.net, {})
+        return {name: solver.net.blobs[name].data.copy() for name in wanted}
+
+    return Contender(lambda: solver.step(1), answer)
+
+
+def plain_training(ready, wrapped=lambda module: module):
+    module = Plain(ready.path, caffe.TRAIN, ready.weights).to(common.device())
+    run = wrapped(module)
+    optimizer = torch.optim.SGD(module.parameters(), lr=LEARNING_RATE, foreach=True, **RATE)
+    given = {name: ready.given[name] for name in module.inputs}
+
+    def answer():
+        return {name: loss.detach().cpu() for name, loss in run(on_device(given)).items()}
+
+    def call():
+        optimizer.zero_grad(set_to_none=True)
+        sum(run(on_device(given)).values()).backward()
+        optimizer.step()
+
+    return Contender(call, answer)
+
+
+# ------------------------------------------------------------------------------------------------ rows
+def image_arrays(case):
+    height, width = case.size
+    data = np.random.RandomState(0).randn(1, 3, height, width).astype(np.float32) * 50
+    return {'data': data, 'im_info': np.array([[height, width, 1]], np.float32)}
+
+
+def roi_arrays(case):
+    height, width = case.size
+    boxes = data.boxes(case.rois, width, height, np.random.RandomState(1))
+    rois = np.hstack([np.zeros((case.rois, 1)), boxes]).astype(np.float32)
+    return {'data': image_arrays(case)['data'], 'rois': rois}
+
+
+def add_nets():
+    """The rows test/METHOD/NET and train/METHOD/NET."""
+    for method, (file, backbones, settings, arrays) in TEST_NETS.items():
+        for backbone in backbones:
+
+            def test(case, file=file, backbone=backbone, arrays=arrays, method=method):
+                found, ready = test_net(case, os.path.join(case.net(backbone), file), arrays(case))
+                if (method, backbone) == ('faster_rcnn', 'ResNet-50'):
+                    found['torchvision, FPN'] = lambda: torchvision(case)
+                return found, ready
+
+            row(f'test/{method}/{backbone}', settings=settings)(test)
+    for method, (file, backbones, settings) in TRAIN_NETS.items():
+        for backbone in backbones:
+
+            def train(case, file=file, backbone=backbone):
+                path = os.path.join(case.net(backbone), file)
+                return training_net(case, little_training_net(case, path) if case.small else path)
+
+            row(f'train/{method}/{backbone}', settings=settings, memory=True)(train)
+
+
+RESNETS = ['ResNet-101', 'ResNet-50']
+BACKBONES = [*RESNETS, 'VGG16']
+ONE_IMAGE = {'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.BG_THRESH_LO': 0.0}
+RFCN = {
+    'TRAIN.AGNOSTIC': True,
+    'TRAIN.BATCH_SIZE': -1,
+    'TRAIN.RPN_PRE_NMS_TOP_N': 6000,
+    'TRAIN.RPN_POST_NMS_TOP_N': 300,
+}
+TEST_NETS = {
+    'rpn': ('faster_rcnn_alt_opt/rpn_test.pt', BACKBONES, ALL_BOXES, image_arrays),
+    'fast_rcnn': ('faster_rcnn_alt_opt/fast_rcnn_test.pt', BACKBONES, {}, roi_arrays),
+    'faster_rcnn': ('faster_rcnn_alt_opt/faster_rcnn_test.pt', BACKBONES, {}, image_arrays),
+    'rfcn': ('rfcn_end2end/test_agnostic.prototxt', RESNETS, {}, image_arrays),
+}
+TRAIN_NETS = {
+    'rpn': (
+        'faster_rcnn_alt_opt/stage1_rpn_train.pt', BACKBONES,
+        {**ONE_IMAGE, 'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_REG': False},
+    ),
+    'fast_rcnn': (
+        'faster_rcnn_alt_opt/stage1_fast_rcnn_train.pt', BACKBONES,
+        {**ONE_IMAGE, 'TRAIN.HAS_RPN': False, 'TRAIN.BATCH_SIZE': 64},
+    ),
+    'end2end': (
+        'faster_rcnn_end2end/train.prototxt', BACKBONES,
+        {**ONE_IMAGE, 'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True},
+    ),
+    'rfcn': (
+        'rfcn_end2end/train_agnostic_ohem.prototxt', RESNETS,
+        {**ONE_IMAGE, **RFCN, 'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True},
+    ),
+}  # fmt: skip
+add_nets()
