@@ -103,6 +103,7 @@ CASES = {
         case(x(2, 3, 6, 5), more='interp_param { shrink_factor: 2 }'),
         case(x(2, 3, 6, 5), x(1, 2, 7, 3), more='interp_param { use_blob_size: true }'),
         case(x(2, 3, 7, 6), more='interp_param { shrink_factor: 3 zoom_factor: 2 pad_end: -1 }'),
+        case(x(2, 3, 4, 3), x(1, 2, 7, 5), more='interp_param { use_blob_size: true mode: NEAREST }'),
     ],
     'Mish': [case(x(2, 3, 4))],
     'MultiBoxLoss': [
@@ -175,6 +176,19 @@ CASES = {
             x(2, 3, 5, 6),
             ROIS,
             more='roi_align_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.0625 sampling_ratio: 0 }',
+        ),
+        case(
+            x(2, 3, 5, 6),
+            REGIONS,
+            more='roi_align_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.06 sampling_ratio: 0 aligned: true }',
+        ),
+    ],
+    'ROICrop': [
+        case(x(2, 3, 5, 6), REGIONS, more='roi_crop_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.06 }'),
+        case(
+            distinct(2, 3, 5, 6),
+            ROIS,
+            more='roi_crop_param { pooled_h: 2 pooled_w: 1 spatial_scale: 0.06 max_pool: true }',
         ),
     ],
     'ReLU6': [case(lambda rng: rng.uniform(-4, 10, (2, 3, 4)))],

@@ -156,17 +156,55 @@ def at(plane, y, x):
 
 
 @pytest.mark.parametrize('samples', [2, 3, 0])
-def test_roi_align(samples, tmp_path):
+@pytest.mark.parametrize('aligned', [False, True])
+def test_roi_align(samples, aligned, tmp_path):
+    """aligned: half a cell further up and left; lengths below 1 are as they are, and a bin without one, where it chooses
+    its points, has none."""
     x, scale, p, q = rng().standard_normal((2, 3, 5, 6)), 1 / 16, 3, 2
+    shift, least = (0.5, -math.inf) if aligned else (0, 1)
     want = np.zeros((len(REGIONS), 3, p, q))
     for r, (n, x1, y1, x2, y2) in enumerate(REGIONS * [1, scale, scale, scale, scale]):
-        h, w = max(y2 - y1, 1) / p, max(x2 - x1, 1) / q
+        h, w = max(y2 - y1, least) / p, max(x2 - x1, least) / q
         sy, sx = samples or math.ceil(h), samples or math.ceil(w)
         for c, i, j, a, b in itertools.product(range(3), range(p), range(q), range(sy), range(sx)):
-            y, x_ = y1 + i * h + (a + 0.5) * h / sy, x1 + j * w + (b + 0.5) * w / sx
+            y, x_ = y1 - shift + i * h + (a + 0.5) * h / sy, x1 - shift + j * w + (b + 0.5) * w / sx
             want[r, c, i, j] += at(x[int(n), c], y, x_) / (sy * sx)
-    more = f'roi_align_param {{ pooled_h: 3 pooled_w: 2 spatial_scale: {scale} sampling_ratio: {samples} }}'
-    close(answer(tmp_path, 'ROIAlign', [x, REGIONS], more)[0], want)
+    more = f'pooled_h: 3 pooled_w: 2 spatial_scale: {scale} sampling_ratio: {samples} aligned: {str(aligned).lower()}'
+    close(answer(tmp_path, 'ROIAlign', [x, REGIONS], f'roi_align_param {{ {more} }}')[0], want)
+
+
+@pytest.mark.parametrize('max_pool', [False, True])
+def test_roi_crop(max_pool, tmp_path):
+    """Points from corner to corner; of the four cells around one those outside the map count as 0."""
+    x, scale, (p, q) = rng().standard_normal((2, 3, 5, 6)), 0.07, (6, 4) if max_pool else (3, 2)
+
+    def value(plane, y, x_):
+        total = 0.0
+        for i, j in itertools.product(
+            (math.floor(y), math.floor(y) + 1), (math.floor(x_), math.floor(x_) + 1)
+        ):
+            if 0 <= i < 5 and 0 <= j < 6:
+                total += plane[i, j] * (1 - abs(y - i)) * (1 - abs(x_ - j))
+        return total
+
+    want = np.zeros((len(REGIONS), 3, p, q))
+    for r, (n, x1, y1, x2, y2) in enumerate(REGIONS * [1, scale, scale, scale, scale]):
+        for c, i, j in np.ndindex(want.shape[1:]):
+            y, x_ = y1 + (y2 - y1) * i / (p - 1), x1 + (x2 - x1) * j / (q - 1)
+            want[r, c, i, j] = value(x[int(n), c], y, x_)
+    if max_pool:
+        want = want.reshape(-1, 3, 3, 2, 2, 2).max((3, 5))
+    more = f'pooled_h: 3 pooled_w: 2 spatial_scale: {scale} max_pool: {str(max_pool).lower()}'
+    (got,) = answer(tmp_path, 'ROICrop', [x, REGIONS], f'roi_crop_param {{ {more} }}')
+    close(got, want)
+    assert (got[3] == 0).all() and (got[0] != 0).all()
+
+
+def test_roi_crop_of_regions_far_away_and_of_one_point(tmp_path):
+    x, more = np.arange(12.0).reshape(1, 1, 3, 4), 'pooled_h: 1 pooled_w: 1'
+    boxes = [[0, 1, 0, 2, 2], [0, -3e38, -3e38, 3e38, 3e38], [0, 9e9, 0, 9e9, 2]]
+    (top,) = answer(tmp_path, 'ROICrop', [x, boxes], f'roi_crop_param {{ {more} }}')
+    assert top.ravel().tolist() == [5.5, 0, 0]
 
 
 def test_roi_align_of_regions_far_larger_than_the_map(tmp_path):
@@ -208,12 +246,13 @@ def test_roi_align_takes_four_points_unless_told(tmp_path):
     'kind, more',
     [
         ('ROIAlign', 'roi_align_param { pooled_h: 2 pooled_w: 2 sampling_ratio: 0 }'),
+        ('ROICrop', 'roi_crop_param { pooled_h: 2 pooled_w: 2 max_pool: true }'),
         ('PSROIPooling', 'psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 2 }'),
     ],
 )
 def test_no_regions(kind, more, tmp_path):
     (top,) = answer(tmp_path, kind, [np.zeros((1, 8, 4, 4)), np.zeros((0, 5))], more)
-    assert top.shape == (0, 8 if kind == 'ROIAlign' else 2, 2, 2)
+    assert top.shape == (0, 2 if kind == 'PSROIPooling' else 8, 2, 2)
 
 
 def psroi_by_hand(x, rois, scale, dim, g):
@@ -961,6 +1000,16 @@ def test_interp_to_the_size_of_the_second_bottom(tmp_path):
     (want,) = answer(tmp_path, 'Interp', [x], 'interp_param { height: 9 width: 4 }')
     (got,) = answer(tmp_path, 'Interp', [x, like], 'interp_param { use_blob_size: true }')
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize('size', [(9, 4), (10, 14), (3, 2), (5, 7)])
+def test_interp_by_the_nearest_cell(size, tmp_path):
+    x = rng().standard_normal((2, 3, 5, 7))
+    want = np.zeros((2, 3, *size))
+    for i, j in np.ndindex(size):
+        want[:, :, i, j] = x[:, :, i * 5 // size[0], j * 7 // size[1]]
+    more = f'height: {size[0]} width: {size[1]} mode: NEAREST'
+    close(answer(tmp_path, 'Interp', [x], f'interp_param {{ {more} }}')[0], want)
 
 
 def places_by_hand(x, mask, size):

@@ -113,6 +113,9 @@ LAYERS = {
     'roi_align of any density': lambda x, rois, scale: roi.roi_align(
         x, rois, pooled_h=3, pooled_w=2, spatial_scale=scale, sampling_ratio=0
     ),
+    'roi_align, aligned': lambda x, rois, scale: roi.roi_align(
+        x, rois, pooled_h=3, pooled_w=2, spatial_scale=scale, sampling_ratio=3, aligned=True
+    ),
     'psroi_pooling': lambda x, rois, scale: roi.psroi_pooling(
         x, rois, spatial_scale=scale, output_dim=2, group_size=3
     ),

@@ -106,10 +106,10 @@ class Regions(torch.autograd.Function):
     where one of the top's is not finite all of it is not a number."""
 
     @staticmethod
-    def forward(ctx, x, image, boxes, name, scale, tops, p, q, samples=0):
+    def forward(ctx, x, image, boxes, name, scale, tops, p, q, samples=0, aligned=0):
         top = x.new_empty(len(boxes), tops, p, q)
         where = x.new_empty(top.shape, dtype=torch.int32) if name == 'roi_pooling' else None
-        size = (ctypes.c_int64 * 8)(len(boxes), x.shape[1], tops, *x.shape[2:], p, q, samples)
+        size = (ctypes.c_int64 * 9)(len(boxes), x.shape[1], tops, *x.shape[2:], p, q, samples, aligned)
         ctx.regions = image.contiguous(), boxes.contiguous(), float(scale), size
         ctx.name, ctx.where, ctx.shape = name, where, x.shape
         call(f'{name}_forward', x.contiguous(), *ctx.regions, top, where)
@@ -124,4 +124,4 @@ class Regions(torch.autograd.Function):
             most = grad.abs().amax()
             sums = total, bottom, bottom.numel()
             call(f'{ctx.name}_backward', grad.contiguous(), most, *ctx.regions, ctx.where, *sums)
-        return bottom, *[None] * 8
+        return bottom, *[None] * 9

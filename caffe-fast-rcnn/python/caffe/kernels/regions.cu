@@ -11,11 +11,12 @@ struct Regions {
     const float* boxes;    // (count, 4): x1 y1 x2 y2 in pixels of the image
     double scale;          // cells of the map to a pixel
     int64_t count, channels, tops;  // regions; channels of the map, of the grids
-    int height, width, p, q, samples;
+    int height, width, p, q, samples, aligned;
 
     Regions(const int64_t* image, const float* boxes, double scale, const int64_t* size)
         : image(image), boxes(boxes), scale(scale), count(size[0]), channels(size[1]), tops(size[2]),
-          height(int(size[3])), width(int(size[4])), p(int(size[5])), q(int(size[6])), samples(int(size[7])) {}
+          height(int(size[3])), width(int(size[4])), p(int(size[5])), q(int(size[6])), samples(int(size[7])),
+          aligned(int(size[8])) {}
 
     int64_t elements() const { return count * tops * p * q; }
 };
@@ -137,9 +138,10 @@ struct Points {
     int64_t looked_at;  // of `count` points those, from number `from` on, that can lie on the map
     int size;
 
-    BOTH Points(T start, T end, T scale, int bins, int b, int samples, int size) : size(size) {
-        T begin = start * scale, length = (end - start) * scale;
-        step = (length < 1 ? 1 : length) / bins;
+    BOTH Points(T start, T end, const Regions& g, int bins, int b, int size) : size(size) {
+        T scale = T(g.scale), begin = start * scale - T(g.aligned ? 0.5 : 0), length = (end - start) * scale;
+        int samples = g.samples;
+        step = (length < 1 && !g.aligned ? 1 : length) / bins;
         origin = begin + b * step;
         count = samples ? samples : ceil(step);
         int64_t window = 2 * int64_t(size) + 6;  // points are half a cell apart at least, unless samples says
@@ -168,8 +170,8 @@ struct Points {
 // visit(cell, weight) for all cells of the map in the mean over bin (i, j).
 template <class T, class F>
 BOTH void visit_points(const Regions& g, const Element& at, F visit) {
-    Points<T> rows(at.box[1], at.box[3], T(g.scale), g.p, at.i, g.samples, g.height);
-    Points<T> columns(at.box[0], at.box[2], T(g.scale), g.q, at.j, g.samples, g.width);
+    Points<T> rows(at.box[1], at.box[3], g, g.p, at.i, g.height);
+    Points<T> columns(at.box[0], at.box[2], g, g.q, at.j, g.width);
     Tap row, column;
     for (int64_t m = 0; m < rows.looked_at; ++m) {
         if (!rows.at(m, row)) continue;
@@ -281,7 +283,7 @@ struct SensitiveBackward {
     }
 };
 
-// x (N, channels, height, width), image (count), boxes (count, 4), and the numbers of Regions, the last eight as
+// x (N, channels, height, width), image (count), boxes (count, 4), and the numbers of Regions, the last nine as
 // `size` in the host's memory -> top (count, tops, p, q). where: of ROI pooling alone, like top: the cell of each
 // maximum in its map, -1 where there is none.
 #define FORWARD(name, ...)                                                                                         \

@@ -14,7 +14,7 @@
 | python     | Python |
 | recurrent  | LSTM LSTMUnit RNN |
 | reduction  | ArgMax Eltwise Reduction |
-| roi        | PSROIPooling ROIAlign ROIPooling |
+| roi        | PSROIPooling ROIAlign ROICrop ROIPooling |
 | segmentation | BN Interp Unpooling Upsample |
 | shape      | BatchReindex Concat Crop Filter Flatten Reshape Silence Slice Split Tile |
 | ssd        | DetectionOutput Normalize Permute PriorBox |

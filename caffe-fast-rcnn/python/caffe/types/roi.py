@@ -1,5 +1,5 @@
-"""Grids of values from regions of a feature map: ROIPooling (maxima), ROIAlign (interpolated means),
-PSROIPooling (means of a channel for each bin).
+"""Grids of values from regions of a feature map: ROIPooling (maxima), ROIAlign (interpolated means), ROICrop
+(interpolated points), PSROIPooling (means of a channel for each bin).
 
 Shapes: N images, C channels, (H, W) feature map, R regions, (p, q) grid. For ROIPooling bin_edges holds all
 the rounding; the compiled CPU version and the plain torch version start from its bins and agree exactly, and so does
@@ -197,7 +197,7 @@ class _Compiled(torch.autograd.Function):
 
 
 @layer('ROIAlign', nondiff=(1,), strict=False, half='keeps')
-def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
+def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio, aligned=False):
     """x (N, C, H, W) and rois (R, 5, as for ROIPooling) to (R, C, pooled_h, pooled_w): the mean of x at
     sampling_ratio^2 points laid evenly in each bin, interpolated bilinearly. Nothing is rounded. He et al.,
     Mask R-CNN, 2017, section 3.
@@ -205,20 +205,22 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio):
     Edges as in Detectron: a region is at least one cell long, points up to one cell outside count as on the
     rim, those beyond as 0; sampling_ratio 0 takes as many points along each side as a bin has cells, rounded
     up. (Some forks take the maximum instead.) Of a region with bins larger than the map only the points on the
-    map are looked at.
+    map are looked at. aligned: a cell's value is that of its centre, so everything lies half a cell further up and
+    left, and no region is too short (one without a size, adaptive, is 0).
     """
     check_regions(rois, pooled_h, pooled_w)
     if x.is_meta or not len(rois):
         return x.new_zeros(len(rois), x.shape[1], pooled_h, pooled_w)
     image, rois = regions(x, rois)
     if by_kernel(x, rois):
-        grid = x.shape[1], pooled_h, pooled_w, sampling_ratio
+        grid = x.shape[1], pooled_h, pooled_w, sampling_ratio, int(aligned)
         return kernels.Regions.apply(x, image, rois, 'roi_align', spatial_scale, *grid)
 
     def rows_and_columns(rois):
+        how = spatial_scale, sampling_ratio, aligned
         return (
-            taps(rois[:, 1], rois[:, 3], spatial_scale, pooled_h, sampling_ratio, x.shape[2]),
-            taps(rois[:, 0], rois[:, 2], spatial_scale, pooled_w, sampling_ratio, x.shape[3]),
+            taps(rois[:, 1], rois[:, 3], pooled_h, x.shape[2], *how),
+            taps(rois[:, 0], rois[:, 2], pooled_w, x.shape[3], *how),
         )
 
     bin_size = (rois[:, 2:] - rois[:, :2]) * spatial_scale / rois.new_tensor([pooled_w, pooled_h])
@@ -255,19 +257,25 @@ def mean_of_taps(x, image, rows, columns):
     return means.reshape(-1, *bins, x.shape[1]).permute(0, 3, 1, 2)
 
 
-def taps(start, end, scale, bins, samples, size):
-    """The cells along one axis that make the mean over a bin, (R, bins, T) int64, and how much of each. Points
-    half a cell apart at least (samples 0) are left out beyond the map where they are many."""
-    start, length = start * scale, ((end - start) * scale).clamp(min=1)
-    step = (length / bins)[:, None, None]
-    count = torch.full_like(step, samples) if samples else step.ceil()
+def taps(start, end, bins, size, scale, samples, aligned):
+    """The cells along one axis of `size` that make the mean over a bin, (R, bins, T) int64, and how much of each.
+    Points half a cell apart at least (samples 0) are left out beyond the map where they are many."""
+    start, length = start * scale - (0.5 if aligned else 0), (end - start) * scale
+    step = ((length if aligned else length.clamp(min=1)) / bins)[:, None, None]
+    wanted = torch.full_like(step, samples) if samples else step.ceil()
+    count = wanted.clamp(min=1)
     b = torch.arange(bins, device=start.device, dtype=start.dtype)[:, None]
     most, window = int(count.max()), 2 * size + 6
     k = torch.arange(min(most, window) if not samples else most, device=start.device, dtype=start.dtype)
     if not samples and most > window:
         k = k + ((-1 - start[:, None, None] - b * step) * count / step - 1).floor().clamp(min=0)
     at = start[:, None, None] + b * step + (k + 0.5) * step / count
-    weight = ((k < count) & (at >= -1) & (at <= size)) / count
+    return between(at, ((k < wanted) & (at >= -1) & (at <= size)) / count, size)
+
+
+def between(at, weight, size):
+    """Points (R, bins, T) along an axis of `size` cells, each of a weight -> the two cells beside each and their
+    weights, (R, bins, 2 T). A point beyond the rim counts as on it."""
     at = at.nan_to_num(0.0).clamp(0, size - 1)
     low = at.floor()
     part = at - low
@@ -278,6 +286,35 @@ def taps(start, end, scale, bins, samples, size):
 def weights(cell, weight, size):
     """The answer of `taps` as the weight of each cell of the axis, (R, bins, size)."""
     return weight.new_zeros(*cell.shape[:2], size).scatter_add(2, cell, weight)
+
+
+@layer('ROICrop', nondiff=(1,), strict=False, half='keeps')
+def roi_crop(x, rois, *, pooled_h, pooled_w, spatial_scale, max_pool):
+    """x (N, C, H, W) and rois (R, 5, as for ROIPooling) to (R, C, pooled_h, pooled_w): x at points laid evenly from
+    corner to corner of a region (times spatial_scale; both included), interpolated bilinearly; outside the map is 0.
+    max_pool: twice as many along each side, and of every 2x2 the largest. Jaderberg et al., Spatial Transformer
+    Networks, 2015, section 3, for an affine grid without rotation.
+    """
+    check_regions(rois, pooled_h, pooled_w)
+    if x.is_meta or not len(rois):
+        return x.new_zeros(len(rois), x.shape[1], pooled_h, pooled_w)
+    image, rois = regions(x, rois)
+    times = 2 if max_pool else 1
+    rows = points(rois[:, 1] * spatial_scale, rois[:, 3] * spatial_scale, times * pooled_h, x.shape[2])
+    columns = points(rois[:, 0] * spatial_scale, rois[:, 2] * spatial_scale, times * pooled_w, x.shape[3])
+    top = mean_of_taps(x, image, rows, columns)
+    return F.max_pool2d(top, 2) if max_pool else top
+
+
+def points(start, end, count, size):
+    """`count` points from start to end (R,), a single one in the middle: the cells around each (R, count, 2), which
+    fade to 0 over one cell outside, and how much of each."""
+    share = torch.linspace(0, 1, count, device=start.device, dtype=start.dtype) if count > 1 else 0.5
+    at = (start[:, None] + (end - start)[:, None] * share)[..., None].nan_to_num(-2.0)
+    low = at.clamp(-2, size + 1).floor()
+    part = (at - low).clamp(0, 1)
+    cell, weight = torch.cat([low, low + 1], 2), torch.cat([1 - part, part], 2)
+    return cell.clamp(0, size - 1).long(), weight * ((cell >= 0) & (cell < size))
 
 
 @layer('PSROIPooling', nondiff=(1,), strict=False, half='keeps')

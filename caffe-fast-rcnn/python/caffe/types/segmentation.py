@@ -90,9 +90,19 @@ def constant(value):
 class Interp(TorchLayer):
     """(N, C, H, W) resized bilinearly, corners on corners: to height x width, or to
     H + (H - 1) (zoom_factor - 1), or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk, then zoomed,
-    or with use_blob_size to the height and width of the second bottom, which takes no gradient. pad_beg and pad_end, not above 0, cut the rims first."""
+    or with use_blob_size to the height and width of the second bottom, which takes no gradient. pad_beg and pad_end, not above 0, cut the rims first.
+    mode NEAREST: row i of H' is row i H / H' (rounded down), and so the columns."""
 
-    fields = ('height', 'width', 'zoom_factor', 'shrink_factor', 'pad_beg', 'pad_end', 'use_blob_size')
+    fields = (
+        'height',
+        'width',
+        'zoom_factor',
+        'shrink_factor',
+        'pad_beg',
+        'pad_end',
+        'use_blob_size',
+        'mode',
+    )
 
     def compute(self, x, like=None):
         if self.field('use_blob_size') != (like is not None):
@@ -102,6 +112,8 @@ class Interp(TorchLayer):
             raise ValueError(f'pad_beg and pad_end can only cut (be 0 or below); got {first} and {last}')
         x = F.pad(x, (first, last, first, last))
         size = self.size(x.shape[2:]) if like is None else list(like.shape[2:])
+        if self.field('mode') == 'NEAREST':
+            return F.interpolate(x, size, mode='nearest')
         return F.interpolate(x, size, mode='bilinear', align_corners=True)
 
     def size(self, size):
