@@ -143,14 +143,17 @@ class xml_imdb(imdb):
         """Print {class: AP}, and which classes have no object to find -> the mean AP of those that have."""
         if not aps:
             raise ValueError(f'{self.name}: no object to be found, so there is no AP')
-        for cls, name in zip(self.classes[1:], self.class_names[1:]):
-            title = cls if cls == name else f'{cls} ({name})'
-            print(f'AP for {title} = {aps[cls]:.4f}' if cls in aps else f'AP for {title}: no objects here')
-        absent = self.num_classes - 1 - len(aps)
+        names = zip(self.classes[1:], self.class_names[1:])
+        titles = {cls: cls if cls == name else f'{cls} ({name})' for cls, name in names}
+        for cls in filter(aps.__contains__, titles):
+            print(f'AP for {titles[cls]} = {aps[cls]:.4f}')
+        absent = [title for cls, title in titles.items() if cls not in aps]
+        if absent:
+            print(f'No objects here: {", ".join(absent)}')
         mean = float(np.mean(list(aps.values())))
         print(
             f'Mean AP = {mean:.4f}'
-            + f' (of {len(aps)} classes; {absent} without objects here are left out)' * bool(absent)
+            + f' (of {len(aps)} classes; {len(absent)} without objects here are left out)' * bool(absent)
         )
         return mean
 
