@@ -1,11 +1,10 @@
-"""caffe.launch: worlds of workers, what they agree on, and what ends them. The workers run `world` below."""
+"""caffe.launch and caffe.world: workers, what they agree on, and what ends them. These run `work` below."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -18,16 +17,17 @@ WATCH = 8  # CAFFE_WATCH_SECONDS
 PYTHONPATH = os.pathsep.join(str(ROOT / folder) for folder in ('caffe-fast-rcnn/python', 'lib', 'tools'))
 
 
-def world():
+def work():
     """What each worker does; sys.argv: what becomes of rank 1, and where to say so."""
     what, folder = sys.argv[1:]
-    from caffe import parallel
+    from caffe import parallel, watch, world
 
     parallel.join('world')
-    agreed, rank = launch.agree('number', 7 if launch.rank() == 0 else None), launch.rank()
+    rank = world.rank()
+    agreed = world.agree('number', 7 if rank == 0 else None)
     for i in range(1, 10000):
-        launch.beat('counting', i)
-        Path(folder, f'rank{rank}').write_text(f'{agreed} {sum(parallel.gather(rank))} {launch.count()}')
+        watch.beat('counting', i)
+        Path(folder, f'rank{rank}').write_text(f'{agreed} {sum(parallel.gather(rank))} {world.count()}')
         if what == 'fails' and (i, rank) == (3, 1):
             raise FloatingPointError('loss_cls is nan')
         if (i, rank) == (40, 1):
@@ -81,44 +81,6 @@ def test_a_signal_stops_all_once(tmp_path):
     assert not os.path.exists(f'/proc/{pid}')
 
 
-def record(quiet=0, limit=10, tick=1, **more):
-    """What a rank says of itself."""
-    return {
-        **dict(stage='stage1_rpn', what='training', iteration=12, busy=None, waiting=False, left=False),
-        **dict(quiet=quiet, limit=limit, tick=tick),
-        **more,
-    }
-
-
-@pytest.mark.parametrize(
-    'records, heard, culprit',
-    [
-        ([record(), record()], 0, None),
-        ([record(), record(quiet=16)], 0, 'rank 1 .*after iteration 12: nothing has moved there for 16 s'),
-        ([record(quiet=17), record(quiet=16)], 0, 'rank 0'),  # rank 1 waits for it, by its later beat
-        ([record(quiet=17, waiting=True), record(quiet=16)], 0, 'rank 1'),
-        ([record(quiet=99, limit=100), record()], 0, None),  # its steps are slow
-        ([record(quiet=99, iteration=None), record()], 0, None),  # it has not begun
-        ([record(busy='snapshot'), record(quiet=99)], 0, None),
-        ([record(), record()], 25, 'rank 1 after iteration 12: no sign of life for 20 s'),
-        ([record(), record(left=True)], 25, None),
-    ],
-)
-def test_who_hangs(records, heard, culprit):
-    watch = launch.Watch.__new__(launch.Watch)
-    now = time.monotonic()
-    watch.stage, watch.calm, watch.main, watch.heard = 'stage1_rpn', now - 50, threading.get_ident(), now
-    watch.records = {rank: (one, now - heard * rank) for rank, one in enumerate(records)}
-    report = watch.verdict(now)
-    assert bool(report) == bool(culprit)
-    watch.heard = now - heard  # nothing is heard at all: that says nothing of a rank
-    assert not heard or not watch.verdict(now)
-    if report:
-        said = launch.describe({'count': 2, **report})
-        assert re.match(f'{culprit}', said.replace('of 2 hangs in stage1_rpn ', '')), said
-        assert ('test_who_hangs' in said) == (report['rank'] == 0)  # its own stack
-
-
 def test_torchrun_makes_the_same_world(tmp_path):
     torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
     run = start(tmp_path, 'fails', torchrun, 'cpu')
@@ -153,6 +115,6 @@ if __name__ == '__main__':
 
     def main():
         _command.begin(_command.parse_gpu(os.environ['DEVICES']))
-        world()
+        work()
 
     _command.run(main)

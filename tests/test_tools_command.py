@@ -35,6 +35,7 @@ def fail(error):
         (KeyError('boxes'), 'KeyError: boxes'),
         (RuntimeError('no GPU 7'), 'no GPU 7'),
         (FloatingPointError('iteration 3: loss is nan'), 'iteration 3: loss is nan'),
+        (ModuleNotFoundError("layer 'b': no module 'x'", name='x'), "layer 'b': no module 'x'"),
     ],
 )
 def test_an_error_is_one_line(error, said, monkeypatch):

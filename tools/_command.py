@@ -86,7 +86,7 @@ def parse_gpu(text):
 
 
 # What a wrong file, setting or device raises: the message says it all
-TOLD = (OSError, ValueError, KeyError, RuntimeError, FloatingPointError)
+TOLD = (OSError, ValueError, KeyError, RuntimeError, FloatingPointError, ImportError)
 
 
 def run(main):
@@ -97,8 +97,8 @@ def run(main):
     """
     try:
         status = main()
-        if 'caffe.launch' in sys.modules:
-            sys.modules['caffe.launch'].unwatch()
+        if 'caffe.watch' in sys.modules:
+            sys.modules['caffe.watch'].done()
         sys.exit(status)
     except KeyboardInterrupt as stop:
         if told(stop):
@@ -118,9 +118,9 @@ def run(main):
 
 def told(error):
     """What there is to say of the error that ends this process; nothing where another one says it."""
-    launch = sys.modules.get('caffe.launch')
-    first = launch and launch.failed(error, getattr(error, 'stage', ''))
-    return launch.told(first) if first else message(error)
+    watch = sys.modules.get('caffe.watch')
+    first = watch and watch.failed(error, getattr(error, 'stage', ''), message(error))
+    return watch.told(first) if first else message(error)
 
 
 def start_log(rank=0):
@@ -135,17 +135,17 @@ def start_log(rank=0):
 def begin(devices):
     """Starts the log. With several devices the program runs once on each, in a world of workers, and this process
     ends with them."""
-    from caffe import launch
+    from caffe import launch, watch, world
 
-    start_log(launch.rank())
+    start_log(world.rank())
     launch.my_device(devices)
-    if len(devices) > 1 and not launch.inside():
+    if len(devices) > 1 and not world.inside():
         try:
             launch.launch([sys.executable, *sys.argv], devices)
         except launch.LaunchError as error:
             sys.exit(f'{os.path.basename(sys.argv[0])}: {error}')  # with the lines of its traceback
         sys.exit()
-    launch.watch()
+    watch.begin()
 
 
 def load_cfg(args, world=''):
@@ -189,9 +189,9 @@ def message(error):
 
 def say(text):
     """Prints a result, once in a world of workers."""
-    from caffe import launch
+    from caffe import world
 
-    if launch.rank() == 0:
+    if world.rank() == 0:
         print(text)
 
 

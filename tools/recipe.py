@@ -15,10 +15,10 @@ from _init_paths import ROOT
 def main():
     args = parse_args()
     args.dataset, args.weights = absolute(args.dataset), absolute(args.weights)
-    from caffe import launch
+    from caffe import world
     from pipeline.recipe import Recipe, copy_output
 
-    if not launch.launched() and launch.rank() == 0:
+    if not world.launched() and world.rank() == 0:
         copy_output(args.method, args.net, args.dataset)
         print('+', os.path.basename(sys.argv[0]), *sys.argv[1:])
     _command.begin(args.gpu)

@@ -8,7 +8,7 @@ import shutil
 
 import caffe
 import numpy as np
-from caffe.launch import beat, busy, waiting
+from caffe.watch import beat, busy, waiting
 from caffe.parallel import barrier
 
 from fast_rcnn.config import cfg_values

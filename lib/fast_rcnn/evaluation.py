@@ -5,7 +5,7 @@ import os
 
 import caffe
 import numpy as np
-from caffe.launch import busy, waiting
+from caffe.watch import busy, waiting
 from caffe.parallel import share
 
 from fast_rcnn.config import cfg, get_output_dir

@@ -16,7 +16,7 @@ import re
 import caffe
 import numpy as np
 import torch
-from caffe.launch import busy
+from caffe.watch import busy
 from caffe.parallel import gather, share
 
 from fast_rcnn.config import cfg, cfg_values

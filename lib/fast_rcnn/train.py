@@ -13,7 +13,7 @@ import os
 import caffe
 import numpy as np
 import torch
-from caffe.launch import beat, busy
+from caffe.watch import beat, busy
 from caffe.parallel import NCCL
 
 from fast_rcnn.config import cfg

@@ -1,7 +1,7 @@
 """Work in a process of its own: its memory goes with it, its end is reported, it never outlives its parent.
 
 Ctrl-C or SIGTERM at the parent is passed on as SIGTERM, and waited for: the work may save what it has. In a world of
-workers each rank has such a process; the watch in it (caffe.launch) goes by the step's name.
+workers each rank has such a process; the watch in it (caffe.watch) goes by the step's name.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import time
 import traceback
 from multiprocessing import connection
 
-from caffe import launch
+from caffe import launch, watch, world
 
 from fast_rcnn.hooks import Interrupted
 
@@ -36,8 +36,8 @@ def run_in_child(name, function, job, log_path):
     Errors: StageError when the function raises, and when the process dies without a word; Interrupted after a
     signal, here or there.
     """
-    if launch.rank():
-        log_path = f'_rank{launch.rank()}'.join(os.path.splitext(log_path))
+    if world.rank():
+        log_path = f'_rank{world.rank()}'.join(os.path.splitext(log_path))
     log.info('%s: starts, log %s', name, log_path)
     context = multiprocessing.get_context('spawn')
     ours, theirs = context.Pipe(duplex=False)
@@ -46,7 +46,7 @@ def run_in_child(name, function, job, log_path):
     with _started(child) as received:
         theirs.close()
         try:
-            with launch.busy(name):
+            with watch.busy(name):
                 result, error, status = _wait(ours, child)
         finally:
             _end(child)
@@ -100,10 +100,10 @@ def _end(child, seconds=30):
 
 def _child(theirs, function, job, log_path):
     """Runs in the child: the log, the work, the report."""
-    launch.die_with(multiprocessing.parent_process().pid)
+    world.die_with(multiprocessing.parent_process().pid)
     with open(log_path, 'w') as log_file:
         faulthandler.enable(log_file)
-        terminal, rank = logging.StreamHandler(), launch.rank()
+        terminal, rank = logging.StreamHandler(), world.rank()
         terminal.setLevel(logging.ERROR if rank else logging.INFO)
         logging.basicConfig(
             level=logging.INFO,
@@ -112,15 +112,15 @@ def _child(theirs, function, job, log_path):
             handlers=[terminal, logging.StreamHandler(log_file)],
         )
         try:
-            launch.watch(multiprocessing.current_process().name)
+            watch.begin(multiprocessing.current_process().name)
             report = function(job), None, None
-            launch.unwatch()
+            watch.done()
         except KeyboardInterrupt as e:
-            launch.failed(e)
+            watch.failed(e)
             report = None, str(e) or 'interrupted', getattr(e, 'status', 130)
         except Exception as e:  # whatever it is, the parent is told and raises
             log_file.write(traceback.format_exc())
-            launch.failed(e)
+            watch.failed(e)
             report = None, f'{type(e).__name__}: {e}', None
         theirs.send(report)
         faulthandler.disable()

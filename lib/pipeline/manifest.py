@@ -11,7 +11,7 @@ import logging
 import os
 import time
 
-from caffe import launch
+from caffe import world
 
 from pipeline.child import StageError, run_in_child
 from utils.files import atomic_path
@@ -42,18 +42,18 @@ class Manifest:
         """The file that step `name` writes: the one already there, or that of `function(job)` in a child. In a world
         of workers rank 0 decides, and keeps the manifest; each rank has a child of its own."""
         settings, done, start = None, None, time.time()
-        if launch.rank() == 0:
+        if world.rank() == 0:
             settings = {key: value for key, value in _flat(job) if key not in self.ignore}
             done = self._standing(name, settings)
-        done = launch.agree(f'{name} is done', done)
+        done = world.agree(f'{name} is done', done)
         if done:
             return done
         result = run_in_child(name, function, job, f'{os.path.splitext(self.path)[0]}_{name}.log')
-        launch.meet(f'{name} ends')
-        if launch.rank() == 0:
+        world.meet(f'{name} ends')
+        if world.rank() == 0:
             entry = {'result': result, 'file': _stamp(result), 'settings': settings}
             self._write({**self.done, name: {**entry, 'seconds': round(time.time() - start, 1)}})
-        return launch.agree(f'{name} made', result)
+        return world.agree(f'{name} made', result)
 
     def _standing(self, name, settings):
         """The file of step `name` if it stands as it is; else the step is noted as not done."""

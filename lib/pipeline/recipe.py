@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 import caffe
-from caffe import launch, parallel
+from caffe import parallel, world
 from caffe.format.prototxt import read_net, read_solver
 
 from datasets.factory import describe, get_imdb, is_path, register
@@ -60,9 +60,9 @@ class Recipe:
         # A net that is tested on another's proposals needs no second round
         if (self.stages or (2 if cfg.TEST.HAS_RPN else 1)) == 1 and method.one_round:
             method = method.one_round
-        if launch.rank() == 0:
+        if world.rank() == 0:
             self.write_nets(data, method)
-        launch.meet('nets')
+        world.meet('nets')
         proposing = cfg.TEST.HAS_RPN or method.proposer
         given_proposals(data.test_imdb, 'rpn' if proposing else cfg.TEST.PROPOSAL_METHOD)
         training = Training(
@@ -76,7 +76,7 @@ class Recipe:
             get_imdb(data.test_imdb).num_images * (2 if method.proposer else 1),
         )
         results = training.finish(training.run())
-        for what, path in method.named(results) if launch.rank() == 0 else ():
+        for what, path in method.named(results) if world.rank() == 0 else ():
             print(f'{what}: {path}')
         parallel.join('test')
         return self.test(method, results, data.test_imdb)
@@ -110,7 +110,7 @@ class Recipe:
             data, net = get_imdb(imdb), self.trained(method, method.proposer, results)
             seed(cfg.RNG_SEED)
             path = write_proposals(net, data, proposal_file(get_output_dir(data), net.name))
-            if launch.rank() == 0:
+            if world.rank() == 0:
                 print(f'Proposals: {path}')
             cfg.TEST.HAS_RPN, cfg.TEST.PROPOSAL_METHOD = False, 'rpn'
         log.info('test on %s', imdb)

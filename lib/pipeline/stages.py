@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 
 import caffe
-from caffe import launch, parallel
+from caffe import parallel, world
 from caffe.format.prototxt import read_solver
 from datasets.factory import get_imdb
 from datasets.imdb import imdb
@@ -146,7 +146,7 @@ class Training:
         """{stage: its file}; what was done before and still holds is not done again."""
         sets = training_sets(self.imdb)
         self.classes = list(sets[0].classes)
-        self.images = images_digest(sets) if launch.rank() == 0 else None  # who keeps the manifest
+        self.images = images_digest(sets) if world.rank() == 0 else None  # who keeps the manifest
         self.output_dir = get_output_dir(sets[0] if len(sets) == 1 else imdb(self.imdb))
         stem = os.path.join(self.output_dir, f'{self.net}_{self.method.name}')
         manifest = Manifest(f'{stem}.json', IGNORE)
@@ -211,12 +211,12 @@ class Training:
             for word, stage in self.method.finals
         }
         made = {**results, **finals}
-        if launch.rank() == 0:
+        if world.rank() == 0:
             for stage, path in finals.items():
                 with atomic_path(path) as temporary:
                     shutil.copyfile(results[stage], temporary)
             write_sidecar(made[self.method.detector[1]], training_sets(self.imdb)[0])
-        launch.meet('final files')
+        world.meet('final files')
         return made
 
 

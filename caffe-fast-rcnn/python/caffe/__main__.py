@@ -13,7 +13,7 @@ import time
 import torch
 
 import caffe
-from caffe import common, launch, parallel
+from caffe import common, launch, parallel, watch, world
 from caffe.format.prototxt import read_solver, upgrade_net_text, upgrade_solver_text
 from caffe.format.weights import upgrade_net_binary
 from caffe.common import logger
@@ -86,7 +86,7 @@ def train(args):
     if not args.gpu and param.solver_mode == caffe_pb2.SolverParameter.GPU and torch.cuda.is_available():
         wanted = [param.device_id]
     device = launch.my_device(wanted)
-    if len(wanted) > 1 and not launch.inside():
+    if len(wanted) > 1 and not world.inside():
         try:
             launch.launch([sys.executable, *sys.orig_argv[1:]], wanted, served=EFFECTS)
         except launch.LaunchError as error:
@@ -101,15 +101,15 @@ def train(args):
 @contextlib.contextmanager
 def watched():
     """Within, this process is watched if it is one of several; of their errors only the first is told."""
-    launch.watch()
+    watch.begin()
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        first = launch.failed(error)
+        first = watch.failed(error)
         if first is None:
             raise
-        raise SystemExit(launch.told(first) or 1) from error
-    launch.unwatch()
+        raise SystemExit(watch.told(first) or 1) from error
+    watch.done()
 
 
 def train_here(param, device, args):
@@ -124,9 +124,9 @@ def train_here(param, device, args):
     nccl.bcast()
     solver.add_callback(nccl)
     solver.net.after_backward(nccl)
-    solver.add_callback(lambda: launch.beat('training', solver.iter), lambda: None)
-    solver.snapshot = launch.busy('snapshot')(solver.snapshot)
-    solver.test_all = launch.busy('test')(solver.test_all)
+    solver.add_callback(lambda: watch.beat('training', solver.iter), lambda: None)
+    solver.snapshot = watch.busy('snapshot')(solver.snapshot)
+    solver.test_all = watch.busy('test')(solver.test_all)
     with Signals(args) as asked:
         solver.requested_action = asked.take
         solver.solve(args.snapshot)
