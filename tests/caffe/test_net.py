@@ -437,16 +437,22 @@ def test_python_layer_that_writes_no_diff_has_none(tmp_path, user_module):
         assert net.blobs['a'].diff.tolist() == [2, 2]
 
 
-def test_python_layer_errors(tmp_path, user_module):
-    with pytest.raises(TypeError, match="layer 'b'.*'exit' of module 'sys' is .*subclass of caffe.Layer"):
+def test_python_layer_errors(tmp_path, user_module, monkeypatch):
+    with pytest.raises(ImportError, match="layer 'b'.*'exit' of module 'sys' is .*subclass of caffe.Layer"):
         net_from(
             tmp_path,
             data('x') + layer('b', 'Python', 'x', more='python_param { module: "sys" layer: "exit" }'),
         )
-    with pytest.raises(AttributeError, match="layer 'b'.*no class 'Thrice'"):
+    with pytest.raises(ImportError, match="layer 'b'.*no class 'Thrice'"):
         net_from(tmp_path, data('a', 2) + python('b', 'a', 'Thrice'))
     with pytest.raises(ModuleNotFoundError, match="layer 'b': no module 'nowhere'"):
         net_from(tmp_path, data('a', 2) + python('b', 'a', 'Twice').replace('user_layers', 'nowhere'))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'needy_layers.py').write_text('import elsewhere\n')
+    with pytest.raises(
+        ModuleNotFoundError, match="layer 'b': module 'needy_layers' .*No module named 'elsewhere'"
+    ):
+        net_from(tmp_path, data('a', 2) + python('b', 'a', 'Twice').replace('user_layers', 'needy_layers'))
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ def _check_allowed(name, module):
 
 @layer('Python')
 class PythonLayer(Layer):
-    """Stands in the registry; making one gives an object of the class that python_param names, found on sys.path."""
+    """Stands in the registry; making one gives an object of the class that python_param names, found on sys.path.
+    ImportError where there is none such, naming the layer, as `from module import layer` would."""
 
     fields = ('module', 'layer', 'param_str')
 
@@ -46,18 +47,15 @@ class PythonLayer(Layer):
         try:
             module = importlib.import_module(param.module)
         except ModuleNotFoundError as error:
+            why = f'module {param.module!r} of its Python layer {param.layer!r}: {error}'
             if error.name and param.module.startswith(error.name):
-                raise ModuleNotFoundError(
-                    f'layer {name!r}: no module {param.module!r} on sys.path for its Python layer '
-                    f'{param.layer!r}',
-                    name=error.name,
-                ) from error
-            raise
+                why = f'no module {param.module!r} on sys.path for its Python layer {param.layer!r}'
+            raise ModuleNotFoundError(f'layer {name!r}: {why}', name=error.name) from error
         if not hasattr(module, param.layer):
-            raise AttributeError(f'layer {name!r}: module {param.module!r} has no class {param.layer!r}')
+            raise ImportError(f'layer {name!r}: module {param.module!r} has no class {param.layer!r}')
         kind = getattr(module, param.layer)
         if not (isinstance(kind, type) and issubclass(kind, Layer)):
-            raise TypeError(
+            raise ImportError(
                 f'layer {name!r}: {param.layer!r} of module {param.module!r} is {kind!r}, wanted is a subclass '
                 'of caffe.Layer'
             )
