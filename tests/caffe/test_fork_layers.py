@@ -809,73 +809,84 @@ DEFAULTS = dict(
 )
 
 
+class ImageByHand:
+    """What MultiBoxLoss does with an image: its codes (P, L, 4) and scores (P, C), the priors, the options o."""
+
+    def __init__(self, o, codes, scores, boxes, variances):
+        self.o, self.codes, self.scores, self.boxes, self.variances = o, codes, scores, boxes, variances
+
+    def decoded(self, p, l):
+        variance = np.ones(4) if self.o.encode_variance_in_target else self.variances[p]
+        return decode_by_hand(self.codes[p, l], self.boxes[p], variance, self.o.code_type)
+
+    def location(self, p, l, thing):
+        o, code = self.o, self.codes[p, l]
+        target = encode_by_hand(thing[3:7], self.boxes[p], self.variances[p], o.code_type)
+        code = code / self.variances[p] if o.encode_variance_in_target else code
+        if o.bp_inside:
+            seen = self.boxes[p] if o.use_prior_for_matching else self.decoded(p, l)
+            code = [c if 0 <= s <= 1 else t for c, t, s in zip(code, target, seen)]
+        return location_loss(code, target, o.loc_loss_type)
+
+    def match(self, things):
+        """The pairs (prior, class, object), and of each prior its match and largest overlap."""
+        o, count = self.o, len(self.boxes)
+        threshold = o.overlap_threshold if o.match_type == 'PER_PREDICTION' else None
+        pairs, state = [], [(-1, 0.0)] * count
+        for l in range(self.codes.shape[1]):
+            mine = things if o.share_location else [t for t in things if t[1] == l]
+            pool = things if o.use_prior_for_matching else mine
+            seen = [self.boxes[p] if o.use_prior_for_matching else self.decoded(p, l) for p in range(count)]
+            match, most = match_by_hand(seen, [t[3:7] for t in pool], threshold, o.ignore_cross_boundary_bbox)
+            pairs += [
+                (p, l, pool[m])
+                for p, m in enumerate(match)
+                if m >= 0 and (o.share_location or pool[m][1] == l)
+            ]
+            state = list(zip(match, most))
+        return pairs, state
+
+    def mine(self, pairs, state, label):
+        """The pairs that stay, and the priors whose classes count."""
+        o = self.o
+        loss = [class_loss(self.scores[p], label[p], o.conf_loss_type) for p in range(len(self.boxes))]
+        if o.mining_type == 'HARD_EXAMPLE':
+            for p, l, thing in pairs:
+                loss[p] += self.location(p, l, thing)
+            able, limit = list(range(len(self.boxes))), o.sample_size
+        else:
+            able = [p for p, (m, overlap) in enumerate(state) if m == -1 and overlap < o.neg_overlap]
+            limit = int(len(pairs) * o.neg_pos_ratio)
+        able.sort(key=lambda p: -loss[p])
+        if o.nms_threshold is not None:
+            able = able[: o.nms_top_k] if o.nms_top_k >= 0 else able
+            seen = [self.boxes[p] if o.use_prior_for_nms else self.decoded(p, 0) for p in able]
+            able = [able[i] for i in nms_by_hand(seen, o.nms_threshold)]
+        able = able[:limit]
+        if o.mining_type == 'HARD_EXAMPLE':
+            pairs = [pair for pair in pairs if pair[0] in able]
+        return pairs, [pair[0] for pair in pairs] + [p for p in able if state[p][0] == -1]
+
+
 def multibox_by_hand(loc, conf, prior, truth, **options):
     """The loss, step by step as the class describes it."""
     o = type('Options', (), {**DEFAULTS, **options})
     boxes, variances = prior.reshape(2, -1, 4)
     count, per = len(boxes), 1 if o.share_location else o.num_classes
     codes, scores = loc.reshape(len(loc), count, per, 4), conf.reshape(len(conf), count, o.num_classes)
-    flat = np.ones(4)
-    decoded = lambda n, p, l: decode_by_hand(
-        codes[n, p, l], boxes[p], flat if o.encode_variance_in_target else variances[p], o.code_type
-    )
-
-    def location(n, p, l, thing):
-        target, code = encode_by_hand(thing[3:7], boxes[p], variances[p], o.code_type), codes[n, p, l]
-        code = code / variances[p] if o.encode_variance_in_target else code
-        if o.bp_inside:
-            seen = boxes[p] if o.use_prior_for_matching else decoded(n, p, l)
-            code = [c if 0 <= s <= 1 else t for c, t, s in zip(code, target, seen)]
-        return location_loss(code, target, o.loc_loss_type)
-
     total_location = total_class = matches = 0
     for n in range(len(loc)):
         things = [t for t in truth.reshape(-1, 8) if t[0] == n and (o.use_difficult_gt or not t[7])]
-        threshold = o.overlap_threshold if o.match_type == 'PER_PREDICTION' else None
-        pairs, state = [], [(-1, 0.0)] * count
-        for l in range(per):
-            mine = things if o.share_location else [t for t in things if t[1] == l]
-            pool = things if o.use_prior_for_matching else mine
-            seen = [boxes[p] if o.use_prior_for_matching else decoded(n, p, l) for p in range(count)]
-            match, most = match_by_hand(seen, [t[3:7] for t in pool], threshold, o.ignore_cross_boundary_bbox)
-            chosen = [
-                (p, l, pool[m])
-                for p, m in enumerate(match)
-                if m >= 0 and (o.share_location or pool[m][1] == l)
-            ]
-            pairs += chosen
-            state = list(zip(match, most))
+        image = ImageByHand(o, codes[n], scores[n], boxes, variances)
+        pairs, state = image.match(things)
         label = [o.background_label_id] * count
-        for p, l, thing in pairs:
+        for p, _, thing in pairs:
             label[p] = o.background_label_id + 1 if o.map_object_to_agnostic else int(thing[1])
-        if o.mining_type == 'NONE':
-            used = list(range(count))
-        elif not things:
-            used = []
-        else:
-            loss = [class_loss(scores[n, p], label[p], o.conf_loss_type) for p in range(count)]
-            if o.mining_type == 'HARD_EXAMPLE':
-                for p, l, thing in pairs:
-                    loss[p] += location(n, p, l, thing)
-                able, limit = list(range(count)), o.sample_size
-            else:
-                able = [p for p, (m, overlap) in enumerate(state) if m == -1 and overlap < o.neg_overlap]
-                limit = int(len(pairs) * o.neg_pos_ratio)
-            able.sort(key=lambda p: -loss[p])
-            if o.nms_threshold is not None:
-                able = able[: o.nms_top_k] if o.nms_top_k >= 0 else able
-                able = [
-                    able[i]
-                    for i in nms_by_hand(
-                        [boxes[p] if o.use_prior_for_nms else decoded(n, p, 0) for p in able], o.nms_threshold
-                    )
-                ]
-            able = able[:limit]
-            if o.mining_type == 'HARD_EXAMPLE':
-                pairs = [pair for pair in pairs if pair[0] in able]
-            used = [pair[0] for pair in pairs] + [p for p in able if state[p][0] == -1]
+        used = list(range(count)) if o.mining_type == 'NONE' else []
+        if things and o.mining_type != 'NONE':
+            pairs, used = image.mine(pairs, state, label)
         matches += len(pairs)
-        total_location += sum(location(n, *pair) for pair in pairs)
+        total_location += sum(image.location(*pair) for pair in pairs)
         total_class += sum(class_loss(scores[n, p], label[p], o.conf_loss_type) for p in used)
     divisor = {'VALID': matches, 'FULL': len(loc) * count, 'BATCH_SIZE': len(loc), 'NONE': 1}[o.normalization]
     return (o.counted[0] * o.loc_weight * total_location + o.counted[1] * total_class) / max(1, divisor)

@@ -233,29 +233,7 @@ def rfcn():
             f'psroipooled_{name}_rois',
             'pool: AVE kernel_size: 3 stride: 3',
         )
-    no = 'propagate_down: false '
-    text += layer(
-        'per_roi_loss_cls',
-        'SoftmaxWithLossOHEM',
-        'cls_score labels',
-        'temp_loss_cls temp_prob_cls per_roi_loss_cls',
-        more=no * 2 + 'loss_weight: 0 ' * 3,
-    )
-    text += layer(
-        'per_roi_loss_bbox',
-        'SmoothL1LossOHEM',
-        'bbox_pred bbox_targets bbox_inside_weights',
-        'temp_loss_bbox per_roi_loss_bbox',
-        more=no * 3 + 'loss_weight: 0 ' * 2,
-    )
-    text += layer('per_roi_loss', 'Eltwise', 'per_roi_loss_cls per_roi_loss_bbox', more=no * 2)
-    text += layer(
-        'annotator_detector',
-        'BoxAnnotatorOHEM',
-        'rois per_roi_loss labels bbox_inside_weights',
-        'labels_ohem bbox_loss_weights_ohem',
-        more=no * 4 + 'box_annotator_ohem_param { roi_per_img: 4 ignore_label: -1 }',
-    )
+    text += hardest()
     text += layer('silence', 'Silence', 'temp_loss_cls temp_prob_cls temp_loss_bbox', '')
     text += layer(
         'loss',
@@ -277,6 +255,33 @@ def rfcn():
         more="""loss_weight: 1
         loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 8 }
         propagate_down: true propagate_down: false propagate_down: false""",
+    )
+
+
+def hardest():
+    """The layers that find the regions of the largest losses."""
+    no = 'propagate_down: false '
+    text = layer(
+        'per_roi_loss_cls',
+        'SoftmaxWithLossOHEM',
+        'cls_score labels',
+        'temp_loss_cls temp_prob_cls per_roi_loss_cls',
+        more=no * 2 + 'loss_weight: 0 ' * 3,
+    )
+    text += layer(
+        'per_roi_loss_bbox',
+        'SmoothL1LossOHEM',
+        'bbox_pred bbox_targets bbox_inside_weights',
+        'temp_loss_bbox per_roi_loss_bbox',
+        more=no * 3 + 'loss_weight: 0 ' * 2,
+    )
+    text += layer('per_roi_loss', 'Eltwise', 'per_roi_loss_cls per_roi_loss_bbox', more=no * 2)
+    return text + layer(
+        'annotator_detector',
+        'BoxAnnotatorOHEM',
+        'rois per_roi_loss labels bbox_inside_weights',
+        'labels_ohem bbox_loss_weights_ohem',
+        more=no * 4 + 'box_annotator_ohem_param { roi_per_img: 4 ignore_label: -1 }',
     )
 
 

@@ -602,44 +602,49 @@ def ssd(deploy):
         net[f'mbox_{kind}'] = L.Flatten(net[f'mbox_{kind}_perm'], axis=1)
     net.mbox_priorbox = L.PriorBox(top, net.data, min_size=10.0, clip=False, variance=[0.1, 0.1, 0.2, 0.2])
     shared = dict(num_classes=2, share_location=True, background_label_id=0, code_type=P.PriorBox.CENTER_SIZE)
-    if deploy:
-        net.mbox_conf_reshape = L.Reshape(net.mbox_conf, shape=dict(dim=[0, -1, 2]))
-        net.mbox_conf_softmax = L.Softmax(net.mbox_conf_reshape, axis=2)
-        net.mbox_conf_flatten = L.Flatten(net.mbox_conf_softmax, axis=1)
-        net.detection_out = L.DetectionOutput(
-            net.mbox_loc,
-            net.mbox_conf_flatten,
-            net.mbox_priorbox,
-            include=dict(phase=caffe_pb2.Phase.Value('TEST')),
-            detection_output_param=dict(
-                nms_param=dict(nms_threshold=0.45, top_k=100),
-                keep_top_k=20,
-                confidence_threshold=0.01,
-                **shared,
-            ),
-        )
-    else:
-        net.mbox_loss = L.MultiBoxLoss(
-            net.mbox_loc,
-            net.mbox_conf,
-            net.mbox_priorbox,
-            net.label,
-            propagate_down=[True, True, False, False],
-            loss_param=dict(normalization=P.Loss.VALID),
-            include=dict(phase=caffe_pb2.Phase.Value('TRAIN')),
-            multibox_loss_param=dict(
-                loc_loss_type=P.MultiBoxLoss.SMOOTH_L1,
-                conf_loss_type=P.MultiBoxLoss.SOFTMAX,
-                match_type=P.MultiBoxLoss.PER_PREDICTION,
-                mining_type=P.MultiBoxLoss.MAX_NEGATIVE,
-                overlap_threshold=0.5,
-                neg_pos_ratio=3.0,
-                neg_overlap=0.5,
-                loc_weight=1.0,
-                **shared,
-            ),
-        )
+    (ssd_output if deploy else ssd_loss)(net, shared)
     return net.to_proto()
+
+
+def ssd_output(net, shared):
+    net.mbox_conf_reshape = L.Reshape(net.mbox_conf, shape=dict(dim=[0, -1, 2]))
+    net.mbox_conf_softmax = L.Softmax(net.mbox_conf_reshape, axis=2)
+    net.mbox_conf_flatten = L.Flatten(net.mbox_conf_softmax, axis=1)
+    net.detection_out = L.DetectionOutput(
+        net.mbox_loc,
+        net.mbox_conf_flatten,
+        net.mbox_priorbox,
+        include=dict(phase=caffe_pb2.Phase.Value('TEST')),
+        detection_output_param=dict(
+            nms_param=dict(nms_threshold=0.45, top_k=100),
+            keep_top_k=20,
+            confidence_threshold=0.01,
+            **shared,
+        ),
+    )
+
+
+def ssd_loss(net, shared):
+    net.mbox_loss = L.MultiBoxLoss(
+        net.mbox_loc,
+        net.mbox_conf,
+        net.mbox_priorbox,
+        net.label,
+        propagate_down=[True, True, False, False],
+        loss_param=dict(normalization=P.Loss.VALID),
+        include=dict(phase=caffe_pb2.Phase.Value('TRAIN')),
+        multibox_loss_param=dict(
+            loc_loss_type=P.MultiBoxLoss.SMOOTH_L1,
+            conf_loss_type=P.MultiBoxLoss.SOFTMAX,
+            match_type=P.MultiBoxLoss.PER_PREDICTION,
+            mining_type=P.MultiBoxLoss.MAX_NEGATIVE,
+            overlap_threshold=0.5,
+            neg_pos_ratio=3.0,
+            neg_overlap=0.5,
+            loc_weight=1.0,
+            **shared,
+        ),
+    )
 
 
 def test_ssd_is_trained_and_detects():
@@ -720,6 +725,29 @@ def rfcn():
         L.Pooling(n[f'psroipooled_{kind}_rois'], pool=P.Pooling.AVE, kernel_size=3, stride=3)
         for kind in ('cls', 'bbox')
     )
+    hardest(n)
+    n.silence = L.Silence(n.temp_loss_cls, n.temp_prob_cls, n.temp_loss_bbox, ntop=0)
+    n.loss_cls = L.SoftmaxWithLoss(
+        n.cls_score,
+        n.labels_ohem,
+        loss_weight=1,
+        propagate_down=[True, False],
+        loss_param=dict(ignore_label=-1),
+    )
+    n.loss_bbox = L.SmoothL1LossOHEM(
+        n.bbox_pred,
+        n.bbox_targets,
+        n.bbox_loss_weights_ohem,
+        loss_weight=1,
+        loss_param=dict(normalization=P.Loss.PRE_FIXED, pre_fixed_normalizer=10),
+        propagate_down=[True, False, False],
+    )
+    n.accuracy = L.Accuracy(n.cls_score, n.labels)
+    return n.to_proto()
+
+
+def hardest(n):
+    """labels_ohem and bbox_loss_weights_ohem: those of the regions whose losses are the largest."""
     n.temp_loss_cls, n.temp_prob_cls, n.per_roi_loss_cls = L.SoftmaxWithLossOHEM(
         n.cls_score, n.labels, ntop=3, loss_weight=[0, 0, 0], propagate_down=[False] * 2
     )
@@ -742,24 +770,6 @@ def rfcn():
         roi_per_img=10,
         ignore_label=-1,
     )
-    n.silence = L.Silence(n.temp_loss_cls, n.temp_prob_cls, n.temp_loss_bbox, ntop=0)
-    n.loss_cls = L.SoftmaxWithLoss(
-        n.cls_score,
-        n.labels_ohem,
-        loss_weight=1,
-        propagate_down=[True, False],
-        loss_param=dict(ignore_label=-1),
-    )
-    n.loss_bbox = L.SmoothL1LossOHEM(
-        n.bbox_pred,
-        n.bbox_targets,
-        n.bbox_loss_weights_ohem,
-        loss_weight=1,
-        loss_param=dict(normalization=P.Loss.PRE_FIXED, pre_fixed_normalizer=10),
-        propagate_down=[True, False, False],
-    )
-    n.accuracy = L.Accuracy(n.cls_score, n.labels)
-    return n.to_proto()
 
 
 def test_rfcn_is_trained_on_the_hardest_regions():
