@@ -47,7 +47,7 @@ def test_the_nets_of_each_method_are_there(method, dataset):
 
 
 def test_a_stage_gets_its_settings_and_leaves_cfg_alone():
-    cfg.TRAIN.REAL_BATCH_SIZE = 16
+    cfg.TRAIN.REAL_BATCH_SIZE, cfg.PRECISION = 16, 'bf16'
     before = repr(cfg_values())
     wanted = {
         'rpn': ('TRAIN', {'HAS_RPN': True, 'BBOX_REG': False, 'REAL_BATCH_SIZE': 8}),
@@ -59,7 +59,7 @@ def test_a_stage_gets_its_settings_and_leaves_cfg_alone():
         section, values = wanted[what]
         settings = stage_cfg(stage)
         assert {key: settings[section][key] for key in values} == values
-        assert ({'TRAIN', 'TEST'} - {section}).isdisjoint(settings)
+        assert ({'TRAIN', 'TEST'} - {section}).isdisjoint(settings) and settings['PRECISION'] == 'bf16'
         assert section == 'TEST' or settings['TRAIN']['SNAPSHOT_INFIX'] == infix
         assert {'TRAIN': train, 'TEST': propose}[section] is stage.function
     assert repr(cfg_values()) == before

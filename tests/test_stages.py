@@ -93,6 +93,17 @@ def test_what_is_ignored_does_not_count(manifest, job, monkeypatch):
     assert started == ['one']
 
 
+def test_a_setting_that_was_not_there_counts_as_assumed(manifest, job, monkeypatch, caplog):
+    started = runs(monkeypatch)
+    caplog.set_level(logging.INFO)
+    assumed = {'cfg': {'PRECISION': 'float32', 'OTHER': 1}}
+    manifest().run('one', write, job(cfg={}))
+    manifest(assumed=assumed).run('one', write, job(cfg={'PRECISION': 'float32'}))
+    assert started == ['one']
+    manifest(assumed=assumed).run('one', write, job(cfg={'PRECISION': 'bf16'}))
+    assert started == ['one', 'one'] and 'cfg.PRECISION (float32 -> bf16)' in caplog.text
+
+
 @pytest.mark.parametrize(
     'then, cause', [('kill', 'SIGKILL'), ('exit', 'exit code 3'), ('raise', 'loss_cls is nan')]
 )

@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 
 import _command
+import caffe
+import demo
 import make_toy
 import plot_loss
+import recipe
+import rpn_generate
 import train_faster_rcnn_alt_opt as alt_opt
 import train_net
 from datasets.factory import get_imdb
 from fast_rcnn.config import cfg, overrides
+from pipeline.settings import use_device
 from tool_runs import NETS, VAL, run_main, settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +79,38 @@ def test_the_original_flags():
         '--gpu 0 --solver s --iters 7 --weights w --cfg c --imdb i --rand --set A 1'.split()
     )
     assert (args.solver, args.max_iters, args.weights, args.rand) == ('s', 7, 'w', True)
+
+
+def test_every_tool_that_runs_a_net_takes_the_precision():
+    """As one more setting, so that children and other workers get it with the rest."""
+    of_a_net = '--def d --net n --precision bf16'.split()
+    trained = '--imdb i --precision bf16 --set A 1'.split()
+    for args in (
+        load_test_net().parse_args([*of_a_net, '--set', 'A', '1']),
+        rpn_generate.parse_args([*of_a_net, '--set', 'A', '1']),
+        demo.parse_args([*of_a_net, '--set', 'A', '1']),
+        train_net.parse_args(['--solver', 's', *trained]),
+        alt_opt.parse_args(['--net_name', 'ZF', *trained]),
+    ):
+        assert _command.single(args) == ['A', '1', 'PRECISION', 'bf16']
+    args = recipe.parse_args('rfcn_end2end cpu ZF pascal_voc --precision fp16 --set A 1'.split())
+    assert args.single == ['A', '1', 'PRECISION', 'fp16'] and 'precision' not in vars(args)
+    assert recipe.parse_args('rfcn_end2end cpu ZF pascal_voc'.split()).single == []
+
+
+def test_the_precision_is_settled_with_the_device(monkeypatch, caplog):
+    caplog.set_level('INFO', 'caffe')
+    said = []
+    monkeypatch.setattr(caffe, 'set_tf32', said.append)
+    try:
+        with overrides({'PRECISION': 'bf16', 'TF32': True}):
+            use_device(['cpu'])
+        assert caffe.precision() == 'bf16' and said == [True] and 'Computing in bf16 on cpu' in caplog.text
+        with overrides({'PRECISION': 'half'}), pytest.raises(ValueError, match="'half' is not known"):
+            use_device(['cpu'])
+    finally:
+        use_device(['cpu'])
+    assert caffe.precision() == 'float32' and said == [True, False, False]
 
 
 # --------------------------------------------------------------------------------------------------- plot_loss

@@ -340,6 +340,7 @@ def test_a_finished_training_goes_on_and_keeps_its_log(tiny, tmp_path):
     [
         ({'TRAIN.FG_THRESH': 0.6}, 'settings'),
         ({'RNG_SEED': 4}, 'settings'),
+        ({'PRECISION': 'bf16'}, 'settings'),
         ({'TRAIN.SEED_EACH_IMAGE': True}, 'seeds'),
         ('solver', 'files'),
         ('roidb', 'images'),

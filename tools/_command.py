@@ -42,6 +42,10 @@ FLAGS = {
     'max_iters': dict(
         dest='max_iters', type=int, metavar='N', help='iterations of training, or of each training stage'
     ),
+    'precision': dict(
+        metavar='float32|bf16|fp16',
+        help='what nets compute in: PRECISION, in short (default float32; 16 bits: faster where the device has them)',
+    ),
     'verbose': dict(action='store_true', help='log each loss and the learning rate'),
     'wait': dict(
         nargs='?',
@@ -148,14 +152,20 @@ def begin(devices):
     watch.begin()
 
 
+def single(args):
+    """The single settings of a command: those of --set, and --precision."""
+    precision = ['PRECISION', args.precision] if getattr(args, 'precision', None) else []
+    return [*(args.set_cfgs or []), *precision]
+
+
 def load_cfg(args, world=''):
-    """Settles cfg from --cfg, the dataset of --imdb, and --set; then the device. world: joins the one of that name,
+    """Settles cfg from --cfg, the dataset of --imdb, --set and --precision; then the device. world: joins the one of that name,
     where there are several workers."""
     from caffe import parallel
     from fast_rcnn.config import cfg
     from pipeline.settings import settle, use_device
 
-    settle(args.imdb, args.cfg_file, args.set_cfgs or [])
+    settle(args.imdb, args.cfg_file, single(args))
     use_device(args.gpu)
     if world:
         parallel.join(world)

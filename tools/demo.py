@@ -47,7 +47,7 @@ def main():
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__, 'def', 'imdb', 'cfg')
+    parser = _command.parser(__doc__, 'def', 'imdb', 'cfg', 'precision')
     _command.add(parser, 'gpu', nargs=1)
     parser.add_argument(
         '--net',

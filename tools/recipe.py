@@ -50,9 +50,11 @@ def parse_args(argv=None):
     _command.add(parser, 'weights')
     parser.add_argument('--force', action='store_true', help='write nets anew that were edited')
     _command.add(parser, 'verbose')
+    _command.add(parser, 'precision')
     _command.add(parser, 'set', default=[])
     args = parser.parse_args(argv)
-    args.single = args.__dict__.pop('set_cfgs')
+    args.single = _command.single(args)
+    del args.set_cfgs, args.precision
     return args
 
 

@@ -22,7 +22,7 @@ def main():
 
 
 def parse_args(argv=None):
-    flags = 'gpu', 'def', 'net', 'imdb', 'cfg', 'wait'
+    flags = 'gpu', 'def', 'net', 'imdb', 'cfg', 'wait', 'precision'
     parser = _command.parser(__doc__, *flags, required=('def', 'net'), imdb='voc_2007_test')
     parser.add_argument(
         '--comp',

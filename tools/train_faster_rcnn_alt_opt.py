@@ -45,6 +45,7 @@ def parse_args(argv=None):
         help='1 ends after the first RPN and Fast R-CNN: two nets, as in the ImageNet recipe',
     )
     _command.add(parser, 'verbose')
+    _command.add(parser, 'precision')
     _command.add(parser, 'set')
     return parser.parse_args(argv)
 

@@ -41,6 +41,7 @@ def parse_args(argv=None):
         '--rand', action='store_true', help='a seed by chance: no two runs alike, and none goes on'
     )
     _command.add(parser, 'verbose')
+    _command.add(parser, 'precision')
     _command.add(parser, 'set')
     return parser.parse_args(argv)
 

@@ -205,6 +205,14 @@ cfg.DEDUP_BOXES = 1.0 / 16.0
 # Subtracted from every pixel: blue, green, red, in 0..255
 cfg.PIXEL_MEANS = np.array([[[102.9801, 115.9465, 122.7717]]])
 
+# What nets compute in: float32; or bf16 or fp16, 16 bits of which 8 or 11 are the number's digits: faster and smaller
+# on devices that multiply them (GPUs; bf16 on CPUs with instructions for it). Weights, losses, scores, boxes and
+# snapshots are float32 all the same. fp16's small gradients are scaled, by what the training finds fit
+cfg.PRECISION = 'float32'
+
+# Let a GPU round the factors of float32 products to 11 bits (TF32): faster, and the figures are not quite the CPU's
+cfg.TF32 = False
+
 # Seed of numpy's and the engine's generators
 cfg.RNG_SEED = 3
 
@@ -331,3 +339,6 @@ def _literal(word):
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return word
+
+
+DEFAULTS = cfg_values()

@@ -19,7 +19,7 @@ import torch
 from caffe.watch import busy
 from caffe.parallel import gather, share
 
-from fast_rcnn.config import cfg, cfg_values
+from fast_rcnn.config import DEFAULTS, cfg, cfg_values
 from roi_data_layer.roidb import roidb_digest
 from utils.files import load_npz, save_npz
 
@@ -35,6 +35,9 @@ def training_mark(files, sampler):
     one update, with which seeds, in words (SEQUENCE, or those of each image)."""
     settings = {key: value for key, value in cfg_values()['TRAIN'].items() if key not in HARMLESS}
     settings.update(RNG_SEED=cfg.RNG_SEED, PIXEL_MEANS=cfg.PIXEL_MEANS.tolist())
+    settings.update(
+        {key: cfg[key] for key in ('PRECISION', 'TF32') if cfg[key] != DEFAULTS[key]}
+    )  # older states'
     return {
         'settings': _digest(repr(sorted(settings.items())).encode()),
         'files': _digest(*(_file_digest(path).encode() for path in filter(None, files))),

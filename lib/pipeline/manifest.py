@@ -26,13 +26,15 @@ class File(str):
 class Manifest:
     """What is done of one job, kept as JSON in `path` and replaced in one piece after every step.
 
-    ignore: dotted names of the values in a job that do not decide its result.
+    ignore: dotted names of the values in a job that do not decide its result. assumed: {dotted name: value} of those
+    that a job had before there was such a name.
     A step's log is named after `path` and the step: `<path less .json>_<step>.log`.
     """
 
-    def __init__(self, path, ignore=()):
+    def __init__(self, path, ignore=(), assumed=None):
         self.path = path
         self.ignore = ignore
+        self.assumed = dict(_flat(assumed or {}))
         self.done = {}
         if os.path.exists(path):
             with open(path) as f:
@@ -73,7 +75,8 @@ class Manifest:
         entry = self.done[name]
         if _stamp(entry['result']) != entry['file']:
             return [f'{entry["result"]} (missing or rewritten)']
-        return _differences(entry['settings'], settings) or None
+        assumed = {name: value for name, value in self.assumed.items() if name in settings}
+        return _differences({**assumed, **entry['settings']}, settings) or None
 
     def _write(self, done):
         self.done = done

@@ -1,4 +1,4 @@
-"""What a process settles before it works: cfg, the device, the seeds.
+"""What a process settles before it works: cfg, the device and how it computes, the seeds.
 
 Settings come in this order, the later over the earlier: the library's own, the method's file, the dataset's
 (`cfg` in its YAML file), single ones.
@@ -51,7 +51,7 @@ def _merge(description):
 
 
 def use_device(devices):
-    """Engine and library compute on this process's of `devices`: numbers of GPUs, or 'cpu'."""
+    """Engine and library compute on this process's of `devices`: numbers of GPUs, or 'cpu'; in cfg.PRECISION."""
     device = my_device(devices)
     if device == 'cpu':
         caffe.set_mode_cpu()
@@ -60,6 +60,8 @@ def use_device(devices):
         caffe.set_device(device)
         caffe.set_mode_gpu()
         cfg.GPU_ID = device
+    caffe.set_tf32(cfg.TF32)
+    caffe.set_precision(cfg.PRECISION)
 
 
 def seed(number):

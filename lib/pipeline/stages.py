@@ -15,7 +15,7 @@ from caffe import parallel, world
 from caffe.format.prototxt import read_solver
 from datasets.factory import get_imdb
 from datasets.imdb import imdb
-from fast_rcnn.config import cfg, cfg_restore, cfg_values, get_output_dir, overrides
+from fast_rcnn.config import DEFAULTS, cfg, cfg_restore, cfg_values, get_output_dir, overrides
 from fast_rcnn.each_image import HARMLESS
 from fast_rcnn.hooks import Display
 from fast_rcnn.sidecar import write_sidecar
@@ -149,7 +149,7 @@ class Training:
         self.images = images_digest(sets) if world.rank() == 0 else None  # who keeps the manifest
         self.output_dir = get_output_dir(sets[0] if len(sets) == 1 else imdb(self.imdb))
         stem = os.path.join(self.output_dir, f'{self.net}_{self.method.name}')
-        manifest = Manifest(f'{stem}.json', IGNORE)
+        manifest = Manifest(f'{stem}.json', IGNORE, {'cfg': DEFAULTS})
         results = {None: None, INITIAL: self.weights}
         self.num_images, self.began = sum(data.num_images for data in sets), time.time()
         for stage in self.method.stages:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import caffe
@@ -45,6 +46,30 @@ def test_a_training_that_is_resumed_ends_as_one_that_was_not():
     os.remove('out_iter_4.caffemodel')
     main(['train', '-solver', 'solver.prototxt', '-snapshot', 'out_iter_2.solverstate'])
     assert bias('out_iter_4.caffemodel') == whole != bias('out_iter_2.caffemodel')
+
+
+@pytest.mark.parametrize('command', ['train', 'test', 'time'])
+def test_the_precision_is_a_flag(command, caplog):
+    """1 + 2^-9 is 1 in bf16."""
+    net = caffe.Net('net.prototxt', caffe.TRAIN)
+    net.params['ip'][0].data[...] = 1
+    net.params['ip'][1].data[...] = 1 + 2**-9
+    net.save('w.caffemodel')
+    flags = (
+        ['-solver', 'solver.prototxt']
+        if command == 'train'
+        else ['-model', 'net.prototxt', '-iterations', '1']
+    )
+    weights = ['-weights', 'w.caffemodel'] if command != 'time' else []
+    try:
+        main([command, *flags, *weights, '-precision', 'bf16'])
+        assert caffe.precision() == 'bf16' and 'Computing in bf16' in caplog.text
+    finally:
+        caffe.set_precision('float32')
+    if command == 'train':
+        assert bias('out_iter_4.caffemodel') == np.float32(1 + 2**-9)  # 3 + 1 = 4: nothing to learn
+    if command == 'test':
+        assert 'Loss: 0' in caplog.text
 
 
 def test_training_starts_from_weights(tmp_path):

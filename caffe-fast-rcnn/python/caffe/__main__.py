@@ -28,6 +28,7 @@ FLAGS = {
     'gpu': dict(
         default='', help="GPU numbers separated by commas, 'all', or cpu:N for N processes; default: the CPU"
     ),
+    'precision': dict(default='float32', choices=common.PRECISIONS, help='what the net computes in'),
     'iterations': dict(type=int, default=50, help='batches to run'),
     'level': dict(type=int, default=0, help='network level'),
     'stage': dict(default='', help='network stages, separated by commas'),
@@ -53,13 +54,14 @@ def devices(args):
         raise SystemExit(f'caffe {args.command}: -gpu: {error}') from None
 
 
-def use_device(device):
+def use_device(device, precision):
     """Compute on 'cpu', or on the GPU of this number."""
     if device == 'cpu':
         caffe.set_mode_cpu()
     else:
         caffe.set_device(device)
         caffe.set_mode_gpu()
+    caffe.set_precision(precision)
 
 
 def stages(args):
@@ -114,7 +116,7 @@ def watched():
 
 def train_here(param, device, args):
     """Train on one device: alone, or as one of several ranks."""
-    use_device(device)
+    use_device(device, args.precision)
     parallel.join('train')
     solver = caffe.get_solver(param)
     for path in filter(None, (args.weights or '').split(',')):
@@ -158,7 +160,7 @@ class Signals:
 def test(args):
     """Score a model: the mean of each output over -iterations batches."""
     require(args, 'model', 'weights')
-    use_device(devices(args)[0])
+    use_device(devices(args)[0], args.precision)
     net = Net(args.model, caffe.TEST, level=args.level, stages=stages(args), weights=args.weights)
     loss, sums = 0.0, {}
     for i in range(args.iterations):
@@ -178,7 +180,7 @@ def test(args):
 def time_model(args):
     """Milliseconds of each layer, and of whole passes, over -iterations runs."""
     require(args, 'model')
-    use_device(devices(args)[0])
+    use_device(devices(args)[0], args.precision)
     net = Net(
         args.model, caffe.TEST if args.phase == 'TEST' else caffe.TRAIN, level=args.level, stages=stages(args)
     )
