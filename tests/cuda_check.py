@@ -4,8 +4,9 @@
 
 Needs torch with CUDA, and the kernels (make all). Prints a line for each kernel: whether its answers are those of the
 torch version (exactly, or to rounding), milliseconds of either and, where torchvision is, of its own; then how the layers
-of an RPN do on the GPU: whether they draw what they draw on the CPU, and how often they wait for the device. Exit status
-1 where something differs.
+of an RPN do on the GPU: whether they draw what they draw on the CPU, and how often they wait for the device; then training
+iterations in each precision: their loss is the CPU's, and nothing waits for the device, in fp16 but once, for the loss
+scale. Exit status 1 where something differs.
 """
 
 import argparse
@@ -19,7 +20,9 @@ sys.path[:0] = [os.path.join(ROOT, folder) for folder in ('caffe-fast-rcnn/pytho
 import caffe  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from google.protobuf import text_format  # noqa: E402
 from caffe import kernels  # noqa: E402
+from caffe.proto import caffe_pb2  # noqa: E402
 from caffe.types import boxes as box_lib, roi  # noqa: E402
 from fast_rcnn.config import cfg  # noqa: E402
 from rpn.generate_anchors import anchor_grid, generate_anchors  # noqa: E402
@@ -189,17 +192,82 @@ def same(name, function, on_cpu, on_device, measure=None):
             good &= np.allclose(ours.cpu().numpy(), np.asarray(theirs), rtol=1e-5, atol=1e-5)
     if not good:
         failed.append(name)
-    with warnings.catch_warnings(record=True) as waits:
-        warnings.simplefilter('always')
-        torch.cuda.set_sync_debug_mode('warn')
-        function(*on_device)
-        torch.cuda.set_sync_debug_mode('default')
-    waits = sum('synchroniz' in str(w.message) for w in waits)
+    waits = len(waits_of(function, *on_device))
     print(
         f'{"ok  " if good else "FAIL"} {name:34s} draws {"equal" if draw == their_draw else "DIFFER"}, '
         f'{milliseconds(function, *on_device):8.3f} ms, waits for the device: {waits}',
         flush=True,
     )
+
+
+def waits_of(function, *args):
+    """Where function(*args) waits for the device: file and line of each time."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        torch.cuda.set_sync_debug_mode('warn')
+        function(*args)
+        torch.cuda.set_sync_debug_mode('default')
+    return [f'{w.filename}:{w.lineno}' for w in told if 'synchroniz' in str(w.message)]
+
+
+NET = """
+layer { name: "data" type: "Input" top: "data" top: "rois" top: "labels"
+  input_param { shape { dim: 1 dim: 3 dim: 64 dim: 96 } shape { dim: 32 dim: 5 } shape { dim: 32 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 32 kernel_size: 3 pad: 1 stride: 2 weight_filler { type: "msra" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" batch_norm_param { use_global_stats: false } }
+layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { kernel_size: 2 stride: 2 } }
+layer { name: "more" type: "Convolution" bottom: "pool" top: "more"
+  convolution_param { num_output: 32 kernel_size: 3 pad: 1 weight_filler { type: "msra" } } }
+layer { name: "sum" type: "Eltwise" bottom: "pool" bottom: "more" top: "sum" }
+layer { name: "regions" type: "ROIPooling" bottom: "sum" bottom: "rois" top: "regions"
+  roi_pooling_param { pooled_h: 4 pooled_w: 4 spatial_scale: 0.25 } }
+layer { name: "score" type: "InnerProduct" bottom: "regions" top: "score"
+  inner_product_param { num_output: 8 weight_filler { type: "gaussian" std: 0.02 } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "labels" top: "loss" }
+"""
+
+
+def trained():
+    """A solver of NET on the present device that is fed with the same numbers each time."""
+    text = f'base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 random_seed: 1 net_param {{ {NET} }}'
+    solver = caffe.get_solver(text_format.Parse(text, caffe_pb2.SolverParameter()))
+    rng = np.random.RandomState(5)
+    feed = {
+        'data': rng.randn(1, 3, 64, 96),
+        'rois': np.hstack([np.zeros((32, 1)), random_boxes(32, 'cpu', 96, 64).numpy()]),
+        'labels': rng.randint(0, 8, 32),
+    }
+    put = lambda: [solver.net.blobs[name].put(values) for name, values in feed.items()]
+    solver.add_callback(put, lambda: None)
+    return solver
+
+
+def iterations(device):
+    """The loss of the first iteration, and how often a later one waits, in each precision."""
+    caffe.set_mode_cpu()
+    solver = trained()
+    solver.step(1)
+    wanted = float(solver.loss)
+    caffe.set_mode_gpu()
+    for precision, near in ('float32', 1e-4), ('bf16', 12 * 2**-8), ('fp16', 12 * 2**-11):
+        caffe.set_precision(precision)
+        solver = trained()
+        solver.step(1)
+        loss = float(solver.loss)
+        solver.step(3)
+        waits = waits_of(solver.step, 1)
+        good = abs(loss - wanted) <= near * wanted and len(waits) == (precision == 'fp16')
+        if not good:
+            failed.append(f'iteration in {precision}')
+        print(
+            f'{"ok  " if good else "FAIL"} iteration in {precision:21s} loss {loss:.6f}, on the CPU {wanted:.6f}, '
+            f'waits for the device: {len(waits)} {" ".join(waits)}',
+            flush=True,
+        )
+    caffe.set_precision('float32')
 
 
 def main():
@@ -217,7 +285,7 @@ def main():
     )
     if not kernels.serve(torch.zeros(1, device=device)):
         sys.exit(f'the kernels are not built, or not for this GPU: make all makes {kernels.PATH}')
-    for part in boxes, regions, layers:
+    for part in boxes, regions, layers, iterations:
         part(device)
     print('all hold' if not failed else f'DO NOT HOLD: {", ".join(failed)}')
     sys.exit(1 if failed else 0)

@@ -146,8 +146,8 @@ def anchor_targets(grid, gt_boxes, im_info, train, border=0, bg_times=None):
         if train.RPN_NORMALIZE_TARGETS:
             means, stds = train.RPN_NORMALIZE_MEANS, train.RPN_NORMALIZE_STDS
             targets = (targets - beside(grid, means)) / beside(grid, stds)
-    inside_weights = zeros(grid, len(inside), 4)
-    inside_weights[labels == POSITIVE] = beside(grid, train.RPN_BBOX_INSIDE_WEIGHTS)
+    of_positive = beside(grid, train.RPN_BBOX_INSIDE_WEIGHTS)
+    inside_weights = library(grid).where((labels == POSITIVE)[:, None], of_positive, 0)
     return (
         _unmap(labels, len(grid), inside, IGNORED),
         *(

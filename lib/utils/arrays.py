@@ -27,7 +27,11 @@ def zeros(like, *shape):
 def beside(like, numbers, dtype=np.float32):
     """numbers of this type (None: their own), of the kind of `like`, where it lies."""
     numbers = np.asarray(numbers, dtype)
-    return torch.from_numpy(numbers).to(like.device) if torch.is_tensor(like) else numbers
+    if not torch.is_tensor(like):
+        return numbers
+    from caffe.blob import upload
+
+    return upload(torch.from_numpy(numbers), like.device)
 
 
 def whole(values):

@@ -41,6 +41,21 @@ def test_all_checks_of_a_pass_are_looked_at_once(tmp_path, monkeypatch):
     assert looks == [2]
 
 
+def test_what_a_solvers_pass_refuses_is_told_before_the_next_one(tmp_path, monkeypatch):
+    """Or before the weights are written."""
+    monkeypatch.setattr(checks, '_waits', lambda tensor: True)
+    net = net_of_labels(tmp_path)
+    for tell in (net.forward_backward, lambda: net.save(tmp_path / 'w.caffemodel'), net.run_forward):
+        net.blobs['label'].data[...] = [0, 3]
+        net.forward_backward()
+        with pytest.raises(ValueError, match="layer 'one'.* label 3 is not in 0..2"):
+            tell()
+        net.blobs['label'].data[...] = [0, 2]
+        assert not (tmp_path / 'w.caffemodel').exists()
+    net.forward_backward()  # and nothing stays behind
+    net.save(tmp_path / 'w.caffemodel')
+
+
 def test_outside_a_pass_a_check_is_looked_at_at_once(monkeypatch):
     monkeypatch.setattr(checks, '_waits', lambda tensor: True)
     with pytest.raises(ValueError, match='no'):

@@ -24,6 +24,7 @@ import torch
 from . import common
 
 MOST = 2**31 - 1  # elements of a blob
+SMALL = 2**12  # elements that may as well lie in two places
 _versions = itertools.count()  # of all memories, so that none comes twice
 
 
@@ -278,9 +279,10 @@ class Blob:
 
     def grad_in(self, dtype, factor=None):
         """The diff on the engine's device over `factor`, a number or None (1), in this type, for reading only."""
-        raw, waiting = self.held_grad
-        if dtype != torch.float32 and raw.dtype == dtype and waiting == factor:
-            return raw
+        if dtype != torch.float32:
+            held, waiting = self.held_grad
+            if held.dtype == dtype and waiting == factor:
+                return held
         return (self.grad if factor is None else self.grad / factor).to(dtype)
 
     @property
@@ -329,7 +331,10 @@ class Blob:
         """Take a copy of the numpy array's values, and its shape. To a GPU it goes through pinned memory while nobody
         waits; an array that lies in pinned memory itself must not be written to any more."""
         if common.device().type == 'cuda':
-            self.fill(torch.from_numpy(np.ascontiguousarray(array, np.float32)))
+            values = torch.from_numpy(np.ascontiguousarray(array, np.float32))
+            self.fill(values)
+            if values.numel() <= SMALL:
+                self._data.host = values.clone()  # to be read here without waiting for the device
         else:
             self.reshape(*array.shape)
             self.data[...] = array

@@ -1,7 +1,8 @@
 """checks: values that a layer refuses.
 
 On the CPU each is looked at where it is found. On a GPU a look waits for all the work before it, so a pass
-collects them and looks once, when it ends; what it computed from a refused value until then counts for nothing.
+collects them and looks once, when it ends; a solver's pass puts that off until the next one begins or weights are
+saved. What was computed from a refused value until then counts for nothing.
 """
 
 import contextlib
@@ -18,24 +19,40 @@ class Pass:
     def __init__(self):
         self.describe = str  # adds the layer that runs now to what is wrong
         self.found = []  # (whether any is wrong, on the device; what to say then)
+        self.flags = self.sent = (
+            None  # the former of all of them, on the host; what tells when they have come
+        )
+
+    def send(self):
+        """Begin to bring the flags to the host."""
+        if self.found:
+            flags = torch.stack([flag for flag, _ in self.found])
+            self.flags = flags.to('cpu', non_blocking=True)
+            if flags.is_cuda:
+                self.sent = torch.cuda.Event()
+                self.sent.record()
 
     def look(self):
         """ValueError for the first check that found something."""
-        if self.found:
-            flags, messages = zip(*self.found)
-            for wrong, message in zip(torch.stack(flags).tolist(), messages):
-                if wrong:
-                    raise ValueError(message())
+        found, self.found = self.found, []
+        if self.sent:
+            self.sent.synchronize()
+        for wrong, (_, message) in zip(self.flags.tolist() if found else [], found):
+            if wrong:
+                raise ValueError(message())
 
 
 @contextlib.contextmanager
-def one_look():
-    """All checks within are looked at when it ends, where a look waits."""
+def one_look(later=False):
+    """All checks within are looked at when it ends, where a look waits; later: when the Pass that it gives is told
+    to look."""
     found = Pass()
     before = _now.set(found)
     try:
-        yield
-        found.look()
+        yield found
+        found.send()
+        if not later:
+            found.look()
     finally:
         _now.reset(before)
 

@@ -80,8 +80,9 @@ class Net:
         """A solver's pass; returns the loss as run_forward does. It lets go of the last pass's diffs of the blobs
         before it begins, and of each layer's tape once it was used: another backward computes the layers anew."""
         self._runner.forget_diffs()
-        loss = self.run_forward()
-        self._runner.backward(len(self._nodes) - 1, 0, free=True)
+        last = len(self._nodes) - 1
+        loss = self._runner.forward(0, last, look_later=True)
+        self._runner.backward(last, 0, free=True)
         return loss
 
     def _forward(self, start, end):
@@ -222,9 +223,11 @@ class Net:
     def save(self, path, diffs=False):
         """Write all parameters: a .caffemodel, or HDF5 when the name ends in .h5; first to a temporary
         name, then renamed."""
+        self._runner.look()
         write_weights(str(path), transfer.weight_table(self._graph, diffs), self.name)
 
     def save_hdf5(self, path, diffs=False):
+        self._runner.look()
         write_weights_hdf5(str(path), transfer.weight_table(self._graph, diffs))
 
     def share_with(self, other):

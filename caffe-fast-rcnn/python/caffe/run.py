@@ -70,6 +70,7 @@ class Runner:
         self.chains = plan.chains(self.nodes)
         self.refresh()
         self.before_forward, self.after_forward, self.before_backward, self.after_backward = [], [], [], []
+        self._last_pass = None  # whose checks may still be looked at
         self._ran = {}  # index of a layer -> what ran it last, when it was a chain
         self._forks = Forks(self.nodes, graph.version_losses)
         last = {name: v for node in self.nodes for name, v in zip(node.top_names, node.top_versions)}
@@ -85,11 +86,18 @@ class Runner:
         for chain in self.chains.values():
             chain.refresh()
 
-    def forward(self, start, end):
+    def look(self):
+        """ValueError for what a layer refused in the last pass, where that was not looked at."""
+        last, self._last_pass = self._last_pass, None
+        if last:
+            last.look()
+
+    def forward(self, start, end, look_later=False):
         """Run layers start..end; returns the weighted sum of the losses met on the way, a tensor on the
-        device."""
+        device. look_later: what layers refuse may be told by the next pass, or look()."""
+        self.look()
         loss, i = torch.zeros(()), start
-        with checks.one_look():
+        with checks.one_look(look_later) as this_pass:
             while i <= end:
                 chain = self._chain_at(i, end)
                 last = chain.last if chain else i
@@ -102,6 +110,7 @@ class Runner:
                 for hook in self.after_forward:
                     hook(i)
                 i = last + 1
+        self._last_pass = this_pass
         self._settle()
         return loss
 

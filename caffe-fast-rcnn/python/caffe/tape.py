@@ -200,18 +200,19 @@ class TorchLayer(Layer):
                     blob.add_grad(_times(grad, factor), shared=holders[storage(grad)] > 1)
 
     def _run(self, tensors):
-        checks.layer_runs(lambda text: self._says(text, tensors))
+        shapes = [tuple(t.shape) for t in tensors]
+        checks.layer_runs(lambda text: self._says(text, shapes))
         try:
             outputs = self.compute(*tensors)
         except torch.OutOfMemoryError:
             raise
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
-            raise ValueError(self._says(error, tensors)) from error
+            raise ValueError(self._says(error, shapes)) from error
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
-    def _says(self, error, tensors):
-        shapes = ', '.join(str(tuple(t.shape)) for t in tensors)
-        return f'layer {self.name!r} ({self.type}), bottom shapes {shapes or "none"}: {error}'
+    def _says(self, error, shapes):
+        told = ', '.join(map(str, shapes)) or 'none'
+        return f'layer {self.name!r} ({self.type}), bottom shapes {told}: {error}'
 
 
 def _generator():

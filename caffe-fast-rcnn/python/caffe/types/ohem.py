@@ -33,9 +33,11 @@ def box_annotator_ohem(rois, loss, labels, weights, *, roi_per_img, ignore_label
         return labels.clone(), weights.clone()
     image = rois.reshape(len(rois), 5, -1)[:, 0].reshape(-1).long()
     order = loss.reshape(-1).argsort(descending=True, stable=True)
-    chosen = torch.zeros(count, dtype=torch.bool, device=loss.device)
-    for n in image.unique():
-        chosen[order[image[order] == n][:roi_per_img]] = True
+    order = order[image[order].argsort(stable=True)]  # by image, in each by falling loss
+    sorted_image = image[order].contiguous()
+    rank = torch.arange(count, device=loss.device) - torch.searchsorted(sorted_image, sorted_image)
+    chosen = torch.empty(count, dtype=torch.bool, device=loss.device)
+    chosen[order] = rank < roi_per_img
     each = chosen.reshape(len(rois), 1, -1)
     return (
         torch.where(chosen.reshape(labels.shape), labels, float(ignore_label)),
