@@ -220,7 +220,7 @@ def kill_test(project, args):
     while hits.total() < args.kills:
         name, rounds = f'killed{rounds}', rounds + 1
         while hits.total() < args.kills:
-            later = list(moments)[hits.total() * len(moments) // args.kills :]
+            later = list(moments)[(2 * hits.total() + 1) * len(moments) // (2 * args.kills) :]
             seconds = rng.uniform(0, 0.9 * moments[later[0]])
             killed = kill_once(Run(project, name, args), rng, hits, later, seconds)
             if killed is None:
