@@ -174,8 +174,10 @@ def kill_once(run, rng, hits, later, seconds):
     {what: number} -> words for what was killed and when, or None: the run was over before."""
     run.wait_for(lambda: run.over or set(later) & set(run.look()), 10 * END)
     time.sleep(seconds)
+    run.wait_for(lambda: run.over or run.working(), END)
     working = run.working()
     if run.over or not working:
+        run.ends()
         return None
     pid = min(sorted(working), key=lambda pid: (hits[working[pid]], rng.random()))
     with contextlib.suppress(ProcessLookupError):
