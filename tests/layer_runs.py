@@ -47,6 +47,14 @@ def run_layer(tmp_path, module, layer, tops, param_str, phase=caffe.TRAIN, **bot
     return [net.blobs[top].data for top in tops]
 
 
+def run_in_order(tmp_path, kind, param_str, bottoms, tops, phase=caffe.TRAIN):
+    """As run_layer, for kind module.Class, bottoms in a list and a number of tops."""
+    module, _, layer = kind.rpartition('.')
+    named = {f'b{i}': values for i, values in enumerate(bottoms)}
+    param_str = param_str.replace('\n', r'\n')
+    return run_layer(tmp_path, module, layer, [f't{i}' for i in range(tops)], param_str, phase, **named)
+
+
 def write_image(path, width=60, height=40, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.random.RandomState(seed).randint(0, 255, (height, width, 3), np.uint8))

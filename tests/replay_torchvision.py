@@ -1,0 +1,266 @@
+"""Builds torchvision's recorded detectors by our importer and generator, and holds their answers against the recorded.
+
+    python tests/replay_torchvision.py FILE [--only CASE ...]
+
+FILE: what tests/golden/torchvision/record.py wrote, which says what its keys are; weights are drawn by their names. Prints
+for each case how far what it names is off, and the limit: feature maps, objectness and deltas (digests, of the largest
+value), proposals and detections (how many have none like them in the other set: IoU > 0.99, scores within 1e-3), losses
+(of their size), gradients (digests, of the largest value). Exit status 0 if all cases hold.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from typing import NamedTuple
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [
+    os.path.join(ROOT, folder)
+    for folder in ('caffe-fast-rcnn/python', 'lib', 'tools', 'tests/golden/torchvision')
+]
+
+import caffe  # noqa: E402
+import import_weights  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from caffe.format.weights import write_weights  # noqa: E402
+from caffe.types.boxes import overlaps  # noqa: E402
+from fast_rcnn.config import cfg_from_file, overrides  # noqa: E402
+from fpn.boxes import FAMILIES  # noqa: E402
+from fpn.detections import detections  # noqa: E402
+from fpn.images import batch, resized  # noqa: E402
+from netgen.backbones import BACKBONES  # noqa: E402
+from netgen.files import files  # noqa: E402
+from record import digest, weight  # noqa: E402
+
+MAPS, GRADIENTS, LOSSES, SCORES, OVERLAP, UNMET = 1e-3, 2e-3, 1e-3, 1e-3, 0.99, 0.02
+FAMILY = FAMILIES['torchvision']
+LEVELS = {'0': 'p2', '1': 'p3', '2': 'p4', '3': 'p5', 'pool': 'p6'}
+LOSS_NAMES = {
+    'loss_classifier': 'loss_cls',
+    'loss_box_reg': 'loss_bbox',
+    'loss_objectness': 'rpn_loss_cls',
+    'loss_rpn_box_reg': 'rpn_loss_bbox',
+}
+GT = 'input: "gt_boxes" input_shape { dim: 1 dim: 5 }'
+DATA = 'input: "data" input_shape { dim: 1 dim: 3 dim: 64 dim: 64 } input: "im_info" input_shape { dim: 1 dim: 3 }'
+
+
+class Check(NamedTuple):
+    what: str
+    found: float
+    limit: float
+
+    @property
+    def holds(self):
+        return self.found <= self.limit  # not so where found is no number
+
+
+class Case:
+    """A recorded detector, and ours with the same weights."""
+
+    def __init__(self, recorded, folder):
+        self.recorded, self.settings = recorded, json.loads(str(recorded['settings']))
+        if self.settings['kind'] != 'faster':
+            raise NotImplementedError(f'{self.settings["kind"]} heads are not built yet')
+        state = drawn_state(self.settings)
+        self.net, rows = import_weights.convert(state, import_weights.OWN_MEANS)
+        self.places = places(state, rows)
+        self.folder, self.weights = folder, os.path.join(folder, 'w.caffemodel')
+        write_weights(self.weights, rows, self.net)
+        self.images = [recorded[f'image{i}'] for i in range(len(self.settings['sizes']))]
+        pixels = [255 * image[::-1].transpose(1, 2, 0) for image in self.images]
+        sides = self.settings['min_size'], self.settings['max_size']
+        self.data, self.im_info = batch(pixels, import_weights.OWN_MEANS, *sides)
+
+    def settings_of_run(self):
+        """cfg's names for what the case was recorded with."""
+        s = self.settings
+        values = {}
+        for phase in 'train', 'test':
+            for when in 'PRE', 'POST':
+                values[f'{phase.upper()}.RPN_{when}_NMS_TOP_N'] = s[f'rpn_{when.lower()}_nms_top_n_{phase}']
+        images = len(self.images)
+        values['TRAIN.RPN_BATCHSIZE'] = s['rpn_batch_size_per_image']
+        values['TRAIN.BATCH_SIZE'] = s['box_batch_size_per_image'] * images
+        return values | {'TRAIN.IMS_PER_BATCH': images, 'TRAIN.REAL_BATCH_SIZE': 0}
+
+    def build(self, name, phase):
+        """The generated net of this name, its inputs given by hand, with the case's weights."""
+        texts = {p.name: text for p, text in files('replay', self.net, self.settings['num_classes']).items()}
+        lines = [line if '"input-data"' not in line else DATA + ' ' + GT for line in texts[name].splitlines()]
+        path = os.path.join(self.folder, name)
+        with open(path, 'w') as stream:
+            stream.write('\n'.join(lines))
+        return caffe.Net(path, self.weights, phase)
+
+    def gt_boxes(self):
+        """(G, 5), or (G, 6) of several images."""
+        rows = []
+        for i, (image, info) in enumerate(zip(self.images, self.im_info)):
+            boxes = resized(self.recorded[f'target_boxes{i}'], image.shape[1:], info[:2])
+            labels = self.recorded[f'target_labels{i}'][:, None]
+            rows.append(np.hstack([boxes, labels, np.full_like(labels, i)]))
+        return np.vstack(rows).astype(np.float32)[:, : 5 if len(rows) == 1 else 6]
+
+
+def feed(net, **blobs):
+    for name, values in blobs.items():
+        net.blobs[name].reshape(*values.shape)
+        net.blobs[name].data[...] = values
+
+
+def drawn_state(settings):
+    """torchvision's state_dict of a case's detector, as record.py draws it."""
+    net = BACKBONES['ResNet-' + settings['backbone'].removeprefix('resnet') + '-FPN'].body
+    shapes = {'backbone.body.conv1.weight': (64, 3, 7, 7), **norm('backbone.body.bn1', 64)}
+    inputs = 64
+    for layer, (count, width) in enumerate(zip(net.blocks, net.widths), 1):
+        kernels = (1, 3, 1) if net.bottleneck else (3, 3)
+        for block in range(count):
+            name, sides = f'backbone.body.layer{layer}.{block}', [width] * len(kernels)
+            sides[-1] *= net.expansion
+            if block == 0 and inputs != sides[-1]:
+                shapes[f'{name}.downsample.0.weight'] = (sides[-1], inputs, 1, 1)
+                shapes |= norm(f'{name}.downsample.1', sides[-1])
+            for i, (kernel, outputs) in enumerate(zip(kernels, sides), 1):
+                shapes[f'{name}.conv{i}.weight'] = (outputs, inputs, kernel, kernel)
+                shapes |= norm(f'{name}.bn{i}', outputs)
+                inputs = outputs
+        shapes |= pair(f'backbone.fpn.inner_blocks.{layer - 1}.0', 256, inputs, 1, 1)
+        shapes |= pair(f'backbone.fpn.layer_blocks.{layer - 1}.0', 256, 256, 3, 3)
+    shapes |= pair('rpn.head.conv.0.0', 256, 256, 3, 3) | pair('rpn.head.cls_logits', 3, 256, 1, 1)
+    shapes |= pair('rpn.head.bbox_pred', 12, 256, 1, 1)
+    classes = settings['num_classes']
+    for name, *shape in (
+        ('box_head.fc6', 1024, 256 * 7 * 7),
+        ('box_head.fc7', 1024, 1024),
+        ('box_predictor.cls_score', classes, 1024),
+        ('box_predictor.bbox_pred', 4 * classes, 1024),
+    ):
+        shapes |= pair('roi_heads.' + name, *shape)
+    return {name: weight(name, shape) for name, shape in shapes.items()}
+
+
+def norm(name, channels):
+    return {f'{name}.{part}': (channels,) for part in ('weight', 'bias', 'running_mean', 'running_var')}
+
+
+def pair(name, *shape):
+    return {f'{name}.weight': shape, f'{name}.bias': shape[:1]}
+
+
+def places(state, rows):
+    """{torchvision's name: (layer, blob)} of what the importer takes as it is."""
+    found = {}
+    names = {id(values): name for name, values in state.items()}
+    for layer, _, arrays, *_ in rows:
+        for i, values in enumerate(arrays):
+            if id(values) in names:
+                found.setdefault(names[id(values)], (layer, i))
+    return found
+
+
+def off(found, wanted):
+    """How far a digest of an array is from the recorded one, of the largest recorded value."""
+    return np.abs(digest(found) - wanted).max() / np.abs(wanted).max()
+
+
+def unmet(found, wanted):
+    """The share of boxes of either set that have none like it in the other: (boxes (n, 4), further columns that are to
+    be within SCORES)."""
+    boxes, others = (torch.as_tensor(np.asarray(values[0], np.float64)) for values in (found, wanted))
+    like = overlaps(boxes, others).numpy() > OVERLAP
+    for mine, theirs in zip(found[1:], wanted[1:], strict=True):
+        like &= np.abs(np.subtract.outer(mine, theirs)) <= SCORES
+    if 0 in like.shape:
+        return float(max(like.shape) > 0)
+    return max(1 - like.any(1).mean(), 1 - like.any(0).mean())
+
+
+def test_checks(case):
+    """What the net says of the pictures."""
+    net, recorded, s = case.build('test.prototxt', caffe.TEST), case.recorded, case.settings
+    feed(net, data=case.data, im_info=case.im_info)
+    net.forward()
+    yield Check('batch', float(case.data.shape != tuple(recorded['batch'])), 0)
+    yield Check('sizes', np.abs(case.im_info[:, :2] - recorded['sizes']).max(), 0)
+    for i, (level, blob) in enumerate(LEVELS.items()):
+        for key, name in (
+            (f'feature_{level}', blob),
+            (f'objectness_{i}', f'rpn_scores_{blob}'),
+            (f'deltas_{i}', f'rpn_deltas_{blob}'),
+        ):
+            yield Check(key, off(net.blobs[name].data, recorded[f'digest/{key}']), MAPS)
+    values = (net.blobs[name].tensor for name in ('cls_prob', 'bbox_pred', 'rois'))
+    found = detections(*values, case.im_info, FAMILY, s['box_score_thresh'], 0.5, s['box_detections_per_img'])
+    rois = net.blobs['rois'].data
+    for i, (boxes, scores, labels) in enumerate(found):
+        proposals = rois[rois[:, 0] == i, 1:]
+        yield Check(f'proposals of image {i}', unmet([proposals], [recorded[f'proposals{i}']]), UNMET)
+        mine = resized(boxes.numpy(), case.im_info[i, :2], case.images[i].shape[1:]), scores, labels
+        theirs = [recorded[f'{name}{i}'] for name in ('boxes', 'scores', 'labels')]
+        yield Check(f'detections of image {i}', unmet([np.asarray(v) for v in mine], theirs), UNMET)
+
+
+def train_checks(case):
+    """What it learns from them."""
+    net, recorded = case.build('train.prototxt', caffe.TRAIN), case.recorded
+    feed(net, data=case.data, im_info=case.im_info, gt_boxes=case.gt_boxes())
+    net.forward()
+    for name, wanted in json.loads(str(recorded['losses'])).items():
+        found = float(net.blobs[LOSS_NAMES[name]].data)
+        yield Check(name, abs(found - wanted) / abs(wanted), LOSSES)
+    net.backward()
+    for key in recorded:
+        if key.startswith('grad/'):
+            layer, i = case.places[key.removeprefix('grad/')]
+            yield Check(key, off(net.params[layer][i].diff, recorded[key]), GRADIENTS)
+
+
+def replay(recorded, parts=(test_checks, train_checks)):
+    """The Checks of one recorded case."""
+    with tempfile.TemporaryDirectory() as folder:
+        case = Case(recorded, folder)
+        cfg_from_file(os.path.join(ROOT, 'experiments/cfgs/faster_rcnn_end2end.yml'))
+        cfg_from_file(os.path.join(ROOT, 'experiments/cfgs/faster_rcnn_end2end_torchvision.yml'))
+        with overrides(case.settings_of_run()):
+            return [check for part in parts for check in part(case)]
+
+
+def cases_of(path):
+    """{case: {key: array}} of a recording."""
+    cases = {}
+    with np.load(path) as file:
+        for key in file.files:
+            case, _, rest = key.partition('/')
+            cases.setdefault(case, {})[rest] = file[key]
+    return cases
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('file', metavar='FILE')
+    parser.add_argument('--only', nargs='+', metavar='CASE')
+    args = parser.parse_args()
+    cases, failed = cases_of(args.file), False
+    for name in args.only or cases:
+        try:
+            checks = replay(cases[name])
+        except NotImplementedError as error:
+            print(f'{name}: {error}')
+            failed = True
+            continue
+        for check in checks:
+            print(
+                f'{name}: {check.what} {check.found:.2g} of {check.limit:.2g}{"" if check.holds else " FAILS"}'
+            )
+        failed |= not all(check.holds for check in checks)
+        print(f'{name}: {sum(check.holds for check in checks)} of {len(checks)} hold', flush=True)
+    sys.exit(failed)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,257 @@
+"""Detection on a pyramid: box families, anchors, proposals, levels, detections, on cases a person can check."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from layer_runs import run_in_order
+
+from fast_rcnn.config import overrides
+from fpn.anchors import Pyramid, in_maps, in_rows
+from fpn.boxes import FAMILIES, family_of
+from fpn.detections import detections
+from fpn.images import batch, resized, scaled_size
+from fpn.levels import split
+from fpn.proposals import Level, propose
+from rpn.proposals import Limits
+
+CAFFE, TORCHVISION = FAMILIES['caffe'], FAMILIES['torchvision']
+both = pytest.mark.parametrize('family', [CAFFE, TORCHVISION], ids=FAMILIES)
+
+
+def boxes(*rows):
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+# Families
+
+
+def test_a_width_counts_its_last_pixel_or_not():
+    """10 x 10 and the 5 x 10 on its left: IoU 1/2 by whole pixels; by edges 9 x 9 and 4 x 9."""
+    one, other = boxes([0, 0, 9, 9]), boxes([0, 0, 4, 9])
+    assert CAFFE.overlaps(one, other).item() == 0.5
+    assert TORCHVISION.overlaps(one, other).item() == pytest.approx(4 / 9)
+    assert CAFFE.sides(other).tolist() == [[5, 10]] and TORCHVISION.sides(other).tolist() == [[4, 9]]
+    assert CAFFE.nms(torch.cat([one, other]), 0.49).tolist() == [0]
+    assert TORCHVISION.nms(torch.cat([one, other]), 0.49).tolist() == [0, 1]
+
+
+def test_codes_by_hand():
+    """A box of 10 x 20 to one of 20 x 20, five to the right of its centre."""
+    codes = TORCHVISION.encode(boxes([0, 0, 10, 20]), boxes([0, 0, 20, 20]))
+    np.testing.assert_allclose(codes, [[0.5, 0, math.log(2), 0]], rtol=1e-6)
+    codes = CAFFE.encode(boxes([0, 0, 9, 19]), boxes([0, 0, 19, 19]))
+    np.testing.assert_allclose(codes, [[0.5, 0, math.log(2), 0]], rtol=1e-6)
+    codes = TORCHVISION.encode(boxes([0, 0, 10, 20]), boxes([0, 0, 20, 20]), TORCHVISION.roi_weights)
+    np.testing.assert_allclose(codes, [[5, 0, 5 * math.log(2), 0]], rtol=1e-6)
+
+
+@both
+def test_codes_and_back(family):
+    rng = np.random.RandomState(0)
+    corners, more = rng.rand(2, 20, 2) * 50, 1 + rng.rand(2, 20, 2) * 50
+    some, others = torch.from_numpy(np.concatenate([corners, corners + more], 2).astype(np.float32))
+    codes = family.encode(some, others, family.roi_weights)
+    back = family.decode(some, torch.cat([codes, codes], 1), family.roi_weights)
+    wanted = others + boxes(
+        [0, 0, family.offset, family.offset]
+    )  # Caffe's decoding does not take it off again
+    np.testing.assert_allclose(back, torch.cat([wanted, wanted], 1), atol=1e-3)
+
+
+def test_huge_codes():
+    """torchvision's boxes grow 62.5-fold at most; every box is cut to the image, to the last pixel or the edge."""
+    box = boxes([10, 10, 20, 20])
+    moved = TORCHVISION.decode(box, boxes([0, 0, 9, -9]))
+    np.testing.assert_allclose(moved[0, [0, 2]], [15 - 312.5, 15 + 312.5], rtol=1e-5)
+    assert TORCHVISION.clip(moved, (30, 50))[0, [0, 2]].tolist() == [0, 50]
+    assert CAFFE.clip(CAFFE.decode(box, boxes([0, 0, 9, 9])), (30, 50)).tolist() == [[0, 0, 49, 29]]
+
+
+def test_torchvision_anchors_are_centred_and_rounded():
+    """Of 32 pixels: 45.25 x 22.63, 32 x 32, 22.63 x 45.25; halves of sides, rounded."""
+    anchors = TORCHVISION.anchors(4, [8], [0.5, 1, 2])
+    assert anchors.tolist() == [[-23, -11, 23, 11], [-16, -16, 16, 16], [-11, -23, 11, 23]]
+    two = TORCHVISION.anchors(8, [1, 2], [1])
+    assert two.tolist() == [[-4, -4, 4, 4], [-8, -8, 8, 8]]
+
+
+def test_caffe_anchors_are_those_of_one_level():
+    assert CAFFE.anchors(16, [8], [1]).tolist() == [[-56, -56, 71, 71]]
+
+
+def test_levels():
+    """Level 4 from 224 pixels on, one more for twice that; torchvision's edge is a little lower."""
+    sides = [112, 223.99, 224, 447, 448, 20, 2000]
+    squares = boxes(*([0, 0, side, side] for side in sides))
+    assert TORCHVISION.levels(squares).tolist() == [3, 3, 4, 4, 5, 0, 7]
+    assert CAFFE.levels(squares - boxes([0, 0, 1, 1])).tolist() == [3, 3, 4, 4, 5, 0, 7]
+    just_below = boxes([0, 0, 224 * (1 - 5e-7), 224])
+    assert (TORCHVISION.levels(just_below).item(), family_of('torchvision')) == (4, TORCHVISION)
+
+
+def test_a_family_that_is_none():
+    with pytest.raises(ValueError, match="caffe or torchvision; got 'mine'"):
+        family_of('mine')
+
+
+# Anchors
+
+
+def test_grids_against_a_loop():
+    """A map of 3 cells for 160 rows of pixels: anchors are 53 apart in torchvision's arithmetic, 64 in Caffe's."""
+    for name, down in ('torchvision', 53), ('caffe', 64):
+        pyramid = Pyramid(f"'boxes': {name} \n'strides': [64] \n'scales': [1, 2] \n'ratios': [1]")
+        (grid,) = pyramid.grids([(3, 2)], (160, 128))
+        loop = [
+            anchor + torch.tensor([64 * x, down * y, 64 * x, down * y])
+            for y in range(3)
+            for x in range(2)
+            for anchor in pyramid.anchors[0]
+        ]
+        assert torch.equal(grid, torch.stack(loop))
+
+
+def test_an_input_that_is_not_padded():
+    """75 pixels make maps of 19, 10, 5, 3 and 2 cells: 4, 8, 16 and 32 pixels apart, and the last 48, of 96."""
+    strides, cells = [4, 8, 16, 32, 64], [19, 10, 5, 3, 2]
+    found = [TORCHVISION.strides(stride, (n, n), (75, 75))[0] for stride, n in zip(strides, cells)]
+    assert found == [4, 8, 16, 32, 48]
+
+
+def test_rows_and_maps():
+    maps = torch.arange(2 * 4 * 3 * 5).reshape(8, 3, 5)
+    rows = in_rows(maps, 4)
+    assert rows[(1 * 5 + 2) * 2 + 1].tolist() == maps[4:, 1, 2].tolist()
+    assert torch.equal(in_maps(rows, (3, 5)), maps)
+
+
+# Proposals
+
+
+def level(scores, family, stride, deltas=None):
+    """One square anchor of a stride at every position; scores (H, W), deltas 0 or (4, H, W)."""
+    scores = torch.tensor(scores, dtype=torch.float32)[None, None]
+    deltas = torch.zeros(1, 4, *scores.shape[2:]) if deltas is None else deltas[None]
+    pyramid = Pyramid(f"'boxes': torchvision \n'strides': [{stride}] \n'scales': [1] \n'ratios': [1]")
+    size = [stride * side for side in scores.shape[2:]]
+    return Level(scores, deltas, *pyramid.grids([scores.shape[2:]], size))
+
+
+def test_the_best_of_each_level_then_of_all():
+    fine = level([[1, 2], [3, 4]], TORCHVISION, 8)
+    coarse = level([[2.5]], TORCHVISION, 32)
+    limits = Limits(pre_nms_top_n=2, post_nms_top_n=2, nms_thresh=0.7, min_size=0)
+    ((found, scores),) = propose([fine, coarse], torch.tensor([[40, 40, 1.0]]), TORCHVISION, limits)
+    assert scores.tolist() == [4, 3] and found.tolist() == [[4, 4, 12, 12], [0, 4, 4, 12]]
+    limits.post_nms_top_n = 0
+    ((found, scores),) = propose([fine, coarse], torch.tensor([[40, 40, 1.0]]), TORCHVISION, limits)
+    assert scores.tolist() == [4, 3, 2.5] and found[2].tolist() == [0, 0, 16, 16]
+
+
+def test_suppression_is_within_a_level_and_after_the_choice():
+    """The second of the level takes part in the two best, although it falls to the first; the other level's equal box
+    does not fall."""
+    push = torch.zeros(4, 1, 3)
+    push[0] = torch.tensor([[0.0, -1, 0]])  # the second moves onto the first
+    fine = level([[3, 2, 1]], TORCHVISION, 8, push)
+    same = level([[2.5, -9, -9]], TORCHVISION, 8)
+    limits = Limits(pre_nms_top_n=2, post_nms_top_n=9, nms_thresh=0.7, min_size=0)
+    ((found, scores),) = propose([fine, same], torch.tensor([[8, 24, 1.0]]), TORCHVISION, limits)
+    assert scores.tolist() == [3, 2.5, -9] and found[0].tolist() == found[1].tolist()
+
+
+def test_what_is_too_small():
+    """An anchor wholly outside the image has no size once it is cut; Caffe's least side grows with the scale."""
+    shift = torch.zeros(4, 1, 2)
+    shift[0, 0, 1] = 9
+    limits = Limits(pre_nms_top_n=0, post_nms_top_n=0, nms_thresh=0.7, min_size=4)
+    info = torch.tensor([[16, 16, 2.0]])
+    for family, least in (TORCHVISION, 1e-3), (CAFFE, 8):
+        ((found, _),) = propose([level([[1, 2]], family, 16, shift)], info, family, limits)
+        assert len(found) == 1 and family.least_side(4, 2.0) == least
+
+
+# Levels
+
+
+def test_split_and_back():
+    rois = boxes(*([0, 0, side, side] for side in (500, 30, 112, 225, 111, 2000, 60)))
+    rows, order = split(rois, TORCHVISION, 2, 4)
+    assert [r.tolist() for r in rows] == [[1, 4, 6], [2], [3], [0, 5]]
+    assert torch.equal(rois[torch.cat(rows)][order], rois)
+
+
+def test_the_layer_of_levels(tmp_path):
+    rois = np.array([[1, 0, 0, 300, 300], [0, 5, 5, 25, 25], [0, 0, 0, 220, 220]])
+    tops = run_in_order(
+        tmp_path, 'fpn.level_layer.RoILevelsLayer', "'boxes': torchvision \n'first': 3", [rois], 3
+    )
+    assert tops[0].tolist() == rois[1:].tolist() and tops[1].tolist() == rois[:1].tolist()
+    assert tops[2].tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match='one for the order; got 1'):
+        run_in_order(
+            tmp_path, 'fpn.level_layer.RoILevelsLayer', "'boxes': torchvision \n'first': 3", [rois], 1
+        )
+
+
+# Detections
+
+
+def test_detections():
+    """Classes by themselves, background never, the best of all together, no boxes without a side."""
+    rois = boxes([0, 0, 0, 10, 10], [0, 1, 0, 11, 10], [0, 20, 20, 30, 30], [0, 5, 5, 5, 9])
+    probs = boxes([0.1, 0.7, 0.2], [0.1, 0.6, 0.3], [0.5, 0.05, 0.45], [0, 1, 0])
+    codes, info = torch.zeros(4, 12), torch.tensor([[25, 40, 1.0]])
+    ((found, scores, classes),) = detections(probs, codes, rois, info, TORCHVISION, 0.1, 0.5, 3)
+    np.testing.assert_allclose(scores, [0.7, 0.45, 0.3])
+    assert classes.tolist() == [1, 2, 2]
+    assert found.tolist() == [[0, 0, 10, 10], [20, 20, 30, 25], [1, 0, 11, 10]]
+    (none,) = detections(probs[:0], codes[:0], rois[:0], info, TORCHVISION, 0.1, 0.5, 3)
+    assert [len(values) for values in none] == [0, 0, 0]
+
+
+# Images
+
+
+def test_sizes_round_down_in_single_precision():
+    """1 / 200 in float32, times 240, is just below 1.2."""
+    assert scaled_size((200, 260), 240, 400)[0] == (239, 311)
+    assert scaled_size((180, 150), 240, 400)[0] == (288, 240)
+    assert scaled_size((97, 311, 3), 260, 260)[0] == (81, 259)
+
+
+def test_a_batch_is_padded_to_32():
+    images = [np.full((20, 30, 3), 7.0), np.full((30, 20, 3), [5.0, 6, 7])]
+    data, info = batch(images, [1.0, 2, 3], 40, 60)
+    assert data.shape == (2, 3, 64, 64) and info[0, :2].tolist() == list(scaled_size((20, 30), 40, 60)[0])
+    height, width = info[1, :2].astype(int)
+    np.testing.assert_allclose(data[1, 0, :height, :width], 4, rtol=1e-6)
+    assert not data[1, :, height:].any() and not data[1, :, :, width:].any()
+    assert resized(np.float32([[2, 4, 6, 8]]), (10, 10), (20, 5)).tolist() == [[1, 8, 3, 16]]
+
+
+# The other layers
+
+
+PYRAMID = "'boxes': torchvision \n'strides': [8, 16] \n'scales': [1]"
+
+
+def test_the_layer_of_proposals(tmp_path):
+    """Two images: each has the boxes of its own maps, with probabilities."""
+    rng = np.random.RandomState(0)
+    scores = [rng.randn(2, 3, side, side) for side in (4, 2)]
+    deltas = [np.zeros((2, 12, side, side)) for side in (4, 2)]
+    info, data = [[32, 32, 1], [32, 24, 1]], np.zeros((2, 3, 32, 32))
+    with overrides({'TRAIN.RPN_POST_NMS_TOP_N': 5}):
+        rois, probs = run_in_order(
+            tmp_path, 'fpn.proposal_layer.ProposalLayer', PYRAMID, [*scores, *deltas, info, data], 2
+        )
+    assert rois[:, 0].tolist() == [0] * 5 + [1] * 5 and rois[5:, 3].max() <= 24
+    best = max(s[0].max() for s in scores)
+    assert probs[0, 0] == pytest.approx(1 / (1 + math.exp(-best)), rel=1e-5)
+    with pytest.raises(ValueError, match='2 strides want as many maps'):
+        run_in_order(
+            tmp_path, 'fpn.proposal_layer.ProposalLayer', PYRAMID, [scores[0], deltas[0], info, data], 1
+        )
