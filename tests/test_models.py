@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import caffe
-from caffe.format.prototxt import read_net, read_solver
+from caffe.format.prototxt import parse_net, read_net, read_solver
 from fast_rcnn.config import cfg, cfg_from_file, overrides
 from netgen.backbones import BACKBONES, FeatureMap
 from netgen.files import COMMITTED, COMMITTED_NETS, files, generate, schedule
 from netgen.layers import conv
 from netgen.methods import Schedule
+from pipeline.recipe import initial_weights
 from utils.param_str import parse_param_str
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -225,6 +226,38 @@ def test_nets_without_weights_stay_finite(net):
     assert all(np.isfinite(value).all() and len(value) for value in found.values())
 
 
+@pytest.fixture
+def pyramid(tmp_path):
+    """The test net of ResNet-10-FPN, fed with a picture whose sides are no multiples of anything."""
+    generate('own', 'ResNet-10-FPN', 3, tmp_path)
+    path = tmp_path / 'own/ResNet-10-FPN/faster_rcnn_end2end/test.prototxt'
+    caffe.set_random_seed(5)
+    net = caffe.Net(str(path), caffe.TEST)
+    net.blobs['data'].reshape(2, 3, 75, 101)
+    net.blobs['im_info'].reshape(2, 3)
+    net.blobs['data'].data[...] = np.random.RandomState(5).normal(0, 50, (2, 3, 75, 101))
+    net.blobs['im_info'].data[...] = [[75, 101, 1], [60, 101, 1]]
+    return net
+
+
+def test_a_pyramid(pyramid):
+    """Maps of 75 x 101 pixels, rounded up but for columns in pool1, which is not padded; RoIs of two images, pooled where they belong."""
+    pyramid.forward()
+    sides = [pyramid.blobs[f'p{level}'].shape[1:] for level in range(2, 7)]
+    assert sides == [(256, 19, 25), (256, 10, 13), (256, 5, 7), (256, 3, 4), (256, 2, 2)]
+    assert pyramid.blobs['rpn_deltas_p3'].shape == (2, 12, 10, 13)
+    rois = pyramid.blobs['rois'].data
+    assert set(rois[:, 0]) == {0, 1} and rois[rois[:, 0] == 1, 4].max() <= 60
+    assert pyramid.blobs['roi_pool'].shape == (len(rois), 256, 7, 7)
+    assert pyramid.blobs['cls_prob'].shape == (len(rois), 3) and pyramid.blobs['bbox_pred'].shape[1] == 12
+
+
+def test_a_pyramid_is_judged_by_one_rpn(pyramid):
+    first, last = (pyramid.params[f'rpn_scores_{level}'][0] for level in ('p2', 'p6'))
+    first.data[...] = 7
+    assert (last.data == 7).all()
+
+
 # ----------------------------------------------------------------------------------------------- what learns
 
 
@@ -240,6 +273,26 @@ def test_resnet_freezing(net, stage, kind):
     moving = {name for name, rates in weights.items() if rates[0]}
     wanted = {'rpn_'} if kind == 'rpn' else {'res5', 'cls_', 'bbox'}
     assert {name[:4] for name in moving} == wanted | ({'res4'} if stage == 1 else set())
+
+
+@pytest.mark.parametrize('net', ['ResNet-50-FPN', 'ResNet-101-FPN'])
+def test_a_pyramid_starts_from_the_weights_of_its_body(tmp_path, monkeypatch, net):
+    monkeypatch.setitem(cfg, 'ROOT_DIR', str(tmp_path))
+    path = tmp_path / 'data/imagenet_models' / f'{BACKBONES[net].weights}.caffemodel'
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert initial_weights(net) == str(path) and initial_weights('ResNet-10-FPN') is None
+    body = BACKBONES[BACKBONES[net].weights]
+    single = [*body.trunk(None), *body.stage(5, body.block_names(4)[-1], None, None)]
+    assert BACKBONES[net].trunk(None)[: len(single)] == single
+
+
+def test_what_learns_in_a_pyramid():
+    """As torchvision trains it: not conv1 and res2, nor any statistics."""
+    path = ROOT / 'models/own/ResNet-50-FPN/faster_rcnn_end2end/train.prototxt'
+    found = learning(parse_net(files('own', 'ResNet-50-FPN', 3)[path]))
+    fixed = {name[:4] for name, rates in found['Convolution'].items() if not any(rates)}
+    assert fixed == {'conv', 'res2'} and not any(map(sum, found['Scale'].values()))
 
 
 def test_vgg16_freezes_the_first_four():

@@ -4,25 +4,17 @@
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from netgen.layers import conv, inner_product, layer, pool, rates, relu
+from netgen.layers import FeatureMap, conv, inner_product, layer, pool, rates, relu
+from netgen.necks import NECKS
 
 GAMMA = 0.002  # see ResNet.gamma
-
-
-class FeatureMap(NamedTuple):
-    """What a trunk gives to the heads."""
-
-    blob: str
-    stride: int  # pixels
-    channels: int
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A net cut in two: trunk(lr), shared, ends in the blobs of `maps`; head(bottom, lr, bn), on RoIs pooled
-    to pooled x pooled, in the blob `head_top`."""
+    to pooled x pooled, in the blob `head_top`. roi_head: the name in HEADS of what judges regions, where it has no R-FCN."""
 
     prefix: str  # of snapshots
     base_lr: float = 0.001
@@ -34,6 +26,10 @@ class Backbone:
     rfcn_std: float | None = (
         0.01  # of the Gaussian that fills the convolution that makes them; None: He et al.
     )
+    scales: tuple = (8, 16, 32)  # of anchors: their sides in 16 pixels, or in strides of a pyramid's level
+    boxes = 'caffe'  # the family of fpn.boxes
+    roi_head = 'fast_rcnn'
+    is_pyramid = False  # every map has its anchors
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,15 @@ class ResNet(Backbone):
 
     @property
     def maps(self):
-        return [FeatureMap(self.block_names(4)[-1], 16, self.widths[2] * self.expansion)]
+        return self.stages[2:3]
+
+    @property
+    def stages(self):
+        """The maps of res2 to res5."""
+        return [
+            FeatureMap(self.block_names(s)[-1], 2**s, self.widths[s - 2] * self.expansion)
+            for s in (2, 3, 4, 5)
+        ]
 
     @property
     def expansion(self):
@@ -86,6 +90,10 @@ class ResNet(Backbone):
         third = early if self.frozen >= 3 else lr
         lines += self.stage(3, self.block_names(2)[-1], third, third)
         return lines + self.stage(4, self.block_names(3)[-1], lr, lr)
+
+    def whole(self, lr):
+        """All stages."""
+        return self.trunk(lr) + self.stage(5, self.block_names(4)[-1], lr, lr)
 
     def dilated(self, lr, bn):
         """res5 on res4 -> the lines, the blob."""
@@ -166,14 +174,19 @@ class PlainNet(Backbone):
     head_top = 'fc7'
 
     def head(self, bottom, lr, bn):
-        lines = []
-        for i, width in zip('67', self.widths):
-            top = 'fc' + i
-            lines += [inner_product(top, bottom, width, lr, 'type: "xavier"'), relu('relu' + i, top)]
-            if lr != 0:
-                lines.append(layer('drop' + i, 'Dropout', top, top, f'dropout_param {{ {self.dropout} }}'))
-            bottom = top
-        return lines
+        return fully_connected(bottom, self.widths, lr, self.dropout)
+
+
+def fully_connected(bottom, widths, lr, dropout=''):
+    """fc6 and fc7."""
+    lines = []
+    for i, width in zip('67', widths):
+        top = 'fc' + i
+        lines += [inner_product(top, bottom, width, lr, 'type: "xavier"'), relu('relu' + i, top)]
+        if dropout and lr != 0:
+            lines.append(layer('drop' + i, 'Dropout', top, top, f'dropout_param {{ {dropout} }}'))
+        bottom = top
+    return lines
 
 
 class VGG16(PlainNet):
@@ -222,24 +235,78 @@ class FiveLayers(PlainNet):
         return lines
 
 
+@dataclass(frozen=True)
+class Pyramid(Backbone):
+    """All stages of a ResNet and a neck that joins their maps; two fully connected layers run on RoIs, which are pooled
+    from all of `pooled_maps`."""
+
+    body: ResNet | None = None
+    weights: str = ''  # the net whose ImageNet weights it starts from
+    neck: str = 'FPN'  # a name of NECKS
+    boxes: str = 'torchvision'
+    scales: tuple = (8,)
+    rpn_outputs: int = 256
+    pooled: int = 7
+    widths: tuple = (1024, 1024)  # of fc6 and fc7
+    roi_pool = 'roi_pool'
+    head_top = 'fc7'
+    roi_head = 'pyramid'
+    is_pyramid = True
+
+    @property
+    def scratch(self):
+        return self.body.scratch
+
+    @property
+    def joined(self):
+        return NECKS[self.neck](self.body.stages)
+
+    @property
+    def maps(self):
+        return self.joined.maps
+
+    @property
+    def pooled_maps(self):
+        return self.joined.pooled_maps
+
+    def trunk(self, lr):
+        return self.body.whole(lr) + self.joined.lines(lr)
+
+    def head(self, bottom, lr, bn):
+        return fully_connected(bottom, self.widths, lr)
+
+
+RESNET10 = ResNet(
+    'resnet10',
+    base_lr=0.01,
+    rpn_outputs=256,
+    blocks=(1, 1, 1, 1),
+    conv1_outputs=32,
+    widths=(32, 64, 128, 256),
+    bottleneck=False,
+    scratch=True,
+    rfcn_outputs=256,
+    rfcn_std=None,  # from nothing, small weights would learn too slowly
+    pooled=7,
+)
+
+
+def torchvision_pyramid(prefix, weights='', **body):
+    """torchvision's fasterrcnn_resnet*_fpn: conv1, res2 and all statistics are as ImageNet left them."""
+    return Pyramid(prefix + '_fpn', body=ResNet(prefix, torchvision=True, frozen=2, **body), weights=weights)
+
+
 BACKBONES = {
     'ResNet-101': ResNet('resnet101', blocks=(3, 4, 23, 3)),
     'ResNet-50': ResNet('resnet50', conv1_bias=True),
     'ResNet-101-torchvision': ResNet('resnet101', blocks=(3, 4, 23, 3), torchvision=True),
     'ResNet-50-torchvision': ResNet('resnet50', torchvision=True),
-    'ResNet-10': ResNet(
-        'resnet10',
-        base_lr=0.01,
-        rpn_outputs=256,
-        blocks=(1, 1, 1, 1),
-        conv1_outputs=32,
-        widths=(32, 64, 128, 256),
-        bottleneck=False,
-        scratch=True,
-        rfcn_outputs=256,
-        rfcn_std=None,  # from nothing, small weights would learn too slowly
-        pooled=7,
-    ),
+    'ResNet-10': RESNET10,
+    'ResNet-18-FPN': torchvision_pyramid('resnet18', blocks=(2, 2, 2, 2), bottleneck=False),
+    'ResNet-34-FPN': torchvision_pyramid('resnet34', bottleneck=False),
+    'ResNet-50-FPN': torchvision_pyramid('resnet50', 'ResNet-50-torchvision'),
+    'ResNet-101-FPN': torchvision_pyramid('resnet101', 'ResNet-101-torchvision', blocks=(3, 4, 23, 3)),
+    'ResNet-10-FPN': Pyramid('resnet10_fpn', base_lr=0.01, body=RESNET10, boxes='caffe', widths=(256, 256)),
     'VGG16': VGG16('vgg16', maps=(FeatureMap('conv5_3', 16, 512),)),
     'VGG_CNN_M_1024': FiveLayers(
         'vgg_cnn_m_1024',

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from netgen.backbones import BACKBONES
-from netgen.heads import RATIOS, SCALES
+from netgen.heads import RATIOS
 from netgen.methods import METHODS, Detector, Schedule
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -53,7 +53,8 @@ def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, ma
     if num_classes < 2:
         raise ValueError(f'num_classes counts the background too, so it is at least 2; got {num_classes}')
     given = dict(anchors or {})
-    scales, ratios = tuple(given.pop('scales', None) or SCALES), tuple(given.pop('ratios', None) or RATIOS)
+    scales = tuple(given.pop('scales', None) or BACKBONES[net].scales)
+    ratios = tuple(given.pop('ratios', None) or RATIOS)
     if given:
         raise ValueError(f'anchors have scales and ratios, not {", ".join(map(str, given))}')
     detector = Detector(BACKBONES[net], num_classes, scales, ratios)

@@ -23,6 +23,7 @@ from netgen.layers import (
 )
 
 SCALES, RATIOS = (8, 16, 32), (0.5, 1, 2)  # the library's own: no net mentions them
+PYRAMID_SCALES = (8,)  # and of fpn.anchors
 BBOX_BLOBS = 'bbox_targets bbox_inside_weights bbox_outside_weights'
 RPN_BBOX_BLOBS = 'rpn_bbox_targets rpn_bbox_inside_weights rpn_bbox_outside_weights'
 
@@ -98,6 +99,86 @@ class RPN:
             ),
         ]
 
+    def roi_targets(self, head):
+        return python(
+            'roi-data',
+            'rpn.proposal_target_layer.ProposalTargetLayer',
+            'rpn_rois gt_boxes',
+            f'rois labels {BBOX_BLOBS}',
+            f"'num_classes': {head.box_classes}",
+        )
+
+
+@dataclass(frozen=True)
+class PyramidRPN(RPN):
+    """The region proposal network on every map of a pyramid, the same on each: one score per anchor, a logit."""
+
+    @property
+    def anchor_param(self):
+        parts = [f"'boxes': {self.net.boxes}", f"'strides': {[m.stride for m in self.net.maps]}"]
+        parts += [f"'scales': {list(self.scales)}"] if self.scales != PYRAMID_SCALES else []
+        parts += [f"'ratios': {list(self.ratios)}"] if self.ratios != RATIOS else []
+        return r' \n'.join(parts)
+
+    def blobs(self, kind):
+        return [f'rpn_{kind}_{m.blob}' for m in self.net.maps]
+
+    def lines(self, lr):
+        lines, outputs = [], {'scores': self.anchors, 'deltas': 4 * self.anchors}
+        for m in self.net.maps:
+            top, shape = f'rpn_conv_{m.blob}', (self.net.rpn_outputs, 3)
+            lines += [
+                conv(top, m.blob, *shape, lr, pad=1, std=0.01, share='rpn_conv'),
+                relu(f'rpn_relu_{m.blob}', top),
+            ]
+            for kind, count in outputs.items():
+                lines.append(conv(f'rpn_{kind}_{m.blob}', top, count, 1, lr, std=0.01, share=f'rpn_{kind}'))
+        return lines
+
+    def unused(self):
+        return [*self.lines(0), silence(' '.join(self.blobs('scores') + self.blobs('deltas')))]
+
+    def scores(self):
+        return []
+
+    def loss(self):
+        """The levels' answers in a row, (N, A H W + ...), to as many labels."""
+        lines = []
+        for kind in 'scores', 'deltas':
+            rows = [f'{blob}_row' for blob in self.blobs(kind)]
+            lines += [layer(row, 'Flatten', blob, row) for row, blob in zip(rows, self.blobs(kind))]
+            lines.append(layer(f'rpn_{kind}', 'Concat', ' '.join(rows), f'rpn_{kind}'))
+        targets = 'fpn.anchor_target_layer.AnchorTargetLayer'
+        bottoms = ' '.join([*self.blobs('scores'), 'gt_boxes im_info data'])
+        return [
+            *lines,
+            python('rpn-data', targets, bottoms, f'rpn_labels {RPN_BBOX_BLOBS}', self.anchor_param),
+            layer(
+                'rpn_loss_cls',
+                'SigmoidCrossEntropyLoss',
+                'rpn_scores rpn_labels',
+                'rpn_loss_cls',
+                propagate(1, 0),
+                'loss_weight: 1 loss_param { ignore_label: -1 normalization: VALID }',
+            ),
+            smooth_l1_loss(
+                'rpn_loss_bbox', f'rpn_deltas {RPN_BBOX_BLOBS}', 'smooth_l1_loss_param { sigma: 3.0 }'
+            ),
+        ]
+
+    def proposal(self, tops):
+        bottoms = ' '.join([*self.blobs('scores'), *self.blobs('deltas'), 'im_info data'])
+        return [python('proposal', 'fpn.proposal_layer.ProposalLayer', bottoms, tops, self.anchor_param)]
+
+    def roi_targets(self, head):
+        return python(
+            'roi-data',
+            'fpn.proposal_target_layer.ProposalTargetLayer',
+            'rpn_rois gt_boxes im_info',
+            f'rois labels {BBOX_BLOBS}',
+            rf"'boxes': {self.net.boxes} \n'num_classes': {head.box_classes}",
+        )
+
 
 @dataclass(frozen=True)
 class FastRCNN:
@@ -113,19 +194,19 @@ class FastRCNN:
 
     def lines(self, lr, bn):
         net = self.net
-        size = f'pooled_w: {net.pooled} pooled_h: {net.pooled} spatial_scale: {1 / net.maps[-1].stride}'
         return [
-            layer(
-                net.roi_pool,
-                'ROIPooling',
-                f'{net.maps[-1].blob} rois',
-                net.roi_pool,
-                f'roi_pooling_param {{ {size} }}',
-            ),
+            *self.pooling(),
             *net.head(net.roi_pool, lr, bn),
             inner_product('cls_score', net.head_top, self.classes, lr, 'type: "gaussian" std: 0.01'),
             inner_product('bbox_pred', net.head_top, 4 * self.classes, lr, 'type: "gaussian" std: 0.001'),
         ]
+
+    def pooling(self):
+        """RoIs -> the blob net.roi_pool (R, channels, pooled, pooled)."""
+        net = self.net
+        size = f'pooled_w: {net.pooled} pooled_h: {net.pooled} spatial_scale: {1 / net.maps[-1].stride}'
+        pooled = net.roi_pool, 'ROIPooling', f'{net.maps[-1].blob} rois', net.roi_pool
+        return [layer(*pooled, f'roi_pooling_param {{ {size} }}')]
 
     def unused(self):
         """In an RPN net: fed by noise and frozen, so that a snapshot holds all parameters."""
@@ -151,6 +232,36 @@ class FastRCNN:
 
     def output(self):
         return [layer('cls_prob', 'Softmax', 'cls_score', 'cls_prob')]
+
+
+class PyramidRCNN(FastRCNN):
+    """RoIs go to the level of the pyramid that suits their size, and what is pooled from there comes back in their order
+    (Lin et al., 2017, section 4.2; RoI Align of He et al., Mask R-CNN, 2017)."""
+
+    def pooling(self):
+        net, maps = self.net, self.net.pooled_maps
+        rois, pools = [f'rois_{m.blob}' for m in maps], [f'roi_pool_{m.blob}' for m in maps]
+        param = rf"'boxes': {net.boxes} \n'first': {maps[0].stride.bit_length() - 1}"
+        lines = [
+            python('roi-levels', 'fpn.level_layer.RoILevelsLayer', 'rois', ' '.join(rois + ['order']), param)
+        ]
+        for m, mine, top in zip(maps, rois, pools):
+            size = f'pooled_w: {net.pooled} pooled_h: {net.pooled} spatial_scale: {1 / m.stride} sampling_ratio: 2'
+            lines.append(layer(top, 'ROIAlign', f'{m.blob} {mine}', top, f'roi_align_param {{ {size} }}'))
+        return [
+            *lines,
+            layer('roi_pools', 'Concat', ' '.join(pools), 'roi_pools', 'concat_param { axis: 0 }'),
+            layer(net.roi_pool, 'BatchReindex', 'roi_pools order', net.roi_pool, propagate(1, 0)),
+        ]
+
+    def loss(self):
+        sigma = 3.0 if self.net.boxes == 'torchvision' else 1.0
+        return [
+            softmax_loss('loss_cls', 'cls_score labels'),
+            smooth_l1_loss(
+                'loss_bbox', f'bbox_pred {BBOX_BLOBS}', f'smooth_l1_loss_param {{ sigma: {sigma} }}'
+            ),
+        ]
 
 
 @dataclass(frozen=True)
@@ -249,4 +360,4 @@ class RFCN:
         ]
 
 
-HEADS = {'fast_rcnn': FastRCNN, 'rfcn': RFCN, 'rfcn_ohem': partial(RFCN, ohem=True)}
+HEADS = {'fast_rcnn': FastRCNN, 'pyramid': PyramidRCNN, 'rfcn': RFCN, 'rfcn_ohem': partial(RFCN, ohem=True)}

@@ -1,7 +1,18 @@
 """Single layers as lines of a prototxt.
 
 `lr` is how a part learns: 1 it does, 0 it is frozen, None: in a test net, which says nothing of learning.
+`share`: layers of one such name have the same blobs.
 """
+
+from typing import NamedTuple
+
+
+class FeatureMap(NamedTuple):
+    """What a trunk gives to the heads."""
+
+    blob: str
+    stride: int  # pixels
+    channels: int
 
 
 def layer(name, kind, bottom, top, *fields):
@@ -10,18 +21,39 @@ def layer(name, kind, bottom, top, *fields):
     return ' '.join(['layer {', f'name: "{name}" type: "{kind}"', *blobs, *filter(None, fields), '}'])
 
 
-def rates(lr, blobs='wb'):
+def rates(lr, blobs='wb', share=''):
     """The param fields of weights (w), of a bias (b), which learns twice as fast and decays like the weights,
     as in the published nets, or of Scale's gamma and beta (g), which do not decay."""
-    if lr is None:
+    if lr is None and not share:
         return ''
-    mults = {'w': (lr, lr), 'b': (2 * lr, lr), 'g': (lr, 0)}
-    return ' '.join('param { lr_mult: %d decay_mult: %d }' % mults[b] for b in blobs)
+    fields = []
+    for i, blob in enumerate(blobs):
+        words = [f'name: "{share}_{i}"'] if share else []
+        if lr is not None:
+            words.append(
+                'lr_mult: %d decay_mult: %d' % {'w': (lr, lr), 'b': (2 * lr, lr), 'g': (lr, 0)}[blob]
+            )
+        fields.append(f'param {{ {" ".join(words)} }}')
+    return ' '.join(fields)
 
 
-def conv(name, bottom, outputs, kernel, lr, stride=1, pad=0, bias=True, std=None, top=None, dilation=1):
-    """Convolution; filled as He et al. 2015 unless std, of a Gaussian, is given."""
-    filler = 'type: "msra"' if std is None else f'type: "gaussian" std: {std}'
+def conv(
+    name,
+    bottom,
+    outputs,
+    kernel,
+    lr,
+    stride=1,
+    pad=0,
+    bias=True,
+    std=None,
+    top=None,
+    dilation=1,
+    share='',
+    filler=None,
+):
+    """Convolution; filled as He et al. 2015 unless std, of a Gaussian, or a filler is given."""
+    filler = filler or ('type: "msra"' if std is None else f'type: "gaussian" std: {std}')
     shape = f'num_output: {outputs} kernel_size: {kernel} stride: {stride} pad: {pad}'
     shape += '' if bias else ' bias_term: false'
     shape += f' dilation: {dilation}' if dilation > 1 and kernel > 1 else ''
@@ -30,7 +62,7 @@ def conv(name, bottom, outputs, kernel, lr, stride=1, pad=0, bias=True, std=None
         'Convolution',
         bottom,
         top or name,
-        rates(lr, 'wb' if bias else 'w'),
+        rates(lr, 'wb' if bias else 'w', share),
         f'convolution_param {{ {shape} weight_filler {{ {filler} }} }}',
     )
 

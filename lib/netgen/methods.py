@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from netgen.backbones import Backbone
-from netgen.heads import BBOX_BLOBS, HEADS, RATIOS, RPN, SCALES
+from netgen.heads import BBOX_BLOBS, HEADS, RATIOS, RPN, SCALES, PyramidRPN
 from netgen.layers import python
 
 IMAGE_AND_BOXES = 'data im_info gt_boxes'
@@ -28,7 +28,8 @@ class Detector:
 
     @property
     def rpn(self):
-        return RPN(self.net, self.scales, self.ratios)
+        kind = PyramidRPN if self.net.is_pyramid else RPN
+        return kind(self.net, self.scales, self.ratios)
 
     def head(self, name):
         return HEADS[name](self.net, self.classes)
@@ -58,17 +59,10 @@ class Detector:
     def joint_train(self, head):
         """Approximate joint training: the head takes proposals as given, no gradient goes to them."""
         head = self.head(head)
-        targets = python(
-            'roi-data',
-            'rpn.proposal_target_layer.ProposalTargetLayer',
-            'rpn_rois gt_boxes',
-            f'rois labels {BBOX_BLOBS}',
-            f"'num_classes': {head.box_classes}",
-        )
         return [
             *self.rpn_train(1),
             *self.rpn.proposal('rpn_rois'),
-            targets,
+            self.rpn.roi_targets(head),
             *head.lines(1, 1),
             *head.loss(),
         ]
@@ -156,8 +150,8 @@ def alt_opt(detector, plan, folder):
 def end2end(detector, plan, folder):
     net = detector.net
     return {
-        'train.prototxt': detector.joint_train('fast_rcnn'),
-        'test.prototxt': detector.joint_test('fast_rcnn'),
+        'train.prototxt': detector.joint_train(net.roi_head),
+        'test.prototxt': detector.joint_test(net.roi_head),
         'solver.prototxt': solver(
             f'{folder}/train.prototxt',
             f'{net.prefix}_faster_rcnn',
@@ -220,14 +214,18 @@ class Method(NamedTuple):
     fits: Callable = lambda net: True  # whether a backbone has what it takes
 
 
+def has_one_map(net):
+    return not net.is_pyramid
+
+
 def has_dilated_stage(net):
     return net.rfcn_outputs > 0
 
 
 METHODS = {
-    'faster_rcnn_alt_opt': Method(alt_opt),
+    'faster_rcnn_alt_opt': Method(alt_opt, has_one_map),
     'faster_rcnn_end2end': Method(end2end),
-    'fast_rcnn': Method(fast_rcnn),
+    'fast_rcnn': Method(fast_rcnn, has_one_map),
     'rfcn_end2end': Method(rfcn_end2end, has_dilated_stage),
     'rfcn_alt_opt_5step_ohem': Method(rfcn_alt_opt, has_dilated_stage),
 }

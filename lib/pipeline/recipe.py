@@ -85,6 +85,10 @@ class Recipe:
         """Writes the nets and solvers that are missing."""
         own = data.name not in method.iterations
         anchors = data.anchors or (OWN_ANCHORS if own else None)
+        if anchors and self.net in BACKBONES and BACKBONES[self.net].is_pyramid:
+            anchors = (
+                {'ratios': anchors['ratios']} if 'ratios' in anchors else None
+            )  # sizes are its levels' own
         four = four_iterations(data) if own else None
         generate(data.name, self.net, data.num_classes, anchors=anchors, max_iters=four, force=self.force)
         folder = os.path.join(cfg.MODELS_DIR, self.net, method.nets)
@@ -167,7 +171,8 @@ def initial_weights(net):
     """The weights a net starts from; None for one that starts from nothing."""
     if net in BACKBONES and getattr(BACKBONES[net], 'scratch', False):
         return None
-    names = [os.path.join('data', 'imagenet_models', f'{net}{version}.caffemodel') for version in ('.v2', '')]
+    own = getattr(BACKBONES.get(net), 'weights', '') or net
+    names = [os.path.join('data', 'imagenet_models', f'{own}{version}.caffemodel') for version in ('.v2', '')]
     for name in names:
         if os.path.exists(os.path.join(cfg.ROOT_DIR, name)):
             return os.path.join(cfg.ROOT_DIR, name)
