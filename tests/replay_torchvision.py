@@ -224,7 +224,6 @@ def replay(recorded, parts=(test_checks, train_checks)):
     """The Checks of one recorded case."""
     with tempfile.TemporaryDirectory() as folder:
         case = Case(recorded, folder)
-        cfg_from_file(os.path.join(ROOT, 'experiments/cfgs/faster_rcnn_end2end.yml'))
         cfg_from_file(os.path.join(ROOT, 'experiments/cfgs/faster_rcnn_end2end_torchvision.yml'))
         with overrides(case.settings_of_run()):
             return [check for part in parts for check in part(case)]

@@ -4,6 +4,7 @@ With pixel means equal to 255 times torchvision's own, nothing is left to the pa
 everywhere; with cfg's they differ where the padding reaches, which is measured.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ from torch import nn
 
 import caffe
 import import_weights
+import replay_torchvision
 from caffe.format.weights import read_weights, write_weights
 from fast_rcnn.config import cfg
-from netgen.files import generate
+from netgen.files import files, generate
 
 ROOT = Path(__file__).resolve().parent.parent
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -221,3 +223,74 @@ def test_files_that_do_not_fit(tmp_path, content, message, monkeypatch):
         import_weights.main()
     assert message in str(error.value) and str(source) in str(error.value)
     assert not target.exists()
+
+
+# Detectors: tests/test_replay_torchvision.py holds their answers; here, what is read and refused
+
+
+def small_state(monkeypatch, backbone='resnet18', **more):
+    """A detector's state_dict by its names, two channels wide where the importer does not look."""
+    monkeypatch.setattr(
+        replay_torchvision,
+        'weight',
+        lambda name, shape: np.full([min(side, 3) for side in shape], len(name), np.float32),
+    )
+    return replay_torchvision.drawn_state({'backbone': backbone, 'num_classes': 3}) | more
+
+
+@pytest.mark.parametrize('backbone, net', [('resnet18', 'ResNet-18-FPN'), ('resnet50', 'ResNet-50-FPN')])
+def test_a_detector_fills_every_layer(monkeypatch, backbone, net):
+    found, rows = import_weights.convert(small_state(monkeypatch, backbone), import_weights.OWN_MEANS)
+    path = ROOT / 'models/own' / net / 'faster_rcnn_end2end/test.prototxt'
+    text = files('own', net, 3)[path]
+    kinds = 'Convolution', 'BatchNorm', 'Scale', 'InnerProduct'
+    wanted = re.findall(rf'name: "(\S+)" type: "(?:{"|".join(kinds)})"', text)
+    assert found == net and sorted(name for name, *_ in rows) == sorted(wanted)
+    assert len({id(blobs[0]) for name, _, blobs, *_ in rows if name.startswith('rpn_conv')}) == 1
+
+
+def test_names_of_older_detectors(monkeypatch):
+    """torchvision before 0.13 had one module less around the convolutions of its pyramid and RPN."""
+    state = small_state(monkeypatch)
+    old = {}
+    for name, values in state.items():
+        name = re.sub(r'(blocks\.\d)\.0\.', r'\1.', name)
+        old[name.replace('head.conv.0.0.', 'head.conv.')] = values
+    assert {'rpn.head.conv.weight', 'backbone.fpn.inner_blocks.3.bias'} <= set(old)
+    wanted = import_weights.convert(state, import_weights.OWN_MEANS)[1]
+    found = import_weights.convert(old, import_weights.OWN_MEANS)[1]
+    assert [name for name, *_ in found] == [name for name, *_ in wanted]
+
+
+def test_the_constant_under_the_root(monkeypatch):
+    """A FrozenBatchNorm that adds nothing: our BatchNorm adds 1e-5 to a variance that has so much less."""
+    rows = import_weights.convert(small_state(monkeypatch), import_weights.OWN_MEANS, eps=0)[1]
+    name, variance = next((name, blobs[1]) for name, kind, blobs, *_ in rows if kind == 'BatchNorm')
+    assert name == 'bn_conv1' and variance[0] == np.float32(len('backbone.body.bn1.running_var') - 1e-5)
+
+
+@pytest.mark.parametrize(
+    'more, message',
+    [
+        ({'roi_heads.mask_head.0.0.weight': np.zeros(1)}, 'its mask head, roi_heads.mask_head.0.0.weight'),
+        (
+            {'backbone.body.layer1.2.conv1.weight': np.zeros(1)},
+            r'its layers 1 to 4 have \(3, 2, 2, 2\) blocks',
+        ),
+        ({'backbone.body.fc.weight': np.zeros(1)}, "no place for 'fc.weight'"),
+        ({'roi_heads.more': np.zeros(1)}, "no place for 'roi_heads.more'"),
+    ],
+)
+def test_detectors_of_other_kinds_are_refused(monkeypatch, more, message):
+    with pytest.raises(ValueError, match=message):
+        import_weights.convert(small_state(monkeypatch, **more), import_weights.OWN_MEANS)
+
+
+def test_a_detector_comes_with_its_prototxt(monkeypatch, tmp_path, capsys):
+    source, target = tmp_path / 'd.pth', tmp_path / 'out' / 'd.caffemodel'
+    torch.save({name: torch.from_numpy(v) for name, v in small_state(monkeypatch).items()}, source)
+    monkeypatch.setattr(sys, 'argv', ['import_weights.py', str(source), str(target)])
+    import_weights.main()
+    assert '[103.53, 116.28, 123.675]' in capsys.readouterr().out
+    assert 'num_output: 3 weight_filler' in (tmp_path / 'out' / 'd.prototxt').read_text()
+    assert 'rpn_deltas_p6' in {name for name, *_ in read_weights(str(target))}

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Turn torchvision's ResNet-50, ResNet-101 or VGG16 (a state_dict, .pth) into a .caffemodel to train from.
+"""Turn a state_dict (.pth) of torchvision into a .caffemodel: of ResNet-50, ResNet-101 or VGG16, to train from, or of
+fasterrcnn_resnet18/34/50/101_fpn, with the prototxt of the net that answers as it does.
 
 torchvision's nets see RGB in 0..1, less a mean and over a standard deviation per channel; nets here see BGR
 in 0..255 less cfg.PIXEL_MEANS. The first convolution takes up both: its weights are reordered and scaled, and
 what remains, a constant per output, goes where it is exact: bn_conv1's mean, conv1_1's bias. Only zero
 padding differs: it stands for a pixel that is off by 0.006 to 0.016 standard deviations of its channel.
 Measured with random weights, at 160x192: ResNet-50's conv1 is off by 0.3 % of its largest value in the two
-outermost rows and columns, and equal inside; res4f is off by 0.03 %.
+outermost rows and columns, and equal inside; res4f is off by 0.03 %. A detector is imported for torchvision's
+own means, with which nothing differs: experiments/cfgs/faster_rcnn_end2end_torchvision.yml has them as PIXEL_MEANS.
+Its FrozenBatchNorm becomes BatchNorm and Scale, the constant under its root that of BatchNorm (see --eps).
 """
 
 import argparse
@@ -18,13 +21,23 @@ import _command
 import numpy as np
 import torch
 from netgen.backbones import BACKBONES
+from netgen.files import files
 
 from caffe.format.weights import write_weights
 from fast_rcnn.config import cfg
+from utils.files import atomic_path
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # torchvision's, RGB
 WANTED = "wanted torchvision's ResNet-50, ResNet-101 or VGG16"
+OWN_MEANS = 255 * MEAN[::-1]  # BGR
 RESNETS = {(3, 4, 6, 3): 'ResNet-50-torchvision', (3, 4, 23, 3): 'ResNet-101-torchvision'}
+DETECTORS = {
+    ((2, 2, 2, 2), False): 'ResNet-18-FPN',
+    ((3, 4, 6, 3), False): 'ResNet-34-FPN',
+    ((3, 4, 6, 3), True): 'ResNet-50-FPN',
+    ((3, 4, 23, 3), True): 'ResNet-101-FPN',
+}
+EPS = 1e-5  # under the root, in Caffe's BatchNorm and, unless overwritten, in torchvision's
 VGG16 = [f'conv{stage}_{i + 1}' for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(count)]
 
 
@@ -34,16 +47,34 @@ def main():
     parser.add_argument(
         'target', metavar='CAFFEMODEL', nargs='?', help='default: data/imagenet_models/NET.caffemodel'
     )
+    parser.add_argument(
+        '--eps',
+        type=float,
+        default=EPS,
+        help="a detector's FrozenBatchNorm divides by the root of the variance and this; 0 in torchvision's own "
+        'COCO_V1 weights (%(default)s)',
+    )
     args = parser.parse_args()
     try:
-        net, rows = convert(read_state(args.source), cfg.PIXEL_MEANS.ravel())
+        state = read_state(args.source)
+        detects = is_detector(state)
+        net, rows = convert(state, OWN_MEANS if detects else cfg.PIXEL_MEANS.ravel(), args.eps)
     except (OSError, ValueError) as error:
         sys.exit(f'{args.source}: {error}')
     target = args.target or os.path.join(cfg.DATA_DIR, 'imagenet_models', net + '.caffemodel')
     os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
     write_weights(target, rows, net)
     print(f'{target}: {len(rows)} layers for the net {net}')
-    if net != 'VGG16':
+    if detects:
+        classes = next(len(arrays[0]) for name, _, arrays, *_ in rows if name == 'cls_score')
+        prototxt = os.path.splitext(target)[0] + '.prototxt'
+        write_prototxt(prototxt, net, classes)
+        print(
+            f'{prototxt}: its net, of {classes} classes with the background; it looks at pixels less PIXEL_MEANS '
+            f'{[round(float(mean), 3) for mean in OWN_MEANS]}, and to train it\n'
+            f'python models/generate.py NAME {net} --num_classes {classes}'
+        )
+    elif net != 'VGG16':
         print(
             "torchvision's strides are in the 3x3 convolutions, so the prototxts of "
             f'{net.removesuffix("-torchvision")} do not fit.\n'
@@ -67,12 +98,26 @@ def read_state(path):
     }
 
 
-def convert(state, pixel_means):
-    """{name: array} of torchvision and BGR pixel means -> (net of models/, rows for write_weights). Errors:
-    ValueError."""
+def is_detector(state):
+    return 'backbone.body.conv1.weight' in state
+
+
+def write_prototxt(path, net, classes):
+    """The test net of an imported detector."""
+    texts = {p.name: text for p, text in files('imported', net, classes).items()}
+    with atomic_path(path) as temporary, open(temporary, 'w') as stream:
+        stream.write(texts['test.prototxt'])
+
+
+def convert(state, pixel_means, eps=EPS):
+    """{name: array} of torchvision and BGR pixel means -> (net of models/, rows for write_weights). eps: of a detector's
+    FrozenBatchNorm. Errors: ValueError."""
     state = dict(state)
     try:
-        net, rows = (_vgg16 if 'features.0.weight' in state else _resnet)(state, pixel_means)
+        if is_detector(state):
+            net, rows = _detector(state, pixel_means, eps)
+        else:
+            net, rows = (_vgg16 if 'features.0.weight' in state else _resnet)(state, pixel_means)
     except KeyError as error:
         raise ValueError(f'{error.args[0]!r} is missing; {WANTED}') from None
     if state:
@@ -92,35 +137,72 @@ def fold_input(weight, pixel_means):
 
 
 def _resnet(state, pixel_means):
-    blocks = tuple(
-        len({name.split('.')[1] for name in state if name.startswith(f'layer{i}.')}) for i in (1, 2, 3, 4)
-    )
+    blocks = _blocks(state)
     if blocks not in RESNETS or state['layer1.0.conv2.weight'].shape != (64, 64, 3, 3):
         raise ValueError(
             f'{WANTED}; layers 1 to 4 of this have {blocks} blocks'
             + (', of another width' if blocks in RESNETS else '')
         )
     net = RESNETS[blocks]
+    rows = _body(state, BACKBONES[net], pixel_means)
+    return net, rows + [('fc1000', 'InnerProduct', _pair(state, 'fc'))]
+
+
+def _blocks(state):
+    """How many each of layers 1 to 4 has."""
+    return tuple(
+        len({name.split('.')[1] for name in state if name.startswith(f'layer{i}.')}) for i in (1, 2, 3, 4)
+    )
+
+
+def _body(state, net, pixel_means, eps=EPS):
+    """The rows of a ResNet's conv1 to layer4."""
     conv1, shift = fold_input(state.pop('conv1.weight'), pixel_means)
-    (mean, *norm), scale = _norm(state, 'bn1')
+    (mean, *norm), scale = _norm(state, 'bn1', eps)
     rows = [
         ('conv1', 'Convolution', [conv1]),
         ('bn_conv1', 'BatchNorm', [mean - shift, *norm]),
         ('scale_conv1', 'Scale', scale),
     ]
     for stage in (2, 3, 4, 5):
-        for i, block in enumerate(BACKBONES[net].block_names(stage)):
+        for i, block in enumerate(net.block_names(stage)):
             source = f'layer{stage - 1}.{i}.'
-            if i == 0:
-                rows += _unit(state, source + 'downsample.0', source + 'downsample.1', block + '_branch1')
-            for k, letter in enumerate('abc', 1):
-                rows += _unit(state, f'{source}conv{k}', f'{source}bn{k}', f'{block}_branch2{letter}')
-    return net, rows + [('fc1000', 'InnerProduct', _pair(state, 'fc'))]
+            if i == 0 and (stage > 2 or net.bottleneck):
+                names = source + 'downsample.0', source + 'downsample.1', block + '_branch1'
+                rows += _unit(state, *names, eps)
+            for k, letter in enumerate('abc' if net.bottleneck else 'ab', 1):
+                rows += _unit(state, f'{source}conv{k}', f'{source}bn{k}', f'{block}_branch2{letter}', eps)
+    return rows
 
 
-def _unit(state, conv, norm, name):
+def _detector(state, pixel_means, eps):
+    """Faster R-CNN with FPN."""
+    body = {name.removeprefix('backbone.body.'): name for name in state if name.startswith('backbone.body.')}
+    shape = _blocks(body), 'layer1.0.conv3.weight' in body
+    masks = sorted(name for name in state if name.startswith('roi_heads.mask'))
+    if shape not in DETECTORS or masks:
+        what = f'its mask head, {masks[0]}' if masks else f'its layers 1 to 4 have {shape[0]} blocks'
+        raise ValueError(f'wanted a Faster R-CNN of {", ".join(DETECTORS.values())}; {what}')
+    net = DETECTORS[shape]
+    state.update({name: state.pop(full) for name, full in body.items()})
+    rows = _body(state, BACKBONES[net].body, pixel_means, eps)
+    for i, level in enumerate(BACKBONES[net].pooled_maps):
+        for kind, suffix in ('inner', '_lateral'), ('layer', ''):
+            source = f'backbone.fpn.{kind}_blocks.{i}'
+            source += '.0' if source + '.0.weight' in state else ''  # torchvision 0.13 and later
+            rows.append((level.blob + suffix, 'Convolution', _pair(state, source)))
+    conv = 'rpn.head.conv' + ('.0.0' if 'rpn.head.conv.0.0.weight' in state else '')
+    for name, source in ('conv', conv), ('scores', 'rpn.head.cls_logits'), ('deltas', 'rpn.head.bbox_pred'):
+        pair = _pair(state, source)
+        rows += [(f'rpn_{name}_{level.blob}', 'Convolution', pair) for level in BACKBONES[net].maps]
+    for name in 'box_head.fc6', 'box_head.fc7', 'box_predictor.cls_score', 'box_predictor.bbox_pred':
+        rows.append((name.split('.')[1], 'InnerProduct', _pair(state, f'roi_heads.{name}')))
+    return net, rows
+
+
+def _unit(state, conv, norm, name, eps):
     """The rows of a convolution without bias, its BatchNorm and its Scale."""
-    stats, scale = _norm(state, norm)
+    stats, scale = _norm(state, norm, eps)
     suffix = name.removeprefix('res')
     return [
         (name, 'Convolution', [state.pop(conv + '.weight')]),
@@ -129,10 +211,10 @@ def _unit(state, conv, norm, name):
     ]
 
 
-def _norm(state, name):
+def _norm(state, name, eps):
     """torchvision's BatchNorm -> blobs of BatchNorm (mean, variance, their divisor) and of Scale."""
-    stats = [state.pop(f'{name}.running_mean'), state.pop(f'{name}.running_var'), np.ones(1, np.float32)]
-    return stats, _pair(state, name)
+    mean, variance = state.pop(f'{name}.running_mean'), state.pop(f'{name}.running_var')
+    return [mean, variance + np.float32(eps - EPS), np.ones(1, np.float32)], _pair(state, name)
 
 
 def _pair(state, name):
