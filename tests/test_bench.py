@@ -76,7 +76,8 @@ def test_what_cannot_run_is_left_out(a_row, tmp_path, monkeypatch):
     assert times['compiled'].left_out == 'torch.compile wants g++'
     result = {'row': 'it', 'images': 1, 'flops': 0, 'contenders': times}
     assert (
-        report.lines(result, {'conv': 1})[1].split() == 'compiled left out: torch.compile wants g++'.split()
+        report.lines(result, {'float32': {'conv': 1}})[1].split()
+        == 'compiled left out: torch.compile wants g++'.split()
     )
 
 
@@ -143,12 +144,14 @@ def test_nets_of_the_rows_are_there():
 
 # ------------------------------------------------------------------------------------------------ the command
 def test_the_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('caffe.limits.limits', lambda: {'conv': 400.0, 'matmul': 200.0, 'copy': 20.0})
+    monkeypatch.setattr(
+        'caffe.limits.limits', lambda precision: {'conv': 400.0, 'matmul': 200.0, 'copy': 20.0}
+    )
     out = str(tmp_path / 'out')
     words = 'detect/im_detect nms/2000 test/rpn/ResNet-50 --against ours OpenCV --gpu cpu --small --rounds 2'
     tool('bench').main([*words.split(), '--out', out])
     printed = capsys.readouterr().out
-    assert "the machine's limit (GFLOP/s; copy: GB/s): conv 400, matmul 200, copy 20" in printed
+    assert "the machine's limit in float32 (GFLOP/s; copy: GB/s): conv 400, matmul 200, copy 20" in printed
     with open(f'{out}.json') as stream:
         found = json.load(stream)
     names = [row['row'] for row in found['rows']]

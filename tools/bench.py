@@ -73,9 +73,8 @@ def use_device(args):
 
 def measure(args, chosen):
     from speed import report, rows
-    from caffe.limits import limits
 
-    about = report.machine(limits())
+    about = report.machine()
     print(report.title(about), report.HEAD, sep='\n\n')
     results = []
     with tempfile.TemporaryDirectory() as folder:

@@ -24,6 +24,8 @@ class Contender(NamedTuple):
     call: Callable
     answer: Callable = None
     close: Callable = None
+    alike: float = 1e-3
+    images: int = 1
 
 
 class Spent(NamedTuple):
@@ -66,6 +68,7 @@ def interleaved(contenders, rounds, warm=1):
             spent = contender.call()
             synchronize()
             seconds, processor = time.perf_counter() - start, time.process_time() - processor
+            seconds, processor = seconds / contender.images, processor / contender.images
             if turn >= warm:
                 note(times[who], spent if isinstance(spent, Spent) else Spent(), seconds, processor)
     return times

@@ -4,6 +4,7 @@ All load the same weights, which are drawn, and get the same image; what plain.p
 pass of ours. Times are from arrays in memory to arrays in memory; training: from a roidb to updated weights, for ours.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -31,6 +32,7 @@ LINEAR = dict(
     rpn_cls_score=0.1, cls_score=0.5, rfcn_cls=0.5, rpn_bbox_pred=0.01, bbox_pred=0.01, rfcn_bbox=0.01
 )
 SEED = 3
+ALIKE = {'float32': 1e-3, 'bf16': 0.1}  # the share of its largest number that an answer may be off
 
 
 def draw_weights(net):
@@ -71,13 +73,18 @@ class Prepared:
         self.run(net, inputs)
         layers, names, _ = computed(self.path, self.phase)
         np.savez(self.arrays, **{name: net.blobs[name].data for name in {*names, *inputs}})
-        blobs = lambda names: [net.blobs[name] for name in names]
-        count = sum(
-            flops(layer, blobs(net.bottom_names[layer.name]), blobs(net.top_names[layer.name]))
-            for layer in net.layers
-        )
         with open(self.numbers, 'w') as stream:
-            json.dump({'flops': count}, stream)
+            json.dump({'flops': sum(self._flops(net, layer) for layer in net.layers)}, stream)
+
+    def _flops(self, net, layer):
+        """Operations of a layer in a pass; a gradient costs as much as the result."""
+        bottoms, tops = (
+            [net.blobs[x] for x in names[layer.name]] for names in (net.bottom_names, net.top_names)
+        )
+        count = flops(layer, bottoms, tops)
+        if count and self.phase == caffe.TRAIN:
+            count *= 1 + any(layer.propagate_down) + any(layer.param_propagate_down)
+        return count
 
     def run(self, net, inputs):
         """One pass: of a test net with these inputs, of a training net with the first minibatch of the roidb."""
@@ -127,23 +134,59 @@ def on_device(arrays):
 def test_net(case, path, inputs):
     """The contenders of a test net: inputs {blob: array} -> its outputs."""
     ready = Prepared(case, path, caffe.TEST, inputs)
-    return {
+    found = {
         'ours': lambda: ours(ready, inputs),
+        'ours, bf16': lambda: ours(ready, inputs, 'bf16'),
         'PyTorch': lambda: plain(ready),
+        'PyTorch, bf16': lambda: plain(ready, half),
         'compiled': lambda: plain(ready, compiled),
         'OpenCV': lambda: opencv(ready),
-    }, ready
+    }
+    if 'im_info' in inputs:
+        found['ours, 4 images'] = lambda: ours(ready, inputs, images=4)
+    return found, ready
 
 
-def ours(ready, inputs):
-    net = caffe.Net(ready.path, caffe.TEST, weights=ready.weights)
-    _, _, wanted = computed(ready.path, caffe.TEST)
+@contextlib.contextmanager
+def computing_in(precision):
+    before = caffe.precision()
+    caffe.set_precision(precision)
+    try:
+        yield
+    finally:
+        caffe.set_precision(before)
+
+
+def require(precision):
+    """LeftOut where the device does not multiply numbers of this precision."""
+    if precision != 'float32' and not common.multiplies(common.HALVES[precision]):
+        raise LeftOut(f'this device multiplies no {precision}')
+
+
+def ours(ready, inputs, precision='float32', images=1):
+    """images: that many times the same in one pass."""
+    require(precision)
+    inputs = {name: np.repeat(array, images, 0) for name, array in inputs.items()}
+    with computing_in(precision):
+        net = caffe.Net(ready.path, caffe.TEST, weights=ready.weights)
+    for name, array in inputs.items():
+        net.blobs[name].reshape(*array.shape)
+
+    def call():
+        with computing_in(precision):
+            net.forward(**inputs)
 
     def answer():
-        ready.run(net, inputs)
-        return {name: net.blobs[name].data.copy() for name in wanted}
+        call()
+        return {
+            name: net.blobs[name].data[:1].copy() if images > 1 else net.blobs[name].data.copy()
+            for name in told
+        }
 
-    return Contender(lambda: net.forward(**inputs) and None, answer)
+    _, _, told = computed(ready.path, caffe.TEST)
+    if precision != 'float32' or images > 1:  # other proposals may come
+        told = [name for name in told if name.startswith('rpn')] or told
+    return Contender(call, answer, alike=ALIKE[precision], images=images)
 
 
 def plain(ready, wrapped=lambda module: module):
@@ -153,9 +196,20 @@ def plain(ready, wrapped=lambda module: module):
 
     def call():
         with torch.inference_mode():
-            return {name: top.cpu().numpy() for name, top in run(on_device(given)).items()}
+            return {name: top.cpu().float().numpy() for name, top in run(on_device(given)).items()}
 
-    return Contender(lambda: call() and None, call)
+    return Contender(lambda: call() and None, call, alike=ALIKE['bf16' if wrapped is half else 'float32'])
+
+
+def half(module):
+    """A module that computes in bf16 by torch.autocast."""
+    require('bf16')
+
+    def run(given):
+        with torch.autocast(common.device().type, torch.bfloat16):
+            return module(given)
+
+    return run
 
 
 def compiled(module):
@@ -224,7 +278,9 @@ def training_net(case, path):
     ready = Prepared(case, path, caffe.TRAIN)
     return {
         'ours': lambda: our_training(ready),
+        'ours, bf16': lambda: our_training(ready, 'bf16'),
         'PyTorch': lambda: plain_training(ready),
+        'PyTorch, bf16': lambda: plain_training(ready, half),
         'compiled': lambda: plain_training(ready, compiled),
     }, ready
 
@@ -233,23 +289,30 @@ RATE = dict(momentum=0.9, weight_decay=0.0005)
 LEARNING_RATE = 1e-6
 
 
-def our_training(ready):
+def our_training(ready, precision='float32'):
+    require(precision)
     prefix = os.path.join(ready.case.folder, 'snapshot')
-    solver = caffe.get_solver(
-        caffe_pb2.SolverParameter(
-            train_net=ready.path, base_lr=LEARNING_RATE, lr_policy='fixed', snapshot_prefix=prefix, **RATE
-        )
+    param = caffe_pb2.SolverParameter(
+        train_net=ready.path, base_lr=LEARNING_RATE, lr_policy='fixed', snapshot_prefix=prefix, **RATE
     )
-    solver.net.copy_from(ready.weights)
+    with computing_in(precision):
+        solver = caffe.get_solver(param)
+        solver.net.copy_from(ready.weights)
+        solver.net.layers[0].set_roidb(training_roidb(ready.case))
     layers, _, wanted = computed(ready.path, caffe.TRAIN)
     if any(layer.type == 'Dropout' for layer in layers):  # which draws
         wanted = []
 
     def answer():
-        ready.run(solver.net, {})
+        with computing_in(precision):
+            ready.run(solver.net, {})
         return {name: solver.net.blobs[name].data.copy() for name in wanted}
 
-    return Contender(lambda: solver.step(1), answer)
+    def call():
+        with computing_in(precision):
+            solver.step(1)
+
+    return Contender(call, answer, alike=ALIKE[precision])
 
 
 def plain_training(ready, wrapped=lambda module: module):
@@ -266,7 +329,7 @@ def plain_training(ready, wrapped=lambda module: module):
         sum(run(on_device(given)).values()).backward()
         optimizer.step()
 
-    return Contender(call, answer)
+    return Contender(call, answer, alike=ALIKE['bf16' if wrapped is half else 'float32'])
 
 
 # ------------------------------------------------------------------------------------------------ rows
@@ -290,6 +353,8 @@ def add_nets():
 
             def test(case, file=file, backbone=backbone, arrays=arrays, method=method):
                 found, ready = test_net(case, os.path.join(case.net(backbone), file), arrays(case))
+                if backbone != FIRST:
+                    del found['compiled']
                 if (method, backbone) == ('faster_rcnn', 'ResNet-50'):
                     found['torchvision, FPN'] = lambda: torchvision(case)
                 return found, ready
@@ -300,12 +365,16 @@ def add_nets():
 
             def train(case, file=file, backbone=backbone):
                 path = os.path.join(case.net(backbone), file)
-                return training_net(case, little_training_net(case, path) if case.small else path)
+                found, ready = training_net(case, little_training_net(case, path) if case.small else path)
+                if backbone != FIRST:
+                    del found['compiled']
+                return found, ready
 
             row(f'train/{method}/{backbone}', settings=settings, memory=True)(train)
 
 
-RESNETS = ['ResNet-101', 'ResNet-50']
+FIRST = 'ResNet-101'  # whose nets are compiled as well, which takes minutes
+RESNETS = [FIRST, 'ResNet-50']
 BACKBONES = [*RESNETS, 'VGG16']
 ONE_IMAGE = {'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.BG_THRESH_LO': 0.0}
 RFCN = {

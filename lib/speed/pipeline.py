@@ -23,7 +23,7 @@ from roi_data_layer.minibatch import get_minibatch
 from rpn.generate import SETTINGS as ALL_BOXES
 from rpn.generate import write_proposals
 
-PASSES = 6  # of a row over an imdb: the last one is not counted
+IMAGES = 9  # of a row over an imdb; one more than a multiple of the images of a pass
 BATCH = 8  # images that a call of a loader's row takes
 RPN = {**nets.ONE_IMAGE, 'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_REG': False}
 DETECTOR = {**nets.ONE_IMAGE, 'TRAIN.HAS_RPN': False, 'TRAIN.BATCH_SIZE': 64}
@@ -81,37 +81,47 @@ def detect_boxes(case):
     return {'ours': lambda: one_image(case, 'faster_rcnn_alt_opt/fast_rcnn_test.pt', boxes)}, None
 
 
-def all_images(case, file, run):
-    """run(net, imdb, folder) over PASSES images; counted is from the first pass's begin to the last one's."""
+def all_images(case, file, run, together=1):
+    """run(net, imdb, folder) over IMAGES images, `together` of them a pass; what counts is an image's share of the time
+    from the first pass's begin to the last one's."""
     net, watch = detector(case, file)
     height, width = case.size
-    imdb = data.Images(data.images(case.folder, PASSES, width, height), nets.CLASSES)
+    imdb = data.Images(data.images(case.folder, IMAGES, width, height), nets.CLASSES)
 
     def call():
         watch.clear()
-        with overrides({'ROOT_DIR': case.folder}):
+        with overrides({'ROOT_DIR': case.folder, 'TEST.IMS_PER_BATCH': together}):
             run(net, imdb, case.folder)
-        return Spent(watch.begun[-1] - watch.begun[0], {'net': sum(watch.seconds[:-1])})
+        images = IMAGES - 1  # the last pass is of one
+        seconds, of_net = watch.begun[-1] - watch.begun[0], sum(watch.seconds[:-1])
+        return Spent(seconds / images, {'net': of_net / images})
 
     return Contender(call)
 
 
-@row('detect/test_net', settings={'TEST.HAS_RPN': True}, images=PASSES - 1)
+def in_batches(case, file, run):
+    return {
+        'ours': lambda: all_images(case, file, run),
+        'ours, 4 images': lambda: all_images(case, file, run, 4),
+    }, None
+
+
+@row('detect/test_net', settings={'TEST.HAS_RPN': True})
 def tested(case):
-    run = lambda net, imdb, folder: test_net(net, imdb)
-    return {'ours': lambda: all_images(case, 'faster_rcnn_alt_opt/faster_rcnn_test.pt', run)}, None
+    return in_batches(
+        case, 'faster_rcnn_alt_opt/faster_rcnn_test.pt', lambda net, imdb, folder: test_net(net, imdb)
+    )
 
 
-@row('detect/proposals', settings=ALL_BOXES, images=PASSES - 1)
+@row('detect/proposals', settings=ALL_BOXES)
 def proposed(case):
     def run(net, imdb, folder):
-        path = write_proposals(net, imdb, os.path.join(folder, 'proposals.json'))
+        write_proposals(net, imdb, os.path.join(folder, 'proposals.json'))
         for name in os.listdir(folder):  # or the next call finds them done
             if name.startswith('proposals'):
                 os.remove(os.path.join(folder, name))
-        return path
 
-    return {'ours': lambda: all_images(case, 'faster_rcnn_alt_opt/rpn_test.pt', run)}, None
+    return in_batches(case, 'faster_rcnn_alt_opt/rpn_test.pt', run)
 
 
 @row('detect/detections')
@@ -127,17 +137,17 @@ def kept(case):
     }, None
 
 
-@row('nms/2000')
+@row('nms/2000', images=0)
 def nms_2000(case):
     return suppression(2000), None
 
 
-@row('nms/6000')
+@row('nms/6000', images=0)
 def nms_6000(case):
     return suppression(6000), None
 
 
-@row('nms/12000')
+@row('nms/12000', images=0)
 def nms_12000(case):
     return suppression(12000), None
 
@@ -209,7 +219,7 @@ for name, settings in {'rpn': RPN, 'fast_rcnn': DETECTOR}.items():
     row(f'data/minibatch/{name}', settings=settings, images=BATCH)(minibatch)
 
 
-@row('evaluation')
+@row('evaluation', images=0)
 def evaluation(case):
     """Average precision of 200 classes over 10,000 images with 50 detections each."""
     images = 100 if case.small else 10000
@@ -219,7 +229,7 @@ def evaluation(case):
 
 
 # ------------------------------------------------------------------------------------------------ start
-@row('start')
+@row('start', images=0)
 def start(case):
     """A new process until a training net has its weights; `import torch` alone beside it."""
     path = os.path.join(case.net('ResNet-101'), 'faster_rcnn_alt_opt/stage1_fast_rcnn_train.pt')

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 
+import caffe.limits
 import matplotlib
 import torch
 from caffe import common
@@ -20,9 +21,11 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the choice of a backend th
 HEAD = f'{"row":27} {"who":18} {"median":>10} {"ours is":>8} {"images/s":>9} {"GFLOP/s":>8} {"of limit":>8} {"memory":>8}'
 
 
-def machine(limits):
-    """What all was measured on; limits: as caffe.limits gives them."""
+def machine():
+    """What all is measured on, with the device's limits in each precision that it multiplies."""
     device = common.device()
+    precisions = ['float32'] + ['bf16'] * common.multiplies(torch.bfloat16)
+    limits = {precision: caffe.limits.limits(precision) for precision in precisions}
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else _processor()
     return {'device': name, 'threads': torch.get_num_threads(), 'torch': torch.__version__, 'limits': limits}
 
@@ -37,11 +40,11 @@ def _processor():
 
 
 def title(about):
-    limits = ', '.join(f'{name} {value:.0f}' for name, value in about['limits'].items())
-    return (
-        f'{about["device"]}, {about["threads"]} threads, torch {about["torch"]}\n'
-        f"the machine's limit (GFLOP/s; copy: GB/s): {limits}"
-    )
+    found = [f'{about["device"]}, {about["threads"]} threads, torch {about["torch"]}']
+    for precision, limits in about['limits'].items():
+        values = ', '.join(f'{name} {value:.0f}' for name, value in limits.items())
+        found.append(f"the machine's limit in {precision} (GFLOP/s; copy: GB/s): {values}")
+    return '\n'.join(found)
 
 
 def lines(result, limits):
@@ -53,11 +56,12 @@ def lines(result, limits):
             found.append(f'{start}left out: {times.left_out}')
             continue
         rate = result['flops'] / times.median / 1e9
+        most = limits.get('bf16' if 'bf16' in who else 'float32', {}).get('conv')
         columns = [
             f'{_seconds(times.median):>10}',
             f'{ours.median / times.median:8.2f}' if ours and ours is not times else f'{"":8}',
-            f'{result["images"] / times.median:9.2f}',
-            f'{rate:8.0f} {rate / limits["conv"]:8.0%}' if rate else f'{"":17}',
+            f'{result["images"] / times.median:9.2f}' if result['images'] else f'{"":9}',
+            f'{rate:8.0f} {rate / most:8.0%}' if rate and most else f'{"":17}',
             f'{times.memory / 1e9:5.2f} GB' if times.memory else f'{"":8}',
             ', '.join(notes(times)),
         ]
@@ -94,23 +98,24 @@ def plot(results, path):
     """For each row bars of the contenders' medians, ours as 1."""
     results = [r for r in results if sum(t.median is not None for t in r['contenders'].values()) > 1]
     everybody = list(dict.fromkeys(who for r in results for who in r['contenders']))
-    figure, axis = plt.subplots(figsize=(9, 1 + 0.45 * max(len(results), 1)))
-    for row, result in enumerate(results):
+    figure, axis = plt.subplots(figsize=(9, 1 + 0.17 * sum(1 + len(r['contenders']) for r in results)))
+    place, middles = 0, []
+    for result in results:
         there = [(who, t) for who, t in result['contenders'].items() if t.median is not None]
-        height = 0.8 / len(there)
-        for i, (who, times) in enumerate(there):
+        middles.append(place + (len(there) - 1) / 2)
+        for who, times in there:
             relative = times.median / there[0][1].median
-            place = row - 0.4 + (i + 0.5) * height
-            axis.barh(place, relative, height, color=f'C{everybody.index(who) % 10}')
+            axis.barh(place, relative, 0.9, color=f'C{everybody.index(who) % 10}')
             axis.text(relative, place, f' {_seconds(times.median)}', va='center', fontsize=6)
-    axis.set_yticks(range(len(results)), [r['row'] for r in results], fontsize=8)
-    axis.invert_yaxis()
+            place += 1
+        place += 1
+    axis.set_yticks(middles, [r['row'] for r in results], fontsize=8)
+    axis.set_ylim(place - 1, -1)
     axis.axvline(1, color='black', linewidth=0.5)
     axis.set(xlabel='time, ours = 1 (longer is slower)')
-    axis.legend(
-        [plt.Rectangle((0, 0), 1, 1, color=f'C{i % 10}') for i in range(len(everybody))],
-        everybody, fontsize=7, loc='lower right',
-    )  # fmt: skip
+    axis.margins(x=0.12)
+    colors = [plt.Rectangle((0, 0), 1, 1, color=f'C{i % 10}') for i in range(len(everybody))]
+    axis.legend(colors, everybody, fontsize=7, loc='lower center', bbox_to_anchor=(0.5, 1), ncols=6)
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format='png', dpi=120)

@@ -13,12 +13,11 @@ from speed.measure import LeftOut, Times, difference, interleaved
 from fast_rcnn.config import overrides
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-ALIKE = 1e-3  # answers may differ by this share of the largest number
 
 
 class Row(NamedTuple):
     """function(case) -> {who: function() -> Contender}, and the Prepared files or None; settings over cfg; how many
-    images a call handles; memory: whether that of a process of each contender's own is measured."""
+    images a call handles (0: none); memory: whether that of a process of each contender's own is measured."""
 
     function: Callable
     settings: dict = {}
@@ -95,18 +94,18 @@ def measure(case, rounds, wanted=None, memory=None):
         for contender in there.values():
             if contender.close:
                 contender.close()
-        names = list(there)
+        alike = {who: contender.alike for who, contender in there.items()}
         there.clear()
         gc.collect()
     for who, answer in answers.items():
         times[who].difference = None if who == 'ours' else difference(answers.get('ours', {}), answer)
-        if (times[who].difference or 0) > ALIKE:
+        if (times[who].difference or 0) > alike[who]:
             raise ValueError(
                 f'{case.row}: the answer of {who} differs from ours by {times[who].difference:.2g}'
             )
     times.update({who: Times(left_out=why) for who, why in absent.items()})
     if memory and settled.memory:
-        for who in names:
+        for who in alike.keys() - {'compiled'}:
             times[who].memory = memory(who)
     if ready:
         ready.remove()
