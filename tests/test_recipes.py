@@ -15,6 +15,7 @@ import pytest
 import recipe as recipe_command
 
 from fast_rcnn.config import cfg, cfg_values
+from fast_rcnn.train import iter_size
 from netgen.files import generate
 from pipeline import recipe as recipes
 from pipeline.methods import METHODS
@@ -63,6 +64,17 @@ def test_a_stage_gets_its_settings_and_leaves_cfg_alone():
         assert section == 'TEST' or settings['TRAIN']['SNAPSHOT_INFIX'] == infix
         assert {'TRAIN': train, 'TEST': propose}[section] is stage.function
     assert repr(cfg_values()) == before
+
+
+def test_images_of_a_pass_are_each_stages_own():
+    """A real batch of 16 images, 8 for an RPN alone, is so many passes."""
+    cfg.TRAIN.REAL_BATCH_SIZE, cfg.TRAIN.RPN_IMS_PER_BATCH, cfg.TRAIN.IMS_PER_BATCH = 16, 4, 2
+    passes = []
+    for method in 'faster_rcnn_alt_opt', 'rfcn_alt_opt_5step_ohem', 'faster_rcnn_end2end':
+        for stage in METHODS[method].trained[:2]:
+            settings = stage_cfg(stage)['TRAIN']
+            passes.append(iter_size(settings['REAL_BATCH_SIZE'], settings['IMS_PER_BATCH'], 2))
+    assert passes == [1, 4, 1, 4, 4]
 
 
 def test_end_to_end_takes_the_whole_real_batch():

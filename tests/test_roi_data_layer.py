@@ -91,10 +91,27 @@ def test_wrong_number_of_tops(tmp_path):
         data_net(tmp_path, ['data', 'im_info'])
 
 
-def test_rpn_takes_one_image(tmp_path):
-    image = write_image(tmp_path / 'a.png')
-    with overrides({**RPN, 'TRAIN.IMS_PER_BATCH': 2}), pytest.raises(ValueError, match='IMS_PER_BATCH is 2'):
-        get_minibatch([entry(image)] * 2, 3)
+def test_rpn_blobs_of_several_images(tmp_path):
+    """Of unlike sizes: the smaller one is padded with zeros, im_info has what it is without them."""
+    wide, small = (
+        write_image(tmp_path / f'{w}.png', width=w, height=h, seed=w) for w, h in ((60, 40), (50, 40))
+    )
+    entries = [
+        entry(wide, [[10, 5, 20, 30], [0, 0, 9, 9]], [2, 1]),
+        entry(small, [[1, 2, 3, 4]], [1], width=50),
+        entry(small, width=50),
+    ]
+    with overrides({**RPN, 'TRAIN.IMS_PER_BATCH': 3}):
+        net = data_net(tmp_path, ['data', 'im_info', 'gt_boxes'])
+        assert net.blobs['im_info'].shape == (3, 3) and net.blobs['gt_boxes'].shape == (1, 6)
+        blobs = get_minibatch(entries, 3)
+        alone = [get_minibatch([one], 3) for one in entries]
+    assert blobs['data'].shape == (3, 3, 80, 120) and not blobs['data'][1:, :, :, 100:].any()
+    for i, width in enumerate((120, 100, 100)):
+        np.testing.assert_array_equal(blobs['data'][i : i + 1, :, :, :width], alone[i]['data'])
+    assert blobs['im_info'].tolist() == [[80, 120, 2], [80, 100, 2], [80, 100, 2]]
+    assert blobs['gt_boxes'].tolist() == [[20, 10, 40, 60, 2, 0], [0, 0, 18, 18, 1, 0], [2, 4, 6, 8, 1, 1]]
+    assert [one['gt_boxes'].shape for one in alone] == [(2, 5), (1, 5), (0, 5)]
 
 
 def test_head_blobs(tmp_path):

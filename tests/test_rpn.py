@@ -311,21 +311,97 @@ def test_proposal_targets_know_no_partial_annotation(tmp_path):
 
 
 def test_anchor_targets_of_levels_and_images_against_one_at_a_time():
-    grids = [GRID, anchor_grid(generate_anchors(base_size=32, ratios=[1], scales=[1]), 2, 2, 32)]
+    sizes = {16: (4, 4), 32: (2, 2)}
+    levels = [
+        (generate_anchors(base_size=stride, ratios=[1], scales=[1]), stride, size)
+        for stride, size in sizes.items()
+    ]
+    grids = np.vstack([anchor_grid(anchors, *size, stride) for anchors, stride, size in levels])
     gt = [
         np.array([[16, 16, 31, 35, 1]], np.float32),
         np.array([[0, 0, 31, 31, 1], [40, 40, 50, 50, 1]], np.float32),
     ]
     im_info = np.array([[64, 64, 1, 0.01], [60, 64, 1, 0]])
     np.random.seed(3)
-    levels = level_targets(grids, gt, im_info, cfg.TRAIN)
+    levels = level_targets(levels, gt, im_info, cfg.TRAIN)
     np.random.seed(3)
     for i in range(2):
-        alone = anchor_targets(np.vstack(grids), gt[i], im_info[i], cfg.TRAIN, bg_times=im_info[i, 3])
+        alone = anchor_targets(grids, gt[i], im_info[i], cfg.TRAIN, bg_times=im_info[i, 3])
         for kind, values in enumerate(alone):
-            np.testing.assert_array_equal(np.concatenate([level[kind][i] for level in levels]), values)
-    assert levels[1][0].shape == (2, 4) and levels[1][1].shape == (2, 4, 4)
-    assert levels[1][0][1, 0] == 1  # the 32 pixels' object is the second level's
+            rows = [np.moveaxis(level[kind][i], 0, 2).reshape(-1, *values.shape[1:]) for level in levels]
+            np.testing.assert_array_equal(np.concatenate(rows), values)
+    assert levels[1][0].shape == (2, 1, 2, 2) and levels[1][1].shape == (2, 4, 2, 2)
+    assert levels[1][0][1, 0, 0, 0] == 1  # the 32 pixels' object is the second level's
+
+
+IMAGES = np.array([[64, 80, 2], [40, 80, 1], [64, 41, 1]])  # sizes of three images; maps of (4, 5) cells
+CELLS = (4, 5), (3, 5), (4, 3)
+OBJECTS = np.array(
+    [[16, 16, 47, 47, 1, 0], [33, 10, 79, 50, 2, 0], [0, 0, 30, 31, 2, 1], [5, 9, 40, 63, 1, 2]], np.float32
+)
+
+
+@pytest.mark.parametrize('border', [0, 24])
+@pytest.mark.parametrize('most', [8, 1000])
+def test_targets_of_a_padded_image_are_those_it_has_alone(tmp_path, border, most):
+    """With most of 8 anchors are drawn: those of the first image, which draws as it does alone, are compared."""
+    what = 'rpn.anchor_target_layer', 'AnchorTargetLayer', list('ltio')
+    param = rf"'feat_stride': 16\n'scales': [1, 2]\n'ratios': [0.5, 1]\n'allowed_border': {border}"
+
+    def targets(scores, gt, info):
+        return run_layer(
+            tmp_path, *what, param, s=scores, gt=gt, info=info, data=np.zeros((len(info), 3, 64, 80))
+        )
+
+    with overrides({'TRAIN.RPN_BATCHSIZE': most}):
+        labels, *others = together = targets(np.zeros((3, 8, 4, 5)), OBJECTS, IMAGES)
+        assert labels.shape == (3, 1, 16, 5) and others[0].shape == (3, 16, 4, 5)
+        for i, (h, w) in enumerate(CELLS if most > 8 else CELLS[:1]):
+            objects = OBJECTS[OBJECTS[:, 5] == i, :5]
+            alone = targets(np.zeros((1, 8, h, w)), objects, IMAGES[i : i + 1])
+            for values, wanted, elsewhere in zip(together, alone, (-1, 0, 0, 0)):
+                values = values[i].reshape(-1, 4, 5)
+                np.testing.assert_array_equal(values[:, :h, :w], wanted.reshape(-1, h, w))
+                assert (values[:, h:] == elsewhere).all() and (values[:, :, w:] == elsewhere).all()
+            assert (alone[0] == 1).any() and (alone[0] == 0).any()
+
+
+def test_ground_truth_of_several_images_says_whose_it_is(tmp_path):
+    shapes = dict(scores=(2, 4, 4, 4), im_info=(2, 3), data=(2, 3, 64, 64))
+    what = 'rpn.anchor_target_layer', 'AnchorTargetLayer', list('ltio')
+    param = r"'feat_stride': 16\n'scales': [1, 2]\n'ratios': [1]"
+    for changed, message in (
+        ({'gt': (1, 5)}, 'gt_boxes of 2 images want columns box, class and image, 6; got 5'),
+        ({'gt': (1, 6), 'im_info': (1, 3)}, 'scores and im_info are of 2 and 1 images'),
+    ):
+        bottoms = {**shapes, **changed}
+        bottoms = {name: bottoms[name] for name in ('scores', 'gt', 'im_info', 'data')}
+        with pytest.raises(ValueError, match=message):
+            one_layer_net(tmp_path, *what, param, **bottoms).forward()
+
+
+def test_proposal_target_layer_of_several_images(tmp_path):
+    """A quarter of the RoIs of a real batch of four images comes from each, two a pass or one."""
+    rng = np.random.RandomState(0)
+    rois = np.hstack([np.repeat([[0], [1], [2]], 20, 0), np.sort(rng.rand(60, 4) * 64)[:, [0, 1, 2, 3]]])
+    what = 'rpn.proposal_target_layer', 'ProposalTargetLayer', list('rltio'), "'num_classes': 3"
+    settings = {'TRAIN.BATCH_SIZE': 4 * 40, 'TRAIN.REAL_BATCH_SIZE': 4, 'TRAIN.BG_THRESH_LO': 0.0}
+
+    def rows(values):
+        return sorted(map(tuple, np.hstack([v.reshape(len(v), -1) for v in values]).tolist()))
+
+    with overrides({**settings, 'TRAIN.IMS_PER_BATCH': 3}):
+        together = run_layer(tmp_path, *what, rois=rois, gt=OBJECTS)
+        assert (np.diff(together[0][:, 0]) >= 0).all()
+        for i in range(3):
+            gt = OBJECTS[OBJECTS[:, 5] == i, :5]
+            alone = run_layer(tmp_path, *what, rois=rois[rois[:, 0] == i] * [0, 1, 1, 1, 1], gt=gt)
+            alone[0][:, 0] = i
+            assert rows([values[together[0][:, 0] == i] for values in together]) == rows(alone)
+            assert (alone[1] > 0).any() and (alone[1] == 0).any()
+        with overrides({'TRAIN.IMS_PER_BATCH': 2, 'TRAIN.REAL_BATCH_SIZE': 0, 'TRAIN.BATCH_SIZE': 16}):
+            found = run_layer(tmp_path, *what, rois=rois[:40], gt=OBJECTS[:3])[0]
+            assert np.bincount(found[:, 0].astype(int)).tolist() == [8, 8]
 
 
 def test_proposal_targets_of_images_against_one_at_a_time():

@@ -30,7 +30,7 @@ cfg.TRAIN.SCALES = (600,)
 # Longest allowed long side in pixels; a longer image is scaled down until it fits
 cfg.TRAIN.MAX_SIZE = 1000
 
-# Images per forward pass (1 when HAS_RPN)
+# Images per forward pass, padded with zeros to the size of the largest
 cfg.TRAIN.IMS_PER_BATCH = 2
 
 # Images that one update of the weights sees, over all passes and workers: the solver's iter_size becomes
@@ -131,6 +131,9 @@ cfg.TRAIN.RPN_NEGATIVE_OVERLAP = 0.3
 
 # An anchor that is both (an object's best, yet below NEGATIVE_OVERLAP) becomes negative
 cfg.TRAIN.RPN_CLOBBER_POSITIVES = False
+
+# Images per forward pass where an RPN trains alone, in alternating optimization: what IMS_PER_BATCH then is
+cfg.TRAIN.RPN_IMS_PER_BATCH = 1
 
 # Anchors sampled per image, and the largest share of positive ones
 cfg.TRAIN.RPN_BATCHSIZE = 256

@@ -85,6 +85,7 @@ class SolverWrapper:
         self.solver_param = self.solver.param
         net_file = self.solver_param.train_net or self.solver_param.net
         check_classes(self.solver.net, num_classes_of(roidb), cfg.TRAIN.AGNOSTIC, net_file)
+        divide_by_images(self.solver.net, cfg.TRAIN.IMS_PER_BATCH)
         if cfg.TRAIN.RPN_NORMALIZE_TARGETS and not any(cfg.TRAIN.RPN_NORMALIZE_STDS):
             self._measure_anchors(roidb)
         if cfg.TRAIN.REAL_BATCH_SIZE:
@@ -219,6 +220,15 @@ class SolverWrapper:
             values = train.RPN_NORMALIZE_MEANS, train.RPN_NORMALIZE_STDS
             found['rpn_bbox_pred'] = [np.tile(value, anchors) for value in values]
         return found
+
+
+def divide_by_images(net, images):
+    """R-FCN's nets divide loss_bbox by a fixed number, of the RoIs that learn in an image: here by those of all images of
+    a pass."""
+    for layer in net.layers:
+        loss = layer.layer_param.loss_param
+        if layer.type == 'SmoothL1LossOHEM' and loss.normalization == loss.PRE_FIXED:
+            loss.pre_fixed_normalizer *= images
 
 
 def _nothing(*args):

@@ -62,7 +62,7 @@ class RPN:
         return [*self.lines(0), silence('rpn_cls_score'), silence('rpn_bbox_pred')]
 
     def scores(self):
-        """(1, 2A, H, W) -> (1, 2, A H, W): of background and of object."""
+        """(N, 2A, H, W) -> (N, 2, A H, W): of background and of object."""
         return [reshape('rpn_cls_score_reshape', 'rpn_cls_score', 'rpn_cls_score_reshape', 0, 2, -1, 0)]
 
     def loss(self):

@@ -13,7 +13,6 @@ RPN = {
     'TRAIN.HAS_RPN': True,
     'TRAIN.BBOX_REG': False,
     'TRAIN.PROPOSAL_METHOD': 'gt',
-    'TRAIN.IMS_PER_BATCH': 1,
 }
 DETECT = {'TRAIN.HAS_RPN': False, 'TRAIN.PROPOSAL_METHOD': 'rpn'}
 
@@ -80,7 +79,6 @@ ALT_OPT = Method(
     finals=(('faster_rcnn', 'stage2_fast_rcnn'),),
 )
 RFCN_PROPOSE = {'TEST.RPN_PRE_NMS_TOP_N': 6000, 'TEST.RPN_POST_NMS_TOP_N': 300}
-RFCN_DETECT = {**DETECT, 'TRAIN.IMS_PER_BATCH': 1}
 RFCN = Method(
     'rfcn_end2end',
     (Stage('train', train, 'solver.prototxt'),),
@@ -133,7 +131,7 @@ METHODS = {
                     'stage1_rfcn_ohem_solver80k120k.pt',
                     INITIAL,
                     'stage1_proposals',
-                    RFCN_DETECT,
+                    DETECT,
                 ),
                 Stage('stage2_rpn', train, 'stage2_rpn_solver60k80k.pt', 'stage1_rfcn', None, RPN),
                 Stage('stage2_proposals', propose, 'rpn_test.pt', 'stage2_rpn', None, RFCN_PROPOSE),
@@ -143,7 +141,7 @@ METHODS = {
                     'stage2_rfcn_ohem_solver80k120k.pt',
                     INITIAL,
                     'stage2_proposals',
-                    RFCN_DETECT,
+                    DETECT,
                 ),
                 Stage('stage3_rpn', train, 'stage3_rpn_solver60k80k.pt', 'stage2_rfcn', None, RPN),
             ),

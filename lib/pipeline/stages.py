@@ -246,18 +246,16 @@ def stage_cfg(stage):
     """A stage's settings, less the section it does not read: a training stage TEST, a proposing one TRAIN.
 
     TRAIN.REAL_BATCH_SIZE is the detector's; an RPN alone takes half of that, as in arXiv 1512.03385,
-    appendix A (8 and 16).
+    appendix A (8 and 16), RPN_IMS_PER_BATCH a pass.
     """
     settings = dict(stage.settings)
     if stage.infix:
         settings['TRAIN.SNAPSHOT_INFIX'] = stage.infix
-    if (
-        settings.get('TRAIN.HAS_RPN')
-        and not settings.get('TRAIN.BBOX_REG', True)
-        and cfg.TRAIN.REAL_BATCH_SIZE
-    ):
-        settings['TRAIN.REAL_BATCH_SIZE'] = max(cfg.TRAIN.REAL_BATCH_SIZE // 2, 1)
-        settings['TRAIN.VAL_PER_BATCH_SIZE'] = 1  # where val images are mixed in
+    if settings.get('TRAIN.HAS_RPN') and not settings.get('TRAIN.BBOX_REG', True):
+        settings['TRAIN.IMS_PER_BATCH'] = cfg.TRAIN.RPN_IMS_PER_BATCH
+        if cfg.TRAIN.REAL_BATCH_SIZE:
+            settings['TRAIN.REAL_BATCH_SIZE'] = max(cfg.TRAIN.REAL_BATCH_SIZE // 2, 1)
+            settings['TRAIN.VAL_PER_BATCH_SIZE'] = 1  # where val images are mixed in
     unread = 'TRAIN' if stage.function is propose else 'TEST'
     with overrides(settings):
         return {key: value for key, value in cfg_values().items() if key != unread}

@@ -156,7 +156,8 @@ def top_shapes(train, num_classes):
     """{top: shape before anything is drawn}, by the settings cfg.TRAIN."""
     shapes = {'data': (train.IMS_PER_BATCH, 3, max(train.SCALES), train.MAX_SIZE)}
     if train.HAS_RPN:
-        return {**shapes, 'im_info': (1, 3), 'gt_boxes': (1, 5)}
+        images = train.IMS_PER_BATCH
+        return {**shapes, 'im_info': (images, 3), 'gt_boxes': (1, 5 if images == 1 else 6)}
     shapes.update(rois=(1, 5), labels=(1,))
     if train.BBOX_REG:
         columns = 4 * box_classes(num_classes, train.AGNOSTIC)

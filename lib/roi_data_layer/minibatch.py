@@ -57,11 +57,12 @@ class Wanted(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """data (N, 3, H, W) float32 and N scale factors; or the images as they were read, uint8 (h, w, 3), and None, for
-    want of target sizes. rois: for each Record its Rois."""
+    """data (N, 3, H, W) float32, N scale factors and sizes (h, w) of what data has of each image before its padding; or
+    the images as they were read, uint8 (h, w, 3), and None, for want of target sizes. rois: for each Record its Rois."""
 
     data: np.ndarray
     scales: list
+    sides: list
     rois: list
 
 
@@ -81,7 +82,7 @@ class Preparation:
         """Wanted -> Prepared. OSError names an image that cannot be read."""
         images = [_oriented(*image) for image in zip(wanted.paths, wanted.flipped)]
         rois = [record is not None and Rois.of(record, self.targets) for record in wanted.records]
-        return self.scaled(Prepared(images, None, rois), wanted.sizes)
+        return self.scaled(Prepared(images, None, None, rois), wanted.sizes)
 
     def scaled(self, prepared, sizes):
         """Prepared, with data of these target sizes if it is not scaled yet and they are known."""
@@ -90,8 +91,9 @@ class Preparation:
         scaled = [
             prep_im_for_blob(im, self.means, size, self.max_size) for im, size in zip(prepared.data, sizes)
         ]
-        data, scales = im_list_to_blob([im for im, _ in scaled]), [scale for _, scale in scaled]
-        return prepared._replace(data=data, scales=scales)
+        images, scales = zip(*scaled)
+        sides = [im.shape[:2] for im in images]
+        return prepared._replace(data=im_list_to_blob(images), scales=list(scales), sides=sides)
 
 
 def _oriented(path, flipped):
@@ -103,21 +105,17 @@ def get_minibatch(roidb, num_classes, prepared=None):
     """Entries (one minibatch) -> dict of blobs. prepared: a function of entries and target sizes that gives what
     Preparation does, without which it is done now.
 
-    data (N, 3, H, W), and with cfg.TRAIN.HAS_RPN: im_info (1, 3: height, width, scale; a fourth number if
-    NO_POS_SAMPLES_ON_TRAIN, see background_times), gt_boxes (G, 5: box, class); else: rois (R, 5: image,
-    box), labels (R,), and with BBOX_REG bbox_targets, bbox_inside_weights, bbox_outside_weights (R, 4K; with
-    AGNOSTIC (R, 8)).
+    data (N, 3, H, W), images padded at the right and bottom with zeros, and with cfg.TRAIN.HAS_RPN: im_info (N, 3: each
+    image's own height, width, scale; a fourth number if NO_POS_SAMPLES_ON_TRAIN, see background_times), gt_boxes
+    (G, 5: box, class; of several images (G, 6): the image's index last); else: rois (R, 5: image, box), labels (R,),
+    and with BBOX_REG bbox_targets, bbox_inside_weights, bbox_outside_weights (R, 4K; with AGNOSTIC (R, 8)).
     """
     train = cfg.TRAIN
-    if train.HAS_RPN and len(roidb) != 1:
-        raise ValueError(
-            f'an RPN trains on one image at a time: TRAIN.IMS_PER_BATCH is {len(roidb)}, wanted 1'
-        )
     sizes = draw_sizes(train.SCALES, len(roidb))
     prepare = Preparation(train, cfg.PIXEL_MEANS)
-    data, scales, rois = prepared(roidb, sizes) if prepared else prepare(prepare.wanted(roidb, sizes))
+    data, scales, sides, rois = prepared(roidb, sizes) if prepared else prepare(prepare.wanted(roidb, sizes))
     if train.HAS_RPN:
-        return {'data': data, **_ground_truth_blobs(roidb[0], scales[0], data.shape[2:], train)}
+        return {'data': data, **_ground_truth_blobs(roidb, scales, sides, train)}
     rois = [found or Rois.of(entry, train.BBOX_REG) for found, entry in zip(rois, roidb)]
     return {'data': data, **_roi_blobs(roidb, rois, scales, num_classes, train)}
 
@@ -135,15 +133,16 @@ def is_empty(entry):
     return not np.any(entry['gt_classes']) and not getattr(entry, 'difficult', 0)
 
 
-def _ground_truth_blobs(entry, im_scale, size, train):
-    gt = np.where(entry['gt_classes'] != 0)[0]
-    boxes = np.empty((len(gt), 5), np.float32)
-    boxes[:, :4] = entry['boxes'][gt] * im_scale
-    boxes[:, 4] = entry['gt_classes'][gt]
-    info, times = [*size, im_scale], background_times(entry, train)
-    if times is not None:
-        info.append(times)
-    return {'im_info': np.array([info], np.float32), 'gt_boxes': boxes}
+def _ground_truth_blobs(roidb, im_scales, sides, train):
+    infos, boxes = [], []
+    for i, (entry, im_scale, size) in enumerate(zip(roidb, im_scales, sides)):
+        gt, times = np.where(entry['gt_classes'] != 0)[0], background_times(entry, train)
+        of_image = np.full((len(gt), 6), i, np.float32)
+        of_image[:, :4] = entry['boxes'][gt] * im_scale
+        of_image[:, 4] = entry['gt_classes'][gt]
+        boxes.append(of_image if len(roidb) > 1 else of_image[:, :5])
+        infos.append([*size, im_scale] if times is None else [*size, im_scale, times])
+    return {'im_info': np.array(infos, np.float32), 'gt_boxes': np.vstack(boxes)}
 
 
 def _roi_blobs(roidb, found, im_scales, num_classes, train):

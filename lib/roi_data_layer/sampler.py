@@ -16,13 +16,15 @@ def is_train_split(path):
     return bool(folders) and folders[-1] == 'train'
 
 
-def epoch_order(wide, aspect_grouping, random=np.random):
-    """Indices of all images in random order; grouped, the wide ones (N,) bool come in pairs, the others too."""
+def epoch_order(wide, aspect_grouping, random=np.random, group=2):
+    """Indices of all images in random order; grouped, the wide ones (N,) bool come in pairs, or as many as a group has,
+    the others too."""
     if not aspect_grouping:
         return random.permutation(np.arange(len(wide)))
     order = np.hstack([random.permutation(np.where(wide)[0]), random.permutation(np.where(~wide)[0])])
-    pairs = order[: len(order) // 2 * 2].reshape(-1, 2)
-    return np.append(pairs[random.permutation(np.arange(len(pairs)))].ravel(), order[2 * len(pairs) :])
+    groups = order[: len(order) // group * group].reshape(-1, group)
+    shuffled = groups[random.permutation(np.arange(len(groups)))].ravel()
+    return np.append(shuffled, order[len(shuffled) :])
 
 
 def mix_val(order, is_val, val_images, real_batch):
@@ -86,7 +88,7 @@ class Sampler:
 
     def _begin_order(self, random):
         self.place, self.epoch = 0, self.epoch + 1
-        self.order = epoch_order(self.wide, self.grouping, random)
+        self.order = epoch_order(self.wide, self.grouping, random, max(2, self.images))
         if self.mix:
             self.order = mix_val(self.order, self.is_val, *self.mix)
 

@@ -5,14 +5,14 @@ import caffe
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import box_classes
 from roi_data_layer.minibatch import rois_per_image
-from rpn.targets import image_targets
+from rpn.targets import boxes_of_images, image_targets
 from utils.arrays import fill, values_of
 from utils.param_str import parse_param_str
 
 
 class ProposalTargetLayer(caffe.Layer):
-    """Bottoms: rois (R, 5), gt_boxes (G, 5).
-    Tops: rois (S, 5), labels (S,), box targets, inside weights, outside weights (S, 4K). No gradient.
+    """Bottoms: rois (R, 5), gt_boxes (G, 5; of TRAIN.IMS_PER_BATCH images (G, 6), the image's index last).
+    Tops: rois (S, 5), labels (S,), box targets, inside weights, outside weights (S, 4K), image after image. No gradient.
     param_str: num_classes.
     """
 
@@ -31,10 +31,11 @@ class ProposalTargetLayer(caffe.Layer):
         pass
 
     def forward(self, bottom, top):
-        num_rois = rois_per_image(cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.REAL_BATCH_SIZE, 1)
         rois, gt_boxes = map(values_of, bottom)
+        images = cfg.TRAIN.IMS_PER_BATCH if gt_boxes.shape[1] == 6 else 1
+        num_rois = rois_per_image(cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.REAL_BATCH_SIZE, images)
         rois, labels, targets, weights = image_targets(
-            rois, [gt_boxes], self._num_classes, num_rois, cfg.TRAIN
+            rois, boxes_of_images(gt_boxes, images), self._num_classes, num_rois, cfg.TRAIN
         )
         for blob, values in zip(top, [rois, labels, targets, weights, weights > 0]):
             fill(blob, values)

@@ -12,7 +12,7 @@ from caffe.types import boxes as box_lib
 from fast_rcnn.bbox_transform import bbox_transform
 from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
 from roi_data_layer.roidb import kept_sums, moments
-from rpn.generate_anchors import anchor_grid
+from rpn.generate_anchors import anchor_grid, own_cells
 from utils.arrays import beside, draw, library, zeros
 from utils.blob import im_scale_for
 from utils.cython_bbox import bbox_overlaps
@@ -157,20 +157,44 @@ def anchor_targets(grid, gt_boxes, im_info, train, border=0, bg_times=None):
     )
 
 
-def level_targets(grids, gt_boxes, im_info, train, border=0):
+def level_targets(levels, gt_boxes, im_info, train, border=0):
     """anchor_targets of several levels, whose anchors are drawn from together, and several images in their order.
 
-    grids: (n, 4) of each level; gt_boxes: (G, 4+) of each image; im_info (N, 3, or 4: the fourth is bg_times)
-    -> for each level labels (N, n), targets, inside weights, outside weights (N, n, 4)
+    levels: anchors (A, 4), stride and (H, W) of each; gt_boxes: (G, 4+) of each image; im_info (N, 3, or 4: the
+    fourth is bg_times)
+    -> for each level labels (N, A, H, W), targets, inside weights, outside weights (N, 4A, H, W); beyond an image's own
+    part of a map (own_cells) labels are IGNORED, all else is 0
     """
-    lib, ends = library(grids[0]), np.cumsum([0] + [len(grid) for grid in grids])
-    grid = lib.concatenate(grids)
+    lib = library(levels[0][0])
+    cells = zip(*(own_cells(size, im_info, stride) for _, stride, size in levels))
     images = [
-        anchor_targets(grid, gt, info, train, border, info[3] if len(info) > 3 else None)
-        for gt, info in zip(gt_boxes, im_info, strict=True)
+        _image_maps(levels, own, gt, info, train, border)
+        for own, gt, info in zip(cells, gt_boxes, im_info, strict=True)
     ]
-    kinds = [lib.stack(values) for values in zip(*images)]
-    return [tuple(values[:, start:end] for values in kinds) for start, end in zip(ends, ends[1:])]
+    return [[lib.stack(values) for values in zip(*of_level)] for of_level in zip(*images)]
+
+
+def _image_maps(levels, own, gt_boxes, info, train, border):
+    """level_targets of one image, whose own are (h, w) cells of each level."""
+    grids = [anchor_grid(anchors, *cells, stride) for (anchors, stride, _), cells in zip(levels, own)]
+    ends = np.cumsum([0] + [len(grid) for grid in grids])
+    times = info[3] if len(info) > 3 else None
+    found = anchor_targets(library(grids[0]).concatenate(grids), gt_boxes, info, train, border, times)
+    return [
+        [_in_map(values[start:end], cells, size, fill) for values, fill in zip(found, (IGNORED, 0, 0, 0))]
+        for start, end, cells, (*_, size) in zip(ends, ends[1:], own, levels)
+    ]
+
+
+def _in_map(values, cells, size, fill):
+    """Values (h * w * A, ...) of a map's first (h, w) cells -> (A * ..., H, W), fill elsewhere."""
+    height, width = cells
+    maps = library(values).moveaxis(values.reshape(height, width, -1), 2, 0)
+    if (height, width) == tuple(size):
+        return maps
+    whole = zeros(values, len(maps), *size) + fill
+    whole[:, :height, :width] = maps
+    return whole
 
 
 def _unmap(values, count, inds, fill):
@@ -180,6 +204,18 @@ def _unmap(values, count, inds, fill):
         every += fill
     every[inds] = values
     return every
+
+
+def boxes_of_images(gt_boxes, images):
+    """The data layer's gt_boxes (G, 5: box, class), or of several images (G, 6: the image's index last) -> (G, 5) of
+    each."""
+    if gt_boxes.shape[1] == 5 and images == 1:
+        return [gt_boxes]
+    if gt_boxes.shape[1] != 6:
+        raise ValueError(
+            f'gt_boxes of {images} images want columns box, class and image, 6; got {gt_boxes.shape[1]}'
+        )
+    return [gt_boxes[gt_boxes[:, 5] == i, :5] for i in range(images)]
 
 
 def image_targets(rois, gt_boxes, num_classes, num_rois, train):
