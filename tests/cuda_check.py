@@ -103,6 +103,11 @@ def boxes(device):
             True,
             lambda b=these, s=scores: vision.nms(b, s, 0.7),
         )
+    starts = list(range(0, 60001, 300))
+    these = random_boxes(starts[-1], device)
+    check(
+        'nms of 200 classes, 300 boxes each', lambda b: [box_lib.class_nms(b, starts, 0.3, 1)], [these], True
+    )
     for dtype in torch.float32, torch.float64:
         a, b = random_boxes(20000, device).to(dtype), random_boxes(50, device).to(dtype)
         check(f'overlaps 20000 x 50 {dtype}', lambda a, b: [box_lib.overlaps(a, b, 1)], [a, b], True)

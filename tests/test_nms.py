@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fast_rcnn.config import overrides
-from fast_rcnn.nms_wrapper import nms as wrapped_nms
-from nms.cpu_nms import cpu_nms, numpy_cpu_nms
-from nms.gpu_nms import gpu_nms
+from fast_rcnn.nms_wrapper import class_nms, nms as wrapped_nms
+from nms.cpu_nms import cpu_class_nms, cpu_nms, numpy_class_nms, numpy_cpu_nms
+from nms.gpu_nms import gpu_class_nms, gpu_nms
 from nms.py_cpu_nms import py_cpu_nms
 from nms.soft_nms import soft_nms
 from utils.bbox import bbox_overlaps as numpy_overlaps
@@ -71,12 +71,37 @@ def test_compiled_equals_numpy():
             assert cpu_nms(dets, thresh) == numpy_cpu_nms(dets, thresh)
 
 
+@compiled
+def test_a_limit_ends_where_it_is_met():
+    for seed, count in enumerate([1, 64, 65, 128, 129, 700]):
+        dets = random_dets(count, seed)
+        for limit in 0, 1, 63, 64, 65, 200:
+            kept = loop_nms(dets, 0.7, True)
+            assert cpu_nms(dets, 0.7, limit) == kept[: limit or None]
+
+
+@pytest.mark.parametrize(
+    'together, alone', [(cpu_class_nms, cpu_nms), (numpy_class_nms, numpy_cpu_nms), (gpu_class_nms, gpu_nms)]
+)
+def test_classes_in_one_call_are_what_each_is_by_itself(together, alone):
+    for seed in range(6):
+        starts = np.cumsum([0, 0, 1, 40, 0, 70, 2, 100, 0])
+        dets = random_dets(starts[-1], seed)
+        dets[:, :4] = dets[:, :4].round(seed % 3)
+        dets[::5, 4] = 0.5  # equal scores: whose turn it is depends on the sort
+        kept = together(dets, starts, 0.4)
+        wanted = [begin + i for begin, end in zip(starts, starts[1:]) for i in alone(dets[begin:end], 0.4)]
+        assert kept.dtype == np.intp and kept.tolist() == wanted and 20 < len(kept) < len(dets)
+    assert together(dets[:0], [0], 0.4).tolist() == together(dets[:0], [0, 0, 0], 0.4).tolist() == []
+
+
 def test_wrapper_takes_the_cpu_rule_where_asked():
     dets = np.array([[0, 0, 9, 9, 0.9], [0, 0, 9, 4, 0.8]], np.float32)
     assert wrapped_nms(dets[:0], 0.5) == []
     assert wrapped_nms(dets, 0.5, force_cpu=True) == [0]
     with overrides({'USE_GPU_NMS': False}):
         assert wrapped_nms(dets, 0.5) == [0]
+        assert class_nms(dets[[0, 1, 1]], [0, 2, 3], 0.5).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize('overlaps', [bbox_overlaps, numpy_overlaps])

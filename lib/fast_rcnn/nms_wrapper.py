@@ -3,8 +3,8 @@
 import torch
 
 from fast_rcnn.config import cfg
-from nms.cpu_nms import cpu_nms
-from nms.gpu_nms import gpu_nms, suppress
+from nms.cpu_nms import cpu_class_nms, cpu_nms
+from nms.gpu_nms import gpu_class_nms, gpu_nms, suppress
 from utils.arrays import on_gpu
 
 
@@ -18,6 +18,14 @@ def nms(dets, thresh, force_cpu=False, limit=0):
     if cfg.USE_GPU_NMS and not force_cpu and torch.cuda.is_available():
         return gpu_nms(dets, thresh, cfg.GPU_ID, limit)
     return cpu_nms(dets, thresh, limit)
+
+
+def class_nms(dets, starts, thresh):
+    """As nms of each class by itself: dets (N, 5), of which class k has those from starts[k] up to starts[k + 1] ->
+    indices kept (n,), class by class, best first."""
+    if cfg.USE_GPU_NMS and torch.cuda.is_available():
+        return gpu_class_nms(dets, starts, thresh, cfg.GPU_ID)
+    return cpu_class_nms(dets, starts, thresh)
 
 
 def tensor_nms(boxes, scores, thresh, limit=0):

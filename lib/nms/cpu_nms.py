@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nms.py_cpu_nms import greedy_nms
+from nms.py_cpu_nms import class_by_class, greedy_nms
 
 
 def numpy_cpu_nms(dets, thresh, limit=0):
@@ -13,9 +13,15 @@ def numpy_cpu_nms(dets, thresh, limit=0):
     return greedy_nms(np.asarray(dets, np.float32), lambda iou: iou.astype(np.float64) >= thresh, limit)
 
 
-try:
-    from nms._cpu_nms import cpu_nms
-except ImportError:
-    cpu_nms = numpy_cpu_nms
+def numpy_class_nms(dets, starts, thresh):
+    """As cpu_class_nms: dets (N, 5), class k's from starts[k] up to starts[k + 1] -> indices kept, class by class, best
+    first."""
+    return class_by_class(lambda of_class: numpy_cpu_nms(of_class, thresh), dets, starts)
 
-__all__ = ['cpu_nms', 'numpy_cpu_nms']
+
+try:
+    from nms._cpu_nms import cpu_class_nms, cpu_nms
+except ImportError:
+    cpu_nms, cpu_class_nms = numpy_cpu_nms, numpy_class_nms
+
+__all__ = ['cpu_class_nms', 'cpu_nms', 'numpy_class_nms', 'numpy_cpu_nms']

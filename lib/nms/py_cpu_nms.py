@@ -1,4 +1,5 @@
-"""Greedy non-maximum suppression in numpy: the pure-Python rule, and the loop that both numpy rules share."""
+"""Greedy non-maximum suppression in numpy: the pure-Python rule, and what all rules share: the loop of those in numpy,
+the order in which boxes are taken, and boxes of several classes."""
 
 import numpy as np
 
@@ -23,3 +24,19 @@ def greedy_nms(dets, drop, limit=0):
         inter = width * height
         order = rest[~drop(inter / (areas[i] + areas[rest] - inter))]
     return keep
+
+
+def best_first(scores, starts):
+    """Indices of scores (N,), of which class k has those from starts[k] up to starts[k + 1]: class by class, each by
+    falling score, equal ones in the order that a sort of the class alone gives them."""
+    scores, order, starts = np.ascontiguousarray(scores), np.arange(len(scores)), np.asarray(starts).tolist()
+    for begin, end in zip(starts[:-1], starts[1:]):
+        if end - begin > 1:
+            order[begin:end] = begin + scores[begin:end].argsort()[::-1]
+    return order
+
+
+def class_by_class(rule, dets, starts):
+    """rule(dets of one class (n, 5)) -> indices kept, for classes that lie as best_first has them -> indices of dets."""
+    kept = [begin + np.array(rule(dets[begin:end]), np.intp) for begin, end in zip(starts[:-1], starts[1:])]
+    return np.concatenate([np.zeros(0, np.intp), *kept])

@@ -101,6 +101,19 @@ def test_nms_at_equality(host):
     assert host.on(box_lib.nms, boxes, 0.499, 1).tolist() == [0]
 
 
+@pytest.mark.parametrize('counts', [[], [0, 0], [1, 0, 63, 64, 0, 65, 2], [200]], ids=str)
+def test_class_nms(host, counts):
+    starts = np.cumsum([0, *counts]).tolist()
+    for seed, threshold in enumerate([0.1, 0.5, 1 / 3]):
+        boxes = random_boxes(starts[-1], seed, seed % 2)
+        boxes[3:5], boxes[9:10, 2:] = torch.nan, boxes[9:10, :2] - 5
+        for offset in 0, 1:
+            want = box_lib.class_nms(boxes, starts, threshold, offset)
+            got = host.on(box_lib.class_nms, boxes, starts, threshold, offset)
+            assert got.dtype == torch.int64 and got.tolist() == want.tolist()
+    assert len(boxes) < 50 or 20 < len(want) < len(boxes)
+
+
 # Grids of regions
 
 LAYERS = {
@@ -290,5 +303,5 @@ def test_nvcc_compiles_them_all():
         flags = '-Xcompiler', '-fPIC,-fvisibility=hidden', '-gencode', 'arch=compute_90,code=sm_90'
         made = built(NVCC, '-O1', '-fmad=false', *flags)
     library = ctypes.CDLL(str(made))
-    for name in ('nms', 'overlaps_float', 'overlaps_double', 'can_run', 'error_text', *KERNELS):
+    for name in ('nms', 'class_nms', 'overlaps_float', 'overlaps_double', 'can_run', 'error_text', *KERNELS):
         assert getattr(library, name)

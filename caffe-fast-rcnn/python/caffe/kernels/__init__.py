@@ -100,6 +100,14 @@ def nms(boxes, threshold, offset, limit):
     return taken[: int(number)]
 
 
+def class_nms(boxes, starts, threshold, offset):
+    """As types.boxes.class_nms."""
+    gone = torch.zeros(len(boxes), dtype=torch.uint8, device=boxes.device)
+    bounds = torch.tensor(starts, dtype=torch.int64, device=boxes.device)
+    call('class_nms', boxes.contiguous(), bounds, len(starts) - 1, float(threshold), float(offset), gone)
+    return (gone == 0).nonzero()[:, 0]
+
+
 class Regions(torch.autograd.Function):
     """x (N, C, H, W), image (R,) int64, boxes (R, 4) to (R, tops, p, q) by the kernel `name` of regions.cu. No gradient
     to image and boxes. The gradient of x is the same each time, whatever the order in which its terms are added;

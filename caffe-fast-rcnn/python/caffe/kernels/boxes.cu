@@ -159,3 +159,28 @@ EXPORT int nms(const float* boxes, int64_t count, double threshold, double offse
     }
     return 0;
 }
+
+// The same for several classes at once, a block for each: class k has the boxes from starts[k] up to starts[k + 1].
+struct TakeOfClass {
+    const float* boxes;
+    const int64_t* starts;
+    float threshold, offset;
+    uint8_t* gone;
+
+    BOTH void operator()(int64_t k) const {
+        for (int64_t i = starts[k], end = starts[k + 1]; i + 1 < end; ++i) {
+            if (gone[i]) continue;
+            each_thread(end - i - 1, [&](int64_t t) {
+                int64_t j = i + 1 + t;
+                if (!gone[j] && iou(boxes + 4 * i, boxes + 4 * j, offset) > threshold) gone[j] = 1;
+            });
+        }
+    }
+};
+
+// boxes (starts[classes], 4), in each class best first -> gone, which comes as zeros: 1 for those that a better one of
+// their class, itself kept, overlaps by more than threshold.
+EXPORT int class_nms(const float* boxes, const int64_t* starts, int64_t classes, double threshold, double offset,
+                     uint8_t* gone, int64_t device, void* stream) {
+    return a_block_each({device, stream}, classes, TakeOfClass{boxes, starts, float(threshold), float(offset), gone});
+}

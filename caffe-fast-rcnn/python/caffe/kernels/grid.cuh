@@ -38,6 +38,11 @@ __global__ void __launch_bounds__(BLOCK_THREADS) block_kernel(F function) {
     function(shared);
 }
 
+template <class F>
+__global__ void __launch_bounds__(THREADS) blocks_kernel(F function, int64_t count) {
+    for (int64_t i = blockIdx.x; i < count; i += gridDim.x) function(i);
+}
+
 // function(i) for each i < count, in any order.
 template <class F>
 int each(Queue queue, int64_t count, F function) {
@@ -54,6 +59,16 @@ template <class F>
 int one_block(Queue queue, F function) {
     if (cudaError_t error = cudaSetDevice(int(queue.device))) return error;
     block_kernel<<<1, BLOCK_THREADS, 0, static_cast<cudaStream_t>(queue.stream)>>>(function);
+    return cudaGetLastError();
+}
+
+// function(i) for each i < count, in any order, each by a block whose threads share the work within at each_thread.
+template <class F>
+int a_block_each(Queue queue, int64_t count, F function) {
+    if (count <= 0) return cudaSuccess;
+    if (cudaError_t error = cudaSetDevice(int(queue.device))) return error;
+    int64_t blocks = count < MOST_BLOCKS ? count : MOST_BLOCKS;
+    blocks_kernel<<<unsigned(blocks), THREADS, 0, static_cast<cudaStream_t>(queue.stream)>>>(function, count);
     return cudaGetLastError();
 }
 
@@ -80,9 +95,15 @@ int one_block(Queue, F function) {
     return 0;
 }
 
+template <class F>
+int a_block_each(Queue, int64_t count, F function) {
+    loop(count, function);
+    return 0;
+}
+
 #endif
 
-// Within one_block: function(t) for each t < count, in any order; all of them are done when it returns.
+// Within one_block and a_block_each: function(t) for each t < count, in any order; all of them are done when it returns.
 template <class F>
 BOTH void each_thread(int64_t count, F function) {
 #ifdef __CUDA_ARCH__

@@ -38,6 +38,15 @@ def nms(boxes, threshold, offset=0, eta=1.0, limit=None):
     return torch.tensor(kept, dtype=torch.long, device=boxes.device)
 
 
+def class_nms(boxes, starts, threshold, offset=0):
+    """As nms, of boxes (N, 4) of several classes, of which class k has those from starts[k] up to starts[k + 1], best
+    first: indices kept, in their order."""
+    if kernels.serve(boxes):
+        return kernels.class_nms(boxes, starts, threshold, offset)
+    kept = [begin + nms(boxes[begin:end], threshold, offset) for begin, end in zip(starts[:-1], starts[1:])]
+    return torch.cat([torch.zeros(0, dtype=torch.long, device=boxes.device), *kept])
+
+
 def _greedy(boxes, threshold, offset, eta, limit):
     kept = []
     for start in range(0, len(boxes), BLOCK):
