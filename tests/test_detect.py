@@ -11,8 +11,9 @@ from layer_runs import write_image
 
 from fast_rcnn.config import overrides
 from fast_rcnn import test as fast_rcnn_test
-from fast_rcnn.detection import roi_blob
-from fast_rcnn.test import apply_nms, check_classes, detections, im_detect
+from fast_rcnn.detection import Answer, ask, best, by_number, forward, roi_blob, scaled_image
+from fast_rcnn.nms_wrapper import nms
+from fast_rcnn.test import apply_nms, check_classes, detections, im_detect, ims_detect
 from utils.proposals import load_detections
 
 # scores follow a RoI's mean colour; every delta is zero but for class 1's dx
@@ -39,8 +40,8 @@ def net(tmp_path):
     return net
 
 
-def image():
-    return np.random.RandomState(0).randint(0, 255, (40, 60, 3), np.uint8)
+def image(height=40, width=60):
+    return np.random.RandomState(0).randint(0, 255, (height, width, 3), np.uint8)
 
 
 def test_given_boxes(net):
@@ -74,6 +75,111 @@ def test_a_net_that_proposes_nothing(monkeypatch):
         with overrides({'TEST.SCALES': [120, 240]}), pytest.raises(ValueError, match='one scale'):
             im_detect(net, image())
     assert scores.shape == (0, 201) and pred.shape == (0, 804)
+
+
+GIVEN = [
+    [[0, 0, 9, 9], [30, 10, 39, 29], [0, 0, 9.1, 9]],
+    [],
+    [[5, 5, 19, 34]],
+    [[1, 2, 12, 30], [3, 3, 9, 9]],
+]
+
+
+@pytest.mark.parametrize('scales', [[80], [80, 40]])
+@pytest.mark.parametrize('dedup', [0.0, 1.0 / 16])
+def test_several_images_of_given_boxes_in_a_pass(net, scales, dedup):
+    ims = [image(), image(), image(60, 20), image(50, 50)]
+    boxes = [np.array(rows, np.float32).reshape(-1, 4) for rows in GIVEN]
+    with overrides({**SCALE, 'TEST.SCALES': scales, 'DEDUP_BOXES': dedup}):
+        alone = [im_detect(net, im, of_image) for im, of_image in zip(ims, boxes)]
+        together = ims_detect(net, ims, boxes)
+    assert net.blobs['data'].shape == (4 * len(scales), 3, 240, 120)
+    for ours, theirs, of_image in zip(together, alone, boxes, strict=True):
+        for values, wanted in zip(ours, theirs):
+            assert len(values) == len(of_image)
+            np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_several_images_that_a_net_proposes_for(monkeypatch):
+    monkeypatch.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'golden', 'e2e'))
+    prototxt = 'models/Tiny/faster_rcnn_alt_opt/faster_rcnn_test.pt'
+    net = caffe.Net(prototxt, 'stage2_fast_rcnn.caffemodel', caffe.TEST)
+    ims = [image(), image()[::-1], image()[:, ::-1], image(60, 40)]
+    with overrides({'TEST.HAS_RPN': True, 'TEST.SCALES': [120], 'TEST.RPN_POST_NMS_TOP_N': 9}):
+        alone = [im_detect(net, im) for im in ims]
+        together = ims_detect(net, ims[:3])
+        padded = ims_detect(net, ims)
+    assert net.blobs['data'].shape == (4, 3, 180, 180)
+    np.testing.assert_array_equal(net.blobs['im_info'].data[[0, 3]], [[120, 180, 3], [180, 120, 3]])
+    for ours, theirs in zip(together, alone[:3], strict=True):
+        for values, wanted in zip(ours, theirs):
+            np.testing.assert_allclose(values, wanted, rtol=1e-4, atol=1e-4)
+    for (scores, boxes), im in zip(padded, ims, strict=True):
+        assert (
+            0 < len(scores) <= 9
+            and (boxes.reshape(-1, 4).max(0) <= np.array(im.shape)[[1, 0, 1, 0]] - 1).all()
+        )
+
+
+def test_an_answer_stays_when_the_net_goes_on(net):
+    boxes = [np.array([[0, 0, 9, 9], [30, 10, 49, 29]], np.float32)]
+    with overrides(SCALE):
+        answers = ask(net, [scaled_image(image())], boxes)
+        ask(net, [scaled_image(255 - image())], [boxes[0][:1]])
+        (answer,) = answers()
+        scores, pred = im_detect(net, image(), boxes[0])
+    np.testing.assert_array_equal(answer.scores, scores)
+    np.testing.assert_array_equal(answer.boxes(), pred)
+
+
+def test_inputs_that_a_net_does_not_read_are_named(net):
+    with pytest.raises(ValueError, match=r"reads \['data', 'rois'\]; it is given \['data', 'im_info'\]"):
+        forward(net, {'data': np.zeros((1, 3, 8, 8)), 'im_info': np.zeros((1, 3))})
+
+
+def random_answer(seed, rois=40, classes=9, columns=36):
+    """Crowded boxes, some scores equal."""
+    random = np.random.RandomState(seed)
+    corners = random.rand(rois, 2) * 60
+    boxes = np.hstack([corners, corners + random.rand(rois, 2) * 40]).astype(np.float32)
+    scores = random.rand(rois, classes).round(seed % 3 + 1).astype(np.float32)
+    return Answer((70, 80, 3), scores, boxes, random.randn(rois, columns).astype(np.float32) / 4)
+
+
+@pytest.mark.parametrize('columns', [36, 8])
+@pytest.mark.parametrize('most', [0, 1, 30])
+def test_all_classes_at_once_are_what_a_loop_over_them_keeps(columns, most):
+    for seed in range(5):
+        answer = random_answer(seed, columns=columns)
+        boxes = answer.boxes()
+        found = [np.zeros((0, 5), np.float32)]
+        for j in range(1, 9):
+            above = answer.scores[:, j] > 0.3
+            column = 4 * j if columns == 36 else 4
+            dets = np.hstack([boxes[:, column : column + 4], answer.scores[:, j : j + 1]])[above]
+            found.append(dets[nms(dets, 0.3)])
+        if most:
+            least = np.sort(np.concatenate(found)[:, 4])[-most]
+            found = [dets[dets[:, 4] >= least] for dets in found]
+        for ours in (
+            detections(answer.scores, boxes, most, 0.3),
+            by_number(*best(answer.scores, answer.boxes_of, most, 0.3), 9),
+        ):
+            for dets, wanted in zip(ours, found, strict=True):
+                assert dets.dtype == np.float32 and dets.shape[1] == 5
+                np.testing.assert_array_equal(dets, wanted)
+
+
+def test_only_boxes_above_the_threshold_are_computed(monkeypatch):
+    from fast_rcnn import detection
+
+    moved, move = [], detection.bbox_transform_inv
+    monkeypatch.setattr(
+        detection, 'bbox_transform_inv', lambda rois, deltas: moved.append(deltas.shape) or move(rois, deltas)
+    )
+    answer = random_answer(2)
+    best(answer.scores, answer.boxes_of, 0, 0.9)
+    assert moved == [((answer.scores[:, 1:] > 0.9).sum(), 4)]
 
 
 def test_plain_boxes_and_raw_scores(net):

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import caffe
@@ -113,15 +114,15 @@ import test_each_image as test
 def rank(r, port, dies):
     os.environ.update(RANK=str(r), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
     parallel.join(f'dies {dies}')
-    looked, propose = [], generate.im_proposals
+    looked, ask = [], generate.ask
 
-    def counted(net, im):
+    def counted(net, images):
         if dies and r == 1 and looked:
             os.kill(os.getpid(), signal.SIGKILL)
-        looked.append(im.shape)
-        return propose(net, im)
+        looked.append(images)
+        return ask(net, images)
 
-    generate.im_proposals = counted
+    generate.ask = counted
     generate.write_proposals(rpn, imdb, path)
     mean_ap = evaluation.test_net(detector, imdb, max_per_image=7)
     with open(f'told{r}.json', 'w') as stream:
@@ -163,7 +164,7 @@ def test_killed_ranks_go_on_and_learn_the_same_mean_ap(tmp_path, small):
     (first, mean_ap), (second, same) = (
         json.loads((tmp_path / f'told{r}.json').read_text()) for r in range(2)
     )
-    assert (first, second) == (0, 1) and mean_ap == same
+    assert (first, second) == (0, 2) and mean_ap == same  # the first was not written before the second's turn
     assert load_proposals(proposal_file(str(tmp_path), 'two')).digest == load_proposals(path).digest
 
 
@@ -192,11 +193,12 @@ def scales(weight):
 def look(folder, imdb, looked, weight=1, given=0):
     """Looks at the images, which `looked` is to list."""
 
-    def answer(i, im):
-        looked.append(i)
-        return np.full((1, 2), i)
+    def run(numbers, scaled):
+        looked.extend(numbers)
+        return numbers
 
-    each.each_image(scales(weight), imdb, str(folder / 'x'), answer, 2, 1, 'a look', given)
+    steps = each.Steps(np.shape, run, lambda numbers: [np.full((1, 2), i) for i in numbers])
+    each.each_image(scales(weight), imdb, str(folder / 'x'), steps, 2, 1, 'a look', given)
 
 
 @pytest.mark.parametrize('fault', ['vanished', 'corrupt'])
@@ -216,6 +218,102 @@ def test_an_image_that_cannot_be_read_is_named_and_what_was_done_stays(tmp_path,
     assert [rows.tolist() for rows in open_shards(str(tmp_path / 'x'), 2, 1, 4)] == [
         [[i, i]] for i in range(4)
     ]
+
+
+class Stepped:
+    """Steps over images numbered by their place, whose shapes are given; what happens, in its order, and in which
+    thread."""
+
+    def __init__(self, shapes, fault=None):
+        self.shapes, self.fault, self.seen, self.main = shapes, fault, [], threading.get_ident()
+        self.began = {i: threading.Event() for i in range(len(shapes) + 1)}
+
+    def images(self):
+        return [(10 + i, str(i)) for i in range(len(self.shapes))]
+
+    def read(self, path):
+        return int(path)
+
+    def scale(self, im):
+        assert threading.get_ident() != self.main
+        self.check('scale', im)
+        return SimpleNamespace(data=np.zeros((1, 3, *self.shapes[im])), im=im)
+
+    def run(self, numbers, scaled):
+        ims = [one.im for one in scaled]
+        assert threading.get_ident() == self.main and list(numbers) == [10 + im for im in ims]
+        for im in ims:
+            self.began[im].set()
+            self.check('run', im)
+        self.seen.append(('run', *ims))
+        return ims
+
+    def finish(self, ims):
+        assert threading.get_ident() != self.main
+        for im in ims:
+            self.check('finish', im)
+        return [np.full((1, 2), im) for im in ims]
+
+    def show(self, im, rows):
+        assert threading.get_ident() == self.main and rows[0, 0] == im
+        self.seen.append(('show', im))
+
+    def check(self, what, im):
+        if self.fault == (what, im):
+            raise ValueError(f'a faulty {what}')
+
+    def results(self, monkeypatch, size=1, done=0, show=False):
+        monkeypatch.setattr(each, 'read_image', self.read)
+        steps = each.Steps(self.scale, self.run, self.finish, self.show if show else None)
+        with overrides({'TEST.IMS_PER_BATCH': size}):
+            return [int(rows[0, 0]) for rows in each.answers(self.images(), steps, 'a look', done)]
+
+    def passes(self):
+        return [seen[1:] for seen in self.seen if seen[0] == 'run']
+
+
+def test_the_net_has_the_next_image_while_one_is_finished_with(monkeypatch):
+    stepped = Stepped([(4, 6)] * 5)
+    finish = stepped.finish
+
+    def waits_for_the_next(ims):
+        assert ims == [4] or stepped.began[ims[0] + 1].wait(30)
+        return finish(ims)
+
+    stepped.finish = waits_for_the_next
+    assert stepped.results(monkeypatch, show=True) == [0, 1, 2, 3, 4]
+    runs = [seen for seen in stepped.seen if seen[0] == 'run']
+    assert runs == [('run', i) for i in range(5)]
+    assert [seen for seen in stepped.seen if seen[0] == 'show'] == [('show', i) for i in range(5)]
+    assert stepped.seen.index(('show', 0)) == 2  # kept as soon as the next one's net has run
+
+
+@pytest.mark.parametrize('what', ['scale', 'run', 'finish'])
+def test_an_error_of_any_step_names_the_image(monkeypatch, what):
+    before = threading.active_count()
+    with pytest.raises(ValueError, match=f'^2: a faulty {what}'):
+        Stepped([(4, 6)] * 5, (what, 2)).results(monkeypatch)
+    with pytest.raises(ValueError, match=f'2.*: a faulty {what}'):
+        Stepped([(4, 6)] * 5, (what, 2)).results(monkeypatch, 2)
+    assert threading.active_count() == before
+
+
+SHAPES = [(4, 6), (6, 4), (4, 6), (6, 4), (4, 6), (6, 4), (4, 6), (6, 4), (6, 4), (4, 6), (6, 4)]
+
+
+def test_images_of_like_shape_go_together_and_their_results_come_in_order(monkeypatch):
+    stepped = Stepped(SHAPES)
+    assert stepped.results(monkeypatch, 2) == list(range(11))
+    assert stepped.passes() == [(0, 2), (4, 6), (1, 3), (5, 7), (9, 8), (10,)]
+
+
+@pytest.mark.parametrize('done', [0, 1, 3, 7, 8, 10, 11])
+def test_passes_are_the_same_wherever_one_goes_on(monkeypatch, done):
+    """Only those that give nothing new are left out: so an image is padded as it would have been."""
+    stepped = Stepped(SHAPES)
+    assert stepped.results(monkeypatch, 2, done) == list(range(done, 11))
+    whole = [(0, 2), (4, 6), (1, 3), (5, 7), (9, 8), (10,)]
+    assert stepped.passes() == [one for one in whole if max(one) >= done]
 
 
 @pytest.mark.parametrize('change', ['weights', 'settings', 'images', 'given', 'folders'])

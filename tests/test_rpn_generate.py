@@ -7,6 +7,7 @@ import pytest
 import rpn_generate
 from tool_runs import VAL, results, run_main, settings, tiny
 
+from fast_rcnn import each_image
 from fast_rcnn.config import cfg
 from rpn import generate
 from utils.proposals import load_proposals
@@ -22,11 +23,11 @@ IMAGENET = ['--cfg', 'experiments/cfgs/imagenet.yml']
 def test_how_many(monkeypatch, tmp_path, cfg_file, more, limits):
     made = []
 
-    def propose(net, im):
+    def ask(net, images):
         made.append((cfg.TEST.RPN_PRE_NMS_TOP_N, cfg.TEST.RPN_POST_NMS_TOP_N))
-        return np.zeros((2, 4)), np.zeros((2, 1))
+        return lambda: [(np.zeros((2, 4)), np.zeros((2, 1)))]
 
-    monkeypatch.setattr(generate, 'im_proposals', propose)
+    monkeypatch.setattr(generate, 'ask', ask)
     words = [*tiny('rpn_test.pt', 'stage1_rpn'), '--imdb', VAL, *cfg_file]
     run_main(monkeypatch, rpn_generate.main, *words, *settings(tmp_path, 'EXP_DIR', 'default', *more))
     written = load_proposals(results(tmp_path, 'stage1_rpn_rpn_proposals.json'))
@@ -43,8 +44,11 @@ class Imdb:
 
 def test_proposals_of_an_imdb_are_a_list_of_boxes_that_a_pickle_keeps(monkeypatch, tmp_path):
     boxes = [np.array([[i, 0, 9, 9]], np.float32) for i in range(2)]
-    monkeypatch.setattr(generate, 'read_image', int)
-    monkeypatch.setattr(generate, 'im_proposals', lambda net, im: (boxes[im], np.ones((1, 1))))
+    monkeypatch.setattr(each_image, 'read_image', int)
+    monkeypatch.setattr(generate, 'scaled_image', int)
+    monkeypatch.setattr(
+        generate, 'ask', lambda net, ims: lambda: [(boxes[im], np.ones((1, 1))) for im in ims]
+    )
     made = generate.imdb_proposals(None, Imdb())
     assert isinstance(made, list)
     (tmp_path / 'p.pkl').write_bytes(pickle.dumps(made, pickle.HIGHEST_PROTOCOL))

@@ -1,32 +1,67 @@
-"""Detection: one image through a net, and what is kept of its answer.
+"""Detection: images through a net, and what is kept of its answers.
 
-R RoIs, K classes; boxes x1 y1 x2 y2 in pixels of the original image, scores (R, K), boxes (R, 4K), or (R, 8) of a
-class-agnostic net: columns 4 to 7 are then the box whatever the class.
+N images of a pass, S scales of each, R RoIs of one, K classes; boxes x1 y1 x2 y2 in pixels of the original image,
+scores (R, K), boxes (R, 4K), or (R, 8) of a class-agnostic net: columns 4 to 7 are then the box whatever the class.
 """
 
+import dataclasses
+import functools
+
+import caffe
 import numpy as np
+import torch
 
 from fast_rcnn.bbox_transform import bbox_transform_inv, clip_boxes
 from fast_rcnn.config import cfg
-from fast_rcnn.nms_wrapper import nms
+from fast_rcnn.nms_wrapper import class_nms
 from nms.soft_nms import soft_nms
+from utils.arrays import leaving
 from utils.blob import im_list_to_blob, prep_im_for_blob
 
 TYPICAL_AREA = 224 * 224  # with several scales, a RoI is looked at where its area comes nearest to this
 
 
+# ---------------------------------------------------------------------------------------------- what a net reads
+@dataclasses.dataclass
+class Scaled:
+    """An image as a net wants it: data (S, 3, h, w), the factors (S,) it was scaled by, its own shape before."""
+
+    data: np.ndarray
+    scales: np.ndarray
+    shape: tuple
+
+
 def image_blob(im):
-    """im (H, W, 3) BGR -> data (scales, 3, H', W'), the factors (scales,) it was scaled by, by cfg.TEST."""
+    """im (H, W, 3) BGR -> data (S, 3, H', W'), the factors (S,) it was scaled by, by cfg.TEST."""
     scaled = [prep_im_for_blob(im, cfg.PIXEL_MEANS, size, cfg.TEST.MAX_SIZE) for size in cfg.TEST.SCALES]
     return im_list_to_blob([image for image, _ in scaled]), np.array([scale for _, scale in scaled])
 
 
-def proposing_blobs(im):
-    """What a net with an RPN reads: {data (1, 3, H', W'), im_info (1, 3: height, width, scale)}, the scale."""
+def scaled_image(im):
+    """im (H, W, 3) BGR -> a Scaled; threads may do that ahead of time."""
+    data, scales = image_blob(im)
+    if caffe.common.device().type == 'cuda':
+        data = torch.from_numpy(data).pin_memory().numpy()  # from where it gets there while nobody waits
+    return Scaled(data, scales, im.shape)
+
+
+def proposing_blobs(images):
+    """What a net with an RPN reads of N Scaled: {data (N, 3, H', W'), im_info (N, 3: height, width, scale)}."""
     if len(cfg.TEST.SCALES) != 1:
         raise ValueError(f'a net with an RPN looks at one scale; TEST.SCALES is {cfg.TEST.SCALES}')
-    data, (scale,) = image_blob(im)
-    return {'data': data, 'im_info': np.array([[*data.shape[2:], scale]], np.float32)}, float(scale)
+    info = [[*image.data.shape[2:], *image.scales] for image in images]
+    return {'data': _together(images), 'im_info': np.array(info, np.float32)}
+
+
+def _together(images):
+    """The data of N Scaled as one blob (N S, 3, H', W'), zero beyond each image's edge."""
+    if len(images) == 1:
+        return images[0].data
+    size = np.max([image.data.shape[2:] for image in images], 0)
+    blob = np.zeros((sum(len(image.data) for image in images), 3, *size), np.float32)
+    for slot, plane in zip(blob, (plane for image in images for plane in image.data), strict=True):
+        slot[:, : plane.shape[1], : plane.shape[2]] = plane
+    return blob
 
 
 def roi_blob(boxes, scales):
@@ -43,80 +78,164 @@ def image_and_roi_blobs(im, rois):
     return {'data': data, 'rois': None if cfg.TEST.HAS_RPN else roi_blob(rois, scales)}, scales
 
 
-def im_detect(net, im, boxes=None):
-    """Scores (R, K) and boxes (R, 4K or 8) of im (H, W, 3) BGR.
-
-    boxes (R, 4): the RoIs, unless cfg.TEST.HAS_RPN: then the net proposes them.
-    """
-    if cfg.TEST.HAS_RPN:
-        blobs, scale = proposing_blobs(im)
-        tops = forward(net, blobs)
-        rois, inverse = _rows(net.blobs['rois'].data)[:, 1:5] / scale, slice(None)
-    else:
-        if boxes is None:
-            raise ValueError('im_detect wants boxes, unless cfg.TEST.HAS_RPN')
-        blobs, _ = image_and_roi_blobs(im, boxes)
-        unique, inverse = _distinct(blobs['rois'])
-        blobs['rois'], rois = blobs['rois'][unique], boxes[unique]
-        tops = forward(net, blobs)
-    scores = _rows(net.blobs['cls_score'].data if cfg.TEST.SVM else tops['cls_prob'])
-    if cfg.TEST.BBOX_REG:
-        pred_boxes = clip_boxes(bbox_transform_inv(rois, _rows(tops['bbox_pred'])), im.shape)
-    else:
-        pred_boxes = np.tile(rois, (1, 2 if cfg.TEST.AGNOSTIC else scores.shape[1]))
-    return scores[inverse], pred_boxes[inverse]
-
-
-def forward(net, blobs):
-    """The outputs of net, its inputs reshaped to blobs and filled with them."""
-    for name, blob in blobs.items():
-        net.blobs[name].reshape(*blob.shape)
-    return net.forward(**blobs)
-
-
-def detections(scores, boxes, max_per_image, thresh):
-    """im_detect's result -> per class (background: none) (n, 5) x1 y1 x2 y2 score: above thresh, after NMS,
-    of all classes together the max_per_image best (0: all)."""
-    found = [np.zeros((0, 5), np.float32)]
-    for j in range(1, scores.shape[1]):
-        above = np.where(scores[:, j] > thresh)[0]
-        of_class = _boxes_of_class(boxes, j, scores.shape[1])[above]
-        found.append(suppressed(np.hstack([of_class, scores[above, j : j + 1]]), cfg.TEST.NMS))
-    everything = np.hstack([dets[:, 4] for dets in found])
-    if 0 < max_per_image < len(everything):
-        least = np.sort(everything)[-max_per_image]
-        found = [dets[dets[:, 4] >= least] for dets in found]
-    return found
-
-
-def _boxes_of_class(boxes, j, num_classes):
-    """boxes (R, 4K) or, whatever the class, (R, 8) -> those of class j (R, 4)."""
-    if boxes.shape[1] not in (8, 4 * num_classes) or (cfg.TEST.AGNOSTIC and boxes.shape[1] != 8):
-        wanted = (
-            '8 (TEST.AGNOSTIC)' if cfg.TEST.AGNOSTIC else f'{4 * num_classes}, or 8 of a class-agnostic net'
-        )
-        raise ValueError(f'{num_classes} classes want boxes of {wanted} columns, got {boxes.shape[1]}')
-    column = 4 if boxes.shape[1] == 8 else 4 * j
-    return boxes[:, column : column + 4]
-
-
-def suppressed(dets, thresh):
-    """dets (n, 5) of one class after NMS at IoU thresh, or, by cfg.TEST.SOFT_NMS, with the scores it leaves."""
-    dets = dets.astype(np.float32)
-    if cfg.TEST.SOFT_NMS:
-        return soft_nms(dets, cfg.TEST.SOFT_NMS, thresh, cfg.TEST.SOFT_NMS_SIGMA, cfg.TEST.SOFT_NMS_MIN_SCORE)
-    return dets[nms(dets, thresh)]
+def given_blobs(images, boxes):
+    """What a net without an RPN reads of N Scaled and N arrays of boxes (R, 4): {data (N S, 3, H', W'), rois (R', 5)};
+    for each image which of the rois answer for its boxes, and the boxes (R, 4) of which they do: a box is looked at
+    once where several are the same on the feature map."""
+    rois, parts, begin = [], [], 0
+    for i, (image, of_image) in enumerate(zip(images, boxes, strict=True)):
+        wanted = roi_blob(of_image, image.scales)
+        unique, inverse = _distinct(wanted)
+        wanted[:, 0] += i * len(image.scales)
+        rois.append(wanted[unique])
+        parts.append((begin + inverse, of_image[unique][inverse]))
+        begin += len(rois[-1])
+    return {'data': _together(images), 'rois': np.concatenate(rois)}, parts
 
 
 def _distinct(rois):
     """Indices of the RoIs that differ on the feature map (cfg.DEDUP_BOXES); which of these each RoI is."""
     if cfg.DEDUP_BOXES <= 0:
-        return slice(None), slice(None)
+        return slice(None), np.arange(len(rois))
     hashes = np.round(rois * cfg.DEDUP_BOXES).dot(np.array([1, 1e3, 1e6, 1e9, 1e12]))
     _, unique, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     return unique, inverse
 
 
+# ---------------------------------------------------------------------------------------------- what a net answers
+@dataclasses.dataclass
+class Answer:
+    """Of an image of this shape: scores (R, K) of RoIs (R, 4), and deltas (R, 4K or 8) by which these move; None: they
+    stay where they are (cfg.TEST.BBOX_REG is off)."""
+
+    shape: tuple
+    scores: np.ndarray
+    rois: np.ndarray
+    deltas: np.ndarray | None
+
+    def boxes(self):
+        """All of them (R, 4K or 8)."""
+        if self.deltas is None:
+            return np.tile(self.rois, (1, 2 if cfg.TEST.AGNOSTIC else self.scores.shape[1]))
+        return clip_boxes(bbox_transform_inv(self.rois, self.deltas), self.shape)
+
+    def boxes_of(self, rows, classes):
+        """Of RoI rows[i] the box of class classes[i] (n, 4): those of boxes(), the others not computed."""
+        if self.deltas is None:
+            return self.rois[rows]
+        deltas = of_classes(self.deltas, self.scores.shape[1], rows, classes)
+        return clip_boxes(bbox_transform_inv(self.rois[rows], deltas), self.shape)
+
+
+def im_detect(net, im, boxes=None):
+    """Scores (R, K) and boxes (R, 4K or 8) of im (H, W, 3) BGR.
+
+    boxes (R, 4): the RoIs, unless cfg.TEST.HAS_RPN: then the net proposes them.
+    """
+    return ims_detect(net, [im], None if boxes is None else [boxes])[0]
+
+
+def ims_detect(net, ims, boxes=None):
+    """As im_detect, of N images in one pass -> N pairs (scores, boxes). boxes: N arrays (R, 4). The images are padded to
+    the largest: the more alike their shapes, the less is computed in vain."""
+    answers = ask(net, [scaled_image(im) for im in ims], boxes)
+    return [(answer.scores, answer.boxes()) for answer in answers()]
+
+
+def ask(net, images, boxes=None):
+    """A pass of the net over N Scaled, and N arrays of boxes (R, 4) unless cfg.TEST.HAS_RPN -> a function that gives
+    their Answers: any thread may call it, whatever the net does by then."""
+    if cfg.TEST.HAS_RPN:
+        forward(net, proposing_blobs(images))
+        parts = functools.partial(rois_by_image, leaving(net.blobs['rois']), images)
+    elif boxes is None:
+        raise ValueError('im_detect wants boxes, unless cfg.TEST.HAS_RPN')
+    else:
+        blobs, given = given_blobs(images, boxes)
+        forward(net, blobs)
+        parts = functools.partial(iter, given)
+    scores = leaving(net.blobs['cls_score' if cfg.TEST.SVM else 'cls_prob'])
+    deltas = leaving(net.blobs['bbox_pred']) if cfg.TEST.BBOX_REG else None
+
+    def answers():
+        moves = _rows(deltas()) if deltas else None
+        return [
+            Answer(image.shape, _rows(scores())[rows], rois, moves[rows] if deltas else None)
+            for image, (rows, rois) in zip(images, parts(), strict=True)
+        ]
+
+    return answers
+
+
+def rois_by_image(rois, images):
+    """rois: a function that gives what a net proposes for N Scaled, (R', 5) with the image's index first -> for each
+    image which of them are its own, and these (R, 4) in its pixels."""
+    rois = _rows(rois())
+    for i, image in enumerate(images):
+        rows = slice(None) if len(images) == 1 else np.flatnonzero(rois[:, 0] == i)
+        yield rows, rois[rows, 1:5] / float(image.scales[0])
+
+
+def forward(net, blobs):
+    """Runs net on blobs, whose shapes and values its inputs take."""
+    if set(blobs) != set(net.inputs):
+        raise ValueError(f'net {net.name!r} reads {sorted(net.inputs)}; it is given {sorted(blobs)}')
+    for name, blob in blobs.items():
+        net.blobs[name].put(blob)
+    net.run_forward()
+
+
 def _rows(values):
-    """A copy of (R, n) or (R, n, 1, 1) as (R, n)."""
-    return values.reshape(values.shape[:2]).copy()
+    """(R, n) or (R, n, 1, 1) as (R, n)."""
+    return values.reshape(values.shape[:2])
+
+
+# ---------------------------------------------------------------------------------------------- what is kept
+def detections(scores, boxes, max_per_image, thresh):
+    """im_detect's result -> per class (background: none) (n, 5) x1 y1 x2 y2 score: above thresh, after NMS,
+    of all classes together the max_per_image best (0: all)."""
+    boxes_of = functools.partial(of_classes, boxes, scores.shape[1])
+    return by_number(*best(scores, boxes_of, max_per_image, thresh), scores.shape[1])
+
+
+def best(scores, boxes_of, max_per_image, thresh):
+    """As detections, of scores (R, K) and a function that gives boxes as Answer.boxes_of does -> those of all classes
+    (n, 5), class by class; the class of each (n,)."""
+    classes, rows = np.nonzero(np.ascontiguousarray((scores[:, 1:] > thresh).T))
+    classes += 1
+    dets = np.hstack([boxes_of(rows, classes), scores[rows, classes][:, None]])
+    starts = np.searchsorted(classes, np.arange(scores.shape[1] + 1))
+    dets, classes = suppressed(dets, starts, cfg.TEST.NMS)
+    if 0 < max_per_image < len(dets):
+        good = dets[:, 4] >= np.partition(dets[:, 4], -max_per_image)[-max_per_image]
+        dets, classes = dets[good], classes[good]
+    return dets, classes
+
+
+def of_classes(boxes, num_classes, rows, classes):
+    """boxes (R, 4K) or, whatever the class, (R, 8) -> of row rows[i] that of class classes[i] (n, 4)."""
+    if boxes.shape[1] not in (8, 4 * num_classes) or (cfg.TEST.AGNOSTIC and boxes.shape[1] != 8):
+        wanted = (
+            '8 (TEST.AGNOSTIC)' if cfg.TEST.AGNOSTIC else f'{4 * num_classes}, or 8 of a class-agnostic net'
+        )
+        raise ValueError(f'{num_classes} classes want boxes of {wanted} columns, got {boxes.shape[1]}')
+    columns = boxes.shape[1] // 4
+    return boxes.reshape(len(boxes), columns, 4)[rows, 1 if columns == 2 else classes]
+
+
+def suppressed(dets, starts, thresh):
+    """dets (n, 5), of which class k has those from starts[k] up to starts[k + 1], each class after NMS at IoU thresh,
+    or, by cfg.TEST.SOFT_NMS, with the scores it leaves -> (m, 5), class by class, best first; the class of each (m,)."""
+    dets = dets.astype(np.float32)
+    if not cfg.TEST.SOFT_NMS:
+        kept = class_nms(dets, starts, thresh)
+        return dets[kept], np.searchsorted(starts, kept, 'right') - 1
+    how = cfg.TEST.SOFT_NMS, thresh, cfg.TEST.SOFT_NMS_SIGMA, cfg.TEST.SOFT_NMS_MIN_SCORE
+    left = [soft_nms(dets[begin:end], *how) for begin, end in zip(starts, starts[1:])]
+    return np.concatenate([dets[:0], *left]), np.repeat(np.arange(len(left)), [len(part) for part in left])
+
+
+def by_number(rows, numbers, count):
+    """rows (n, C), of which each belongs to one of `count` numbers that do not fall -> a list of those of each."""
+    ends = np.searchsorted(numbers, np.arange(count + 1))
+    return [rows[begin:end] for begin, end in zip(ends, ends[1:])]

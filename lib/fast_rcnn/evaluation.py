@@ -9,9 +9,9 @@ from caffe.watch import busy, waiting
 from caffe.parallel import share
 
 from fast_rcnn.config import cfg, get_output_dir
-from fast_rcnn.detection import detections, im_detect, suppressed
+from fast_rcnn.detection import ask, best, by_number, scaled_image, suppressed
 from fast_rcnn.drawing import listed, show
-from fast_rcnn.each_image import each_image
+from fast_rcnn.each_image import Steps, each_image
 from utils.proposals import save_detections
 from utils.shards import open_shards, remove_shards
 
@@ -27,18 +27,29 @@ def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
     """
     check_classes(net, imdb)
 
-    def answer(i, im):
-        found = detections(*im_detect(net, im, _given_boxes(imdb, i)), max_per_image, thresh)
-        if vis:
-            show(im, listed(found, imdb.classes, VIS_THRESH), imdb.classes)
-        return np.column_stack([np.repeat(range(len(found)), list(map(len, found))), np.vstack(found)])
+    def run(numbers, images):
+        return ask(net, images, None if cfg.TEST.HAS_RPN else [_given_boxes(imdb, i) for i in numbers])
 
+    def finish(asked):
+        return [_rows(answer, max_per_image, thresh) for answer in asked()]
+
+    def shown(im, rows):
+        found = by_number(rows[:, 1:], rows[:, 0], imdb.num_classes)
+        show(im, listed(found, imdb.classes, VIS_THRESH), imdb.classes)
+
+    steps = Steps(scaled_image, run, finish, shown if vis else None)
     stem, title = os.path.join(get_output_dir(imdb, net), 'detections'), f'detection on {imdb.name}'
     decides = max_per_image, thresh, vis, _given_digest(imdb)
-    each_image(net, imdb, stem, answer, 6, max_per_image, title, *decides)
+    each_image(net, imdb, stem, steps, 6, max_per_image, title, *decides)
     mean_ap = _evaluated(imdb, stem) if caffe.solver_rank() == 0 else None
     with waiting():
         return share(mean_ap)
+
+
+def _rows(answer, max_per_image, thresh):
+    """An Answer -> (n, 6) class x1 y1 x2 y2 score, by class."""
+    dets, classes = best(answer.scores, answer.boxes_of, max_per_image, thresh)
+    return np.column_stack([classes, dets])
 
 
 def _evaluated(imdb, stem):
@@ -55,8 +66,6 @@ def _evaluated(imdb, stem):
 
 def _given_boxes(imdb, i):
     """The boxes of image i that are no objects (R, 4), for a net without an RPN."""
-    if cfg.TEST.HAS_RPN:
-        return None
     entry = imdb.roidb[i]
     return entry['boxes'][entry['gt_classes'] == 0]
 
@@ -96,9 +105,12 @@ def check_classes(net, imdb):
 def apply_nms(all_boxes, thresh):
     """NMS (cfg.TEST.SOFT_NMS: Soft-NMS) on all_boxes[class][image] (n, 5) -> the same, suppressed; boxes without
     area are dropped."""
-    return [[_suppressed(dets, thresh) for dets in of_class] for of_class in all_boxes]
+    return [_suppressed(of_class, thresh) for of_class in all_boxes]
 
 
-def _suppressed(dets, thresh):
-    dets = np.asarray(dets, np.float32).reshape(-1, 5)
-    return suppressed(dets[(dets[:, 2] > dets[:, 0]) & (dets[:, 3] > dets[:, 1])], thresh)
+def _suppressed(of_images, thresh):
+    of_images = [np.asarray(dets, np.float32).reshape(-1, 5) for dets in of_images]
+    of_images = [dets[(dets[:, 2] > dets[:, 0]) & (dets[:, 3] > dets[:, 1])] for dets in of_images]
+    starts = np.cumsum([0, *map(len, of_images)])
+    dets, images = suppressed(np.concatenate([np.zeros((0, 5), np.float32), *of_images]), starts, thresh)
+    return by_number(dets, images, len(of_images))

@@ -1,7 +1,7 @@
 """Testing under the names that prototxt files, tools and forks import: detection on one image, evaluation over an
 imdb, drawing."""
 
-from fast_rcnn.detection import detections, im_detect
+from fast_rcnn.detection import detections, im_detect, ims_detect
 from fast_rcnn.detection import image_and_roi_blobs as _get_blobs
 from fast_rcnn.detection import image_blob as _get_image_blob
 from fast_rcnn.detection import roi_blob as _get_rois_blob
@@ -16,6 +16,7 @@ __all__ = [
     'check_classes',
     'detections',
     'im_detect',
+    'ims_detect',
     'test_net',
     'vis_detections',
 ]

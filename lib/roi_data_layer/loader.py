@@ -20,6 +20,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from utils.ahead import ahead
 from utils.processes import begin_worker, starting
 
 AHEAD = 2  # pieces of work under way for each worker
@@ -88,12 +89,7 @@ class _Threads:
         self._pool = concurrent.futures.ThreadPoolExecutor(threads)
 
     def __call__(self, jobs):
-        results = (self._pool.submit(self._make, job) for job in jobs)
-        coming = collections.deque(itertools.islice(results, AHEAD * self._threads))
-        while coming:
-            result = coming.popleft().result()
-            coming.extend(itertools.islice(results, 1))
-            yield result
+        return ahead(self._make, jobs, self._pool, AHEAD * self._threads + 1)
 
 
 class _Processes:

@@ -5,9 +5,9 @@ import numpy as np
 from caffe.parallel import barrier
 
 from fast_rcnn.config import cfg
-from fast_rcnn.detection import forward, proposing_blobs
-from fast_rcnn.each_image import each_image
-from utils.blob import read_image
+from fast_rcnn.detection import forward, proposing_blobs, rois_by_image, scaled_image
+from fast_rcnn.each_image import Steps, answers, each_image
+from utils.arrays import leaving
 from utils.progress import progress
 from utils.proposals import shard_stem, write_index
 
@@ -17,31 +17,44 @@ SETTINGS = {'TEST.RPN_PRE_NMS_TOP_N': -1, 'TEST.RPN_POST_NMS_TOP_N': 2000}
 
 def im_proposals(net, im):
     """im (H, W, 3) BGR -> boxes (n, 4) in its own pixels, best first; scores (n, 1)."""
-    blobs, scale = proposing_blobs(im)
-    tops = forward(net, blobs)
+    return ims_proposals(net, [im])[0]
+
+
+def ims_proposals(net, ims):
+    """As im_proposals, of several images in one pass -> a list of (boxes, scores)."""
+    return ask(net, [scaled_image(im) for im in ims])()
+
+
+def ask(net, images):
+    """A pass of the net over N Scaled -> a function that gives the boxes and scores of each: any thread may call it,
+    whatever the net does by then."""
     for name in 'rois', 'scores':
-        if name not in tops:
-            raise ValueError(f'the RPN test net gives {sorted(tops)}; wanted rois and scores')
-    return tops['rois'][:, 1:5] / scale, tops['scores'].copy()
+        if name not in net.outputs:
+            raise ValueError(f'the RPN test net gives {sorted(net.outputs)}; wanted rois and scores')
+    forward(net, proposing_blobs(images))
+    rois, scores = leaving(net.blobs['rois']), leaving(net.blobs['scores'])
+    return lambda: [(boxes, scores()[rows]) for rows, boxes in rois_by_image(rois, images)]
+
+
+def steps(net):
+    """What is done with each image: rows x1 y1 x2 y2 score come of it."""
+    return Steps(
+        scaled_image, lambda numbers, images: ask(net, images), lambda asked: list(map(np.hstack, asked()))
+    )
 
 
 def imdb_proposals(net, imdb):
     """Proposals of every image of an imdb -> a list of boxes (n_i, 4)."""
-    return [
-        im_proposals(net, read_image(imdb.image_path_at(i)))[0]
-        for i in progress(range(imdb.num_images), f'proposals for {imdb.name}')
-    ]
+    title = f'proposals for {imdb.name}'
+    images = [(i, imdb.image_path_at(i)) for i in range(imdb.num_images)]
+    return [rows[:, :4].copy() for rows in progress(answers(images, steps(net), title), title, len(images))]
 
 
 def write_proposals(net, imdb, path):
     """Proposals of every image of an imdb into a proposal file and its shards, those of each rank's images by that
     rank; goes on where it stopped -> path."""
-
-    def answer(i, im):
-        return np.hstack(im_proposals(net, im))
-
     title, limit = f'proposals for {imdb.name}', cfg.TEST.RPN_POST_NMS_TOP_N
-    each_image(net, imdb, shard_stem(path), answer, 5, limit, title)
+    each_image(net, imdb, shard_stem(path), steps(net), 5, limit, title)
     if caffe.solver_rank() == 0:
         write_index(path, 5, caffe.solver_count(), imdb.num_images)
     barrier()

@@ -50,6 +50,25 @@ def values_of(blob):
     return tensor if on_gpu(tensor) else tensor.numpy()
 
 
+def leaving(blob):
+    """A blob's values as they are now, on their way to the host -> a function that gives them as a numpy array, to which
+    nobody else writes. Only that waits for a GPU; any thread may call it."""
+    tensor = blob.tensor
+    if not on_gpu(tensor):
+        array = np.array(tensor.numpy(), order='C')
+        return lambda: array
+    host = torch.empty(tensor.shape, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record()
+
+    def arrived():
+        there.synchronize()
+        return host.numpy()
+
+    return arrived
+
+
 def fill(blob, values):
     """Let a blob take these values, its shape theirs."""
     if torch.is_tensor(values):
