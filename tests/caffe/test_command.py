@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 import caffe
@@ -50,26 +49,19 @@ def test_a_training_that_is_resumed_ends_as_one_that_was_not():
 
 @pytest.mark.parametrize('command', ['train', 'test', 'time'])
 def test_the_precision_is_a_flag(command, caplog):
-    """1 + 2^-9 is 1 in bf16."""
-    net = caffe.Net('net.prototxt', caffe.TRAIN)
-    net.params['ip'][0].data[...] = 1
-    net.params['ip'][1].data[...] = 1 + 2**-9
-    net.save('w.caffemodel')
-    flags = (
-        ['-solver', 'solver.prototxt']
-        if command == 'train'
-        else ['-model', 'net.prototxt', '-iterations', '1']
-    )
-    weights = ['-weights', 'w.caffemodel'] if command != 'time' else []
+    caffe.Net('net.prototxt', caffe.TRAIN).save('w.caffemodel')
+    words = {
+        'train': ['-solver', 'solver.prototxt'],
+        'test': ['-model', 'net.prototxt', '-weights', 'w.caffemodel', '-iterations', '1'],
+        'time': ['-model', 'net.prototxt', '-iterations', '1'],
+    }[command]
     try:
-        main([command, *flags, *weights, '-precision', 'bf16'])
+        main([command, *words, '-precision', 'bf16'])
         assert caffe.precision() == 'bf16' and 'Computing in bf16' in caplog.text
+        main([command, *words])
+        assert caffe.precision() == 'float32'
     finally:
         caffe.set_precision('float32')
-    if command == 'train':
-        assert bias('out_iter_4.caffemodel') == np.float32(1 + 2**-9)  # 3 + 1 = 4: nothing to learn
-    if command == 'test':
-        assert 'Loss: 0' in caplog.text
 
 
 def test_training_starts_from_weights(tmp_path):

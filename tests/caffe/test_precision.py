@@ -14,8 +14,12 @@ from caffe import common, loss_scale
 from caffe.format.state import read_state
 from caffe.format.weights import read_weights
 from caffe.proto import caffe_pb2
+from caffe.registry import layer_class
+import fork_cases
+import layer_cases
 from helpers import data, layer, net_from
 
+CASES = {**layer_cases.CASES, **fork_cases.CASES}
 UNIT = {'bf16': 2.0**-8, 'fp16': 2.0**-11}
 HALVES = list(UNIT)
 
@@ -38,13 +42,14 @@ LINEAR = {
     'DepthwiseConvolution': f'convolution_param {{ num_output: 4 kernel_size: 3 {FILL} }}',
     'InnerProduct': f'inner_product_param {{ num_output: 4 {FILL} }}',
 }
+READS_Y = layer('end', 'InnerProduct', 'y', more=LINEAR['InnerProduct'])  # what no product reads is float32
 AFFINE = layer('bn', 'BatchNorm', 'y', 'y', 'batch_norm_param { use_global_stats: true }') + layer(
     'scale', 'Scale', 'y', 'y', 'scale_param { bias_term: true }'
 )
 
 
 def linear_net(tmp_path, kind, tail='', phase=caffe.TEST):
-    text = data('x', 2, 4, 5, 6) + layer('l', kind, 'x', 'y', LINEAR[kind]) + tail
+    text = data('x', 2, 4, 5, 6) + layer('l', kind, 'x', 'y', LINEAR[kind]) + tail + READS_Y
     net = net_from(tmp_path, text, phase)
     rng = np.random.RandomState(0)
     net.blobs['x'].data[...] = rng.randn(2, 4, 5, 6)
@@ -59,16 +64,20 @@ def sizes(tmp_path, kind):
     net = linear_net(tmp_path, kind)
     for blob in (net.blobs['x'], *net.params['l']):
         blob.data[...] = np.abs(blob.data)
-    return net.forward()['y'].copy()
+    return values(net)
+
+
+def values(net):
+    return net.forward(blobs=['y'])['y'].copy()
 
 
 @pytest.mark.parametrize('name', HALVES)
 @pytest.mark.parametrize('kind', LINEAR)
 def test_products_are_as_near_as_rounded_numbers_allow(tmp_path, kind, name):
-    wanted, size = linear_net(tmp_path, kind).forward()['y'].copy(), sizes(tmp_path, kind)
+    wanted, size = values(linear_net(tmp_path, kind)), sizes(tmp_path, kind)
     caffe.set_precision(name)
     net = linear_net(tmp_path, kind)
-    got = net.forward()['y']
+    got = values(net)
     assert got.dtype == np.float32 and (np.abs(got - wanted) <= off(name) * size).all()
     assert (got != wanted).any() and net.params['l'][0].tensor.dtype == torch.float32
 
@@ -78,9 +87,10 @@ def test_a_chain_rounds_what_it_gets_and_what_it_makes(tmp_path):
     whose last digit is 0, 3 + 2^-5."""
     caffe.set_precision('bf16')
     linear = layer('y', 'InnerProduct', 'x', more='inner_product_param { num_output: 1 }')
-    net = net_from(tmp_path, data('x', 1, 2) + linear + layer('relu', 'ReLU', 'y', 'y'))
+    net = net_from(tmp_path, data('x', 1, 2) + linear + layer('relu', 'ReLU', 'y', 'y') + READS_Y)
     net.params['y'][0].data[...], net.params['y'][1].data[...] = [[1 + 2**-9, 2]], 2**-6 + 2**-7
-    assert net.forward(x=np.float32([[1 + 2**-9, 1]]))['y'] == 3 + 2**-5
+    net.blobs['x'].data[...] = [[1 + 2**-9, 1]]
+    assert values(net) == 3 + 2**-5
 
 
 WHOLE = (
@@ -125,7 +135,7 @@ def test_what_lies_between_products_is_narrow_and_the_rest_is_float32(tmp_path, 
     net = whole(tmp_path)
     net.run_forward()
     narrow = {n for n, b in net.blobs.items() if b.held.dtype == common.half()}
-    assert narrow == {'c1', 'p1', 'c2', 'sum', 'both', 'roi', 'ip', 'shape'}
+    assert narrow == {'c1', 'p1', 'c2', 'sum', 'both', 'roi'}  # no product reads the scores
     assert all(b.held.dtype == torch.float32 for n, b in net.blobs.items() if n not in narrow)
     assert all(b.tensor.dtype == torch.float32 and b.data.dtype == np.float32 for b in net.blobs.values())
     assert (net.blobs['rois'].data == ROIS).all() and net.blobs[
@@ -163,7 +173,7 @@ def test_gradients_are_float32_and_near_those_of_float32(tmp_path, name):
     assert all(g.dtype == torch.float32 for _, g in diffs[name])
     for (layer_name, got), (_, wanted) in zip(diffs[name], diffs['float32']):
         assert relative(got.numpy(), wanted.numpy()) < 12 * UNIT[name], layer_name
-    for blob in 'p1', 'c2', 'sum', 'both', 'roi':
+    for blob in 'p1', 'c2', 'sum', 'both':
         grad, factor = net.blobs[blob].held_grad
         assert (grad.dtype, factor) == (common.half(), {'bf16': None, 'fp16': 2.0**-10}[name]), blob
         assert net.blobs[blob].grad.dtype == torch.float32 and net.blobs[blob].diff.dtype == np.float32
@@ -192,6 +202,59 @@ def test_narrow_weights_are_kept(tmp_path, monkeypatch):
     assert chain._kept['weights'][1][0] is not kept and (net.blobs['y'].data != before).any()
 
 
+KINDS = [kind for kind in caffe.layer_type_list() if layer_class(kind).half]
+
+
+def narrow_run(kind, it, name, folder):
+    """(types of the tops, None where the case has no half; tops and gradients) of one layer whose bottoms are rounded to
+    bf16 or fp16, without random draws."""
+    rng = np.random.default_rng(7)
+    arrays = [make(rng).astype(np.float32) for make in it.bottoms]
+    net = layer_cases.build(kind, it, arrays, next(p for p in it.phases if p not in it.random), folder)
+    for unit in net.layers[-1], *net._runner.chains.values():
+        unit.narrow = True  # as if a product read it
+    bottoms, keeps = [net.blobs[f'b{i}'] for i in range(len(arrays))], net.layer_dict['L'].half == 'keeps'
+    for i, (blob, value) in enumerate(zip(bottoms, arrays)):
+        narrow = torch.from_numpy(value).to(common.HALVES[name])
+        blob.take(torch.from_numpy(value) if keeps and i else narrow)
+    net.run_forward()
+    tops = [blob for n, blob in net.blobs.items() if n[0] == 't']
+    types = {top.held.dtype for top in tops}
+    for top in tops:
+        top.diff[...] = rng.standard_normal(top.shape)
+    net.run_backward()
+    results = [top.data for top in tops] + [b.diff for b in (*bottoms, *layer_cases.params(net))]
+    return types if net.layer_dict['L'].half else None, results
+
+
+@pytest.mark.parametrize('native', [False, True], ids=['by float32', 'native'])
+@pytest.mark.parametrize('name', HALVES)
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_layer_that_may_be_narrow_is_near_itself_in_float32(kind, name, native, tmp_path, monkeypatch):
+    """On the same rounded bottoms: its weights, tops and gradients are rounded, some of them twice. native: as on a
+    device that multiplies such numbers."""
+    monkeypatch.setattr(common, 'multiplies', lambda dtype: native)
+    for it in CASES[kind]:
+        caffe.set_precision('float32')
+        _, wanted = narrow_run(kind, it, name, tmp_path)
+        caffe.set_precision(name)
+        types, got = narrow_run(kind, it, name, tmp_path)
+        assert types in (None, {common.half()})
+        for a, b in zip(got, wanted, strict=True):
+            assert np.linalg.norm(a - b) <= 4 * UNIT[name] * np.linalg.norm(b), it
+
+
+def test_a_view_that_somebody_holds_follows_in_float32(tmp_path):
+    caffe.set_precision('bf16')
+    net = whole(tmp_path)
+    held = net.blobs['c1'].data
+    net.run_forward()
+    first = held.copy()
+    net.blobs['x'].data[...] *= 2
+    net.run_forward()
+    assert held.dtype == np.float32 and (held == 2 * first).any() and (net.blobs['c1'].data == held).all()
+
+
 class Half(caffe.Layer):
     """Half of its bottom; its gradient is set, whatever comes from above, as losses in Python do."""
 
@@ -210,6 +273,7 @@ PYTHON = (
     data('x', 2, 4)
     + layer('y', 'InnerProduct', 'x', more=LINEAR['InnerProduct'])
     + layer('z', 'Python', 'y', more='loss_weight: 1 python_param { module: "test_precision" layer: "Half" }')
+    + READS_Y
 )
 
 
@@ -230,6 +294,7 @@ def test_small_gradients_of_fp16_live_by_the_scale(tmp_path):
         data('x', 1, 1)
         + layer('y', 'InnerProduct', 'x', more='inner_product_param { num_output: 1 }')
         + layer('l', 'Reduction', 'y', more=f'loss_weight: {2.0**-26!r}')
+        + READS_Y
     )
     net = net_from(tmp_path, text, caffe.TRAIN)
     net.blobs['x'].data[...] = 1
@@ -253,6 +318,7 @@ ONE = (
         'x',
         more='inner_product_param { num_output: 1 bias_term: false weight_filler { value: 1 } }',
     )
+    + READS_Y
     + layer('l', 'Reduction', 'y', more='loss_weight: 1')
 )
 
@@ -289,7 +355,8 @@ def test_snapshots_are_float32_and_states_hold_the_loss_scale(tmp_path, kind):
     s.loss_scale = loss_scale.LossScale(512.0, 7)
     s.snapshot()
     suffix = '.h5' if kind == 'HDF5' else ''
-    ((array,),) = [found for _, _, found in read_weights(f'{tmp_path}/s_iter_0.caffemodel{suffix}') if found]
+    found = {name: arrays for name, _, arrays in read_weights(f'{tmp_path}/s_iter_0.caffemodel{suffix}')}
+    (array,) = found['y']
     assert array.dtype == np.float32 and array == np.float32(1 + 2**-20)
     other = solver(tmp_path)
     other.restore(f'{tmp_path}/s_iter_0.solverstate{suffix}')

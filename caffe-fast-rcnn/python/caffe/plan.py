@@ -8,7 +8,8 @@ with one f and one s for all that is affine. All layers of a chain write one blo
 what Caffe shows.
 
 On the CPU, and in half precision, 4-d convolutions run in channels-last order, which oneDNN and a GPU's matrix units
-compute without reordering. A chain's weights are made narrow once they are folded, and its result is.
+compute without reordering. A chain's weights are made narrow once they are folded, and its result is, where a later
+product reads it.
 """
 
 from . import common
@@ -23,7 +24,7 @@ class Chain(TorchLayer):
         self.head, *tail = self.layers = layers
         self.first, self.last = first, first + len(layers) - 1
         super().__init__(self.head.layer_param)
-        self.half = self.head.half
+        self.half, self.narrow = self.head.half, layers[-1].narrow
         self.affine = [layer for layer in tail if layer.is_affine]
         self.activation = layers[-1].activation
         self._factor = None  # of all that is affine, as last folded
@@ -144,6 +145,18 @@ def _apply(output, factor, shift):
 def _per_channel(values, like):
     """values (C,), to be broadcast over (N, C, ...)."""
     return values.view(-1, *[1] * (like.dim() - 2))
+
+
+def mark_narrow(nodes):
+    """Let each layer know whether a product (half 'starts') reads its tops, itself or by way of layers that keep them
+    as narrow as they are. What nothing reads is not narrow either."""
+    wanted = set()  # versions
+    for node in reversed(nodes):
+        passes = any(version in wanted for version in node.top_versions)
+        if isinstance(node.layer, TorchLayer):
+            node.layer.narrow = passes
+        if node.layer.half == 'starts' or node.layer.half and passes:
+            wanted.update(node.bottom_versions)
 
 
 def chains(nodes):

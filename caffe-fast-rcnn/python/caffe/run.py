@@ -67,6 +67,7 @@ class Runner:
 
     def __init__(self, graph):
         self.graph, self.nodes = graph, graph.nodes
+        plan.mark_narrow(self.nodes)
         self.chains = plan.chains(self.nodes)
         self.refresh()
         self.before_forward, self.after_forward, self.before_backward, self.after_backward = [], [], [], []

@@ -8,6 +8,7 @@ In half precision (common.set_precision) a layer's `half` says where 16 bits do:
     'keeps'    it makes them where its first bottom has them, and computes in float32 (statistics, coordinates)
     'follows'  it computes with them where all its bottoms have them
     'starts'   it computes with them whatever it gets, on its weights rounded to them: what multiplies matrices
+A layer whose tops no such product reads in the end is not `narrow` (plan.py): scores and deltas are not rounded.
 Where the device does not multiply such numbers (common.multiplies), what is to compute with them does so in float32,
 and rounds. Gradients are as wide as the values that they are of; those of fp16 are held common.loss_scale() times as
 large. A weight stays float32, and so does its gradient: the rounding is part of the tape.
@@ -35,6 +36,7 @@ class TorchLayer(Layer):
     is_affine = False  # a fixed factor and shift per channel, by factor_and_shift(weights), each or None
     activation = None  # the layer as a function that writes its tensor in place
     channels_last = False  # runs faster on the CPU with the channels last in memory
+    narrow = True  # what plan answers: in half precision its tops may be
 
     def __init__(self, layer_param=None):
         super().__init__(layer_param)
@@ -112,7 +114,7 @@ class TorchLayer(Layer):
     def _widths(self, tensors):
         """(the type of the bottoms that compute gets, the type of the tops) for these bottoms."""
         half = common.half()
-        if half is None or self.half is None:
+        if half is None or self.half is None or not self.narrow:
             return torch.float32, torch.float32
         narrow = [t.dtype == half for t in tensors]
         if not (self.half == 'starts' or (narrow[0] if self.half == 'keeps' else all(narrow))):
@@ -127,7 +129,9 @@ class TorchLayer(Layer):
     def narrowed(self, weights, dtype):
         """The weights as compute gets them together with bottoms of this type."""
         half = common.half()
-        return weights if half is None or self.half != 'starts' else [w.to(half).to(dtype) for w in weights]
+        if half is None or self.half != 'starts' or not self.narrow:
+            return weights
+        return [w.to(half).to(dtype) for w in weights]
 
     def record_again(self, tensors):
         """The outputs for these bottoms, with the numbers drawn that the last forward drew; keeps the tape, and

@@ -22,7 +22,7 @@
 
 A new type is one function under @layer('Type') in its family's module: positional parameters are bottoms,
 keyword-only ones are fields of the type's parameter message. A type with blobs is a class with setup() and
-compute(). Its message is found by name: HardTanhParameter, as hard_tanh_param of LayerParameter, belongs to HardTanh.
+compute(). Its message is found by name: HardTanhParameter, as hard_tanh_param of LayerParameter, belongs to HardTanh. half= says what it does in half precision.
 tests/caffe/layer_cases.py needs one line for it, and the table above its name.
 """
 
