@@ -116,8 +116,11 @@ def _multiplies(dtype, kind):
         return dtype == torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
     if not torch.backends.mkldnn.is_available():
         return False
-    one = torch.ops.mkldnn
-    return one._is_mkldnn_bf16_supported() if dtype == torch.bfloat16 else one._is_mkldnn_fp16_supported()
+    if dtype == torch.float16:
+        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    known = getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True)
+    mimicked = torch.backends.cpu.get_cpu_capability() == 'AVX512' and not known()  # as slowly as float32
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and not mimicked
 
 
 def set_tf32(on):

@@ -28,13 +28,13 @@ class LossScale:
         """Within, backward passes hold their gradients so large."""
         return common.scaled(self.value if self.needed() else 1.0)
 
-    def allows(self, grads):
-        """Whether an update by these gradients may be: they are finite. The scale is halved if they are not. On a GPU
-        this waits for them."""
-        grads = [grad for grad in grads if grad.numel()]
-        if not self.needed() or not grads:
+    def allows(self, blobs):
+        """Whether these parameters' diffs may update them: they are finite. The scale is halved if they are not. On a
+        GPU this waits for them."""
+        if not self.needed():
             return True
-        finite = bool(torch.stack(torch._foreach_norm(grads, torch.inf)).isfinite().all())
+        grads = [blob.grad for blob in blobs if blob.count]
+        finite = not grads or bool(torch.stack(torch._foreach_norm(grads, torch.inf)).isfinite().all())
         self.follow(finite)
         return finite
 

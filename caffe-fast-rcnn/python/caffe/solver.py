@@ -269,8 +269,7 @@ class Solver:
         p, net = self.param, self.net
         if p.debug_info:
             debug.log_gradients(net)
-        learned = [blob.grad for blob, lr in zip(net.learnable_params, net.params_lr) if lr]
-        if self.loss_scale.allows(learned):
+        if self.loss_scale.allows([b for b, lr in zip(net.learnable_params, net.params_lr) if lr]):
             self._update_all()
         for blob in net.learnable_params:
             blob.settle()
