@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import caffe
 from caffe import checks
 from helpers import data, layer, net_from
 
@@ -75,3 +78,89 @@ def test_a_region_out_of_range_is_told_when_the_pass_ends(tmp_path, monkeypatch)
     ):
         with pytest.raises(ValueError, match=f"layer 'pool'.*{message}"):
             net.forward(x=np.zeros((1, 1, 4, 4)), rois=rois)
+
+
+class Waits(TorchDispatchMode):
+    """Notes what on a GPU would wait for the device: a number that Python gets, a shape that hangs on values."""
+
+    ASKING = {
+        '_local_scalar_dense',
+        'is_nonzero',
+        'nonzero',
+        'masked_select',
+        '_unique2',
+        'unique_dim',
+        'equal',
+    }
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        by_mask = name == 'index' and any(t is not None and t.dtype == torch.bool for t in args[1])
+        if name in self.ASKING or by_mask:
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+FILL = 'weight_filler { type: "gaussian" std: 0.1 }'
+TRAINED = (
+    data('x', 2, 3, 8, 8)
+    + data('rois', 32, 5)
+    + data('label', 32)
+    + layer(
+        'c', 'Convolution', 'x', more=f'convolution_param {{ num_output: 4 kernel_size: 3 pad: 1 {FILL} }}'
+    )
+    + layer('bn', 'BatchNorm', 'c', 'c')
+    + layer('scale', 'Scale', 'c', 'c', 'scale_param { bias_term: true }')
+    + layer('relu', 'ReLU', 'c', 'c')
+    + layer('p', 'Pooling', 'c', more='pooling_param { kernel_size: 2 stride: 2 }')
+    + layer('c2', 'Convolution', 'p', more=f'convolution_param {{ num_output: 4 kernel_size: 1 {FILL} }}')
+    + layer('sum', 'Eltwise', 'p c2')
+    + layer('rows', 'Reshape', 'sum', more='reshape_param { shape { dim: 32 dim: -1 } }')
+    + layer('score', 'InnerProduct', 'rows', more=f'inner_product_param {{ num_output: 5 {FILL} }}')
+    + layer(
+        'each',
+        'SoftmaxWithLossOHEM',
+        'score label',
+        'all prob each',
+        'loss_weight: 0 loss_weight: 0 loss_weight: 0',
+    )
+    + layer(
+        'hard',
+        'BoxAnnotatorOHEM',
+        'rois each label score',
+        'hard weights',
+        'box_annotator_ohem_param { roi_per_img: 6 }',
+    )
+    + layer(
+        'loss',
+        'SoftmaxWithLoss',
+        'score hard',
+        more='propagate_down: true propagate_down: false loss_param { ignore_label: -1 }',
+    )
+    + layer('box', 'SmoothL1Loss', 'score weights', more='loss_weight: 0.1')
+)
+
+
+@pytest.mark.parametrize('precision, waits', [('float32', 0), ('bf16', 0), ('fp16', 1)])
+def test_a_training_iteration_asks_the_device_for_nothing(monkeypatch, precision, waits):
+    """In fp16 but once, whether the gradients are finite."""
+    monkeypatch.setattr(checks, '_waits', lambda tensor: True)
+    text = f'base_lr: 0.01 momentum: 0.9 weight_decay: 0.01 lr_policy: "fixed" net_param {{ {TRAINED} }}'
+    caffe.set_precision(precision)
+    try:
+        solver = caffe.get_solver(text_format.Parse(text, caffe.caffe_pb2.SolverParameter()))
+        rng = np.random.RandomState(0)
+        solver.net.blobs['x'].data[...] = rng.randn(2, 3, 8, 8)
+        solver.net.blobs['rois'].data[:, 0] = rng.randint(0, 2, 32)
+        solver.net.blobs['label'].data[...] = rng.randint(0, 5, 32)
+        solver.step(2)
+        with Waits() as asked:
+            solver.step(1)
+    finally:
+        caffe.set_precision('float32')
+    assert len(asked.seen) == waits, asked.seen
+    assert np.isfinite(solver.smoothed_loss) and (solver.net.blobs['hard'].data >= 0).sum() == 12
