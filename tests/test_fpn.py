@@ -8,7 +8,7 @@ import torch
 from layer_runs import run_in_order
 
 from fast_rcnn.config import overrides
-from fpn.anchors import Pyramid, in_maps, in_rows
+from fpn.anchors import Pyramid, in_maps, in_rows, logits
 from fpn.boxes import FAMILIES, family_of
 from fpn.detections import detections
 from fpn.images import batch, resized, scaled_size
@@ -17,7 +17,7 @@ from fpn.proposals import Level, propose
 from rpn.proposals import Limits
 
 CAFFE, TORCHVISION = FAMILIES['caffe'], FAMILIES['torchvision']
-both = pytest.mark.parametrize('family', [CAFFE, TORCHVISION], ids=FAMILIES)
+both = pytest.mark.parametrize('family', [CAFFE, TORCHVISION], ids=['caffe', 'torchvision'])
 
 
 def boxes(*rows):
@@ -77,6 +77,26 @@ def test_torchvision_anchors_are_centred_and_rounded():
     assert two.tolist() == [[-4, -4, 4, 4], [-8, -8, 8, 8]]
 
 
+def test_detnet_anchors_are_centred():
+    """Of 32 pixels; half as wide as high, and so on."""
+    high, square, wide = FAMILIES['detnet'].anchors(4, [8], [0.5, 1, 2])
+    np.testing.assert_allclose(wide, [-22.627, -11.314, 22.627, 11.314], atol=1e-3)
+    assert square.tolist() == [-16, -16, 16, 16] and torch.equal(high, wide[[1, 0, 3, 2]])
+
+
+def test_sizes_of_each_level():
+    pyramid = Pyramid("'boxes': detnet \n'strides': [8, 8] \n'scales': [[2], [3]] \n'ratios': [1]")
+    assert [anchors.tolist() for anchors in pyramid.anchors] == [[[-8, -8, 8, 8]], [[-12, -12, 12, 12]]]
+
+
+def test_pairs_of_scores():
+    pairs = torch.tensor([1.0, 2, 10, 20]).reshape(1, 4, 1, 1)
+    assert logits(pairs, [0, 1]).flatten().tolist() == [9, 18]
+    assert logits(pairs, range(4)) is pairs
+    with pytest.raises(ValueError, match='3 anchors want 3 or 6 scores a position; got 4'):
+        logits(pairs, range(3))
+
+
 def test_caffe_anchors_are_those_of_one_level():
     assert CAFFE.anchors(16, [8], [1]).tolist() == [[-56, -56, 71, 71]]
 
@@ -92,7 +112,7 @@ def test_levels():
 
 
 def test_a_family_that_is_none():
-    with pytest.raises(ValueError, match="caffe or torchvision; got 'mine'"):
+    with pytest.raises(ValueError, match="caffe or detnet or torchvision; got 'mine'"):
         family_of('mine')
 
 
@@ -160,6 +180,15 @@ def test_suppression_is_within_a_level_and_after_the_choice():
     limits = Limits(pre_nms_top_n=2, post_nms_top_n=9, nms_thresh=0.7, min_size=0)
     ((found, scores),) = propose([fine, same], torch.tensor([[8, 24, 1.0]]), TORCHVISION, limits)
     assert scores.tolist() == [3, 2.5, -9] and found[0].tolist() == found[1].tolist()
+
+
+def test_levels_that_compete():
+    """Of all boxes together the best two, of which the coarser falls to the finer one that it covers."""
+    fine, coarse = level([[3, 1]], TORCHVISION, 16), level([[2]], TORCHVISION, 32)
+    coarse = coarse._replace(grid=fine.grid[:1])
+    limits = Limits(pre_nms_top_n=2, post_nms_top_n=9, nms_thresh=0.7, min_size=99)
+    ((_, scores),) = propose([fine, coarse], torch.tensor([[32, 32, 1.0]]), FAMILIES['detnet'], limits)
+    assert scores.tolist() == [3]
 
 
 def test_what_is_too_small():

@@ -12,14 +12,19 @@ SCALES, RATIOS = (8,), (0.5, 1, 2)
 
 
 class Pyramid:
-    """param_str: strides, of each level's map in pixels; boxes, the family; scales (of anchors' sides, in strides; 8) and
-    ratios (height over width; 1/2, 1, 2)."""
+    """param_str: strides, of each level's map in pixels; boxes, the family; scales (of anchors' sides, in strides; 8; or a
+    list of each level's) and ratios (height over width; 1/2, 1, 2)."""
 
     def __init__(self, param_str):
         params = parse_param_str(param_str)
         self.family, self.strides = family_of(params['boxes']), params['strides']
-        shapes = params.get('scales', SCALES), params.get('ratios', RATIOS)
-        self.anchors = [self.family.anchors(stride, *shapes) for stride in self.strides]
+        scales, ratios = params.get('scales', SCALES), params.get('ratios', RATIOS)
+        if not isinstance(scales[0], list):
+            scales = [scales] * len(self.strides)
+        self.anchors = [
+            self.family.anchors(stride, of_level, ratios)
+            for stride, of_level in zip(self.strides, scales, strict=True)
+        ]
 
     def check(self, count):
         """ValueError unless there are as many maps as levels."""
@@ -33,6 +38,16 @@ class Pyramid:
             grid(anchors.to(device), shape, self.family.strides(stride, shape, size))
             for anchors, shape, stride in zip(self.anchors, shapes, self.strides)
         ]
+
+
+def logits(scores, anchors):
+    """Scores of A anchors (N, A, H, W), or of background, then of object (N, 2A, H, W) -> one each, a logit."""
+    count = len(anchors)
+    if scores.shape[1] not in (count, 2 * count):
+        raise ValueError(
+            f'{count} anchors want {count} or {2 * count} scores a position; got {scores.shape[1]}'
+        )
+    return scores if scores.shape[1] == count else scores[:, count:] - scores[:, :count]
 
 
 def grid(anchors, shape, strides):

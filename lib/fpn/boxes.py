@@ -1,6 +1,7 @@
-"""Two families of box arithmetic, each one object, chosen once per net: by `boxes` in its layers' param_str.
+"""Families of box arithmetic, each one object, chosen once per net: by `boxes` in its layers' param_str.
 
 caffe           boxes end in whole pixels, which they include: a width is x2 - x1 + 1
+detnet          so they do in guoruoqian/DetNet_pytorch, whose anchors lie around corners of cells, and whose levels compete
 torchvision     boxes end at edges: a width is x2 - x1
 
 Boxes are tensors of rows x1 y1 x2 y2 in pixels. N boxes, G objects, A anchors per position of a map (H, W), K classes.
@@ -28,6 +29,7 @@ class Caffe:
     roi_weights: tuple = (1.0, 1.0, 1.0, 1.0)  # that the codes of RoIs are multiplied by
     most: float = math.inf  # the largest log ratio of sides that a code is taken to say
     nudge: float = 0.0  # of levels, towards the coarser
+    levels_compete: bool = False  # the best are chosen, and near-duplicates found, among those of all levels
 
     def encode(self, boxes, objects, weights=(1.0, 1.0, 1.0, 1.0)):
         """What is to be said (N, 4) at boxes (N, 4) for objects (N, 4)."""
@@ -78,6 +80,29 @@ class Caffe:
 
 
 @dataclass(frozen=True)
+class DetNet(Caffe):
+    """DetNet_pytorch's, and jwyang/fpn.pytorch's."""
+
+    levels_compete: bool = True
+
+    def least_side(self, setting, scale):
+        """None: no proposal is too small."""
+        return 0.0
+
+    def anchors(self, stride, scales, ratios):
+        """Around the corner of the first cell, not rounded; ratios are width over height."""
+        return centred(stride, scales, [1 / ratio for ratio in ratios])
+
+
+def centred(stride, scales, ratios):
+    """Boxes (A, 4) around 0, 0, ratio (height over width) by ratio."""
+    sides = torch.tensor(scales, dtype=torch.float32) * stride
+    high = torch.tensor(ratios, dtype=torch.float32).sqrt()
+    width, height = ((factor[:, None] * sides).reshape(-1) for factor in (1 / high, high))
+    return torch.stack([-width, -height, width, height], 1) / 2
+
+
+@dataclass(frozen=True)
 class Torchvision(Caffe):
     """torchvision's, which is Detectron's: models/detection/{_utils,anchor_utils,rpn,roi_heads}.py, ops/boxes.py."""
 
@@ -99,10 +124,7 @@ class Torchvision(Caffe):
 
     def anchors(self, stride, scales, ratios):
         """Around the corner of the first cell; ratio by ratio. Corners are rounded, halves to even."""
-        sides = torch.tensor(scales, dtype=torch.float32) * stride
-        high = torch.tensor(ratios, dtype=torch.float32).sqrt()
-        width, height = ((factor[:, None] * sides).reshape(-1) for factor in (1 / high, high))
-        return (torch.stack([-width, -height, width, height], 1) / 2).round()
+        return centred(stride, scales, ratios).round()
 
     def strides(self, stride, shape, size):
         """As many whole pixels as the input has for a cell, once it is padded to whole cells of the last convolution: the
@@ -111,7 +133,7 @@ class Torchvision(Caffe):
         return tuple(-(-side // whole) * whole // cells for side, cells in zip(size, shape))
 
 
-FAMILIES = {'caffe': Caffe(), 'torchvision': Torchvision()}
+FAMILIES = {'caffe': Caffe(), 'detnet': DetNet(), 'torchvision': Torchvision()}
 
 
 def family_of(name):

@@ -4,14 +4,14 @@ import caffe
 import torch
 
 from fast_rcnn.config import cfg
-from fpn.anchors import Pyramid
+from fpn.anchors import Pyramid, logits
 from fpn.proposals import Level, propose
 from rpn.proposals import Limits
 from utils.arrays import fill
 
 
 class ProposalLayer(caffe.Layer):
-    """Bottoms: scores of each level (N, A, H, W; logits), then deltas of each (N, 4A, H, W), im_info (N, 3), data.
+    """Bottoms: scores of each level (N, A, H, W: logits, or 2A: background, then object), then deltas of each (N, 4A, H, W), im_info (N, 3), data.
     Tops: rois (R, 5) with the image's index first, and, if asked for, their probabilities (R, 1). No gradient.
     param_str: see fpn.anchors.Pyramid.
     """
@@ -31,6 +31,7 @@ class ProposalLayer(caffe.Layer):
         maps = [blob.tensor for blob in maps]
         scores, deltas = maps[: len(maps) // 2], maps[len(maps) // 2 :]
         grids = self._pyramid.grids([s.shape[2:] for s in scores], data.shape[2:], scores[0].device)
+        scores = [logits(*level) for level in zip(scores, self._pyramid.anchors)]
         levels = [Level(*level) for level in zip(scores, deltas, grids)]
         proposals = propose(levels, im_info.data, self._pyramid.family, Limits.of(cfg[str(self.phase)]))
         rois = [torch.cat([torch.full_like(b[:, :1], i), b], 1) for i, (b, _) in enumerate(proposals)]

@@ -27,18 +27,21 @@ def propose(levels, im_info, family, limits):
 
 
 def _of_image(levels, i, info, family, limits):
-    parts = [_of_level(level, i, info, family, limits) for level in levels]
+    rows = [(in_rows(level.scores[i], 1)[:, 0], in_rows(level.deltas[i], 4), level.grid) for level in levels]
+    if family.levels_compete:
+        rows = [tuple(torch.cat(values) for values in zip(*rows))]
+    parts = [_of_level(*level, info, family, limits) for level in rows]
     boxes, scores = (torch.cat(values) for values in zip(*parts))
     best = best_first(scores, limits.post_nms_top_n)
     return boxes[best], scores[best]
 
 
-def _of_level(level, i, info, family, limits):
-    scores, deltas = in_rows(level.scores[i], 1)[:, 0], in_rows(level.deltas[i], 4)
+def _of_level(scores, deltas, grid, info, family, limits):
+    """scores (n,), deltas and grid (n, 4)."""
     # 1. the highest scores
     best = best_first(scores, limits.pre_nms_top_n)
     # 2. anchors moved by their deltas, cut to the image
-    boxes, scores = family.clip(family.decode(level.grid[best], deltas[best]), info), scores[best]
+    boxes, scores = family.clip(family.decode(grid[best], deltas[best]), info), scores[best]
     # 3. without those that are too small
     large = (family.sides(boxes) >= family.least_side(limits.min_size, info[2])).all(1)
     boxes, scores = boxes[large], scores[large]

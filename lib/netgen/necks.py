@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from netgen.layers import FeatureMap, conv, layer, pool
+from netgen.layers import FeatureMap, conv, layer, pool, propagate
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,14 @@ class FPN:
             if above:
                 merged, bigger, mode = top + '_sum', top + '_top', 'use_blob_size: true mode: NEAREST'
                 lines += [
-                    layer(bigger, 'Interp', f'{above} {lateral}', bigger, f'interp_param {{ {mode} }}'),
+                    layer(
+                        bigger,
+                        'Interp',
+                        f'{above} {lateral}',
+                        bigger,
+                        propagate(1, 0),
+                        f'interp_param {{ {mode} }}',
+                    ),
                     layer(merged, 'Eltwise', f'{lateral} {bigger}', merged),
                 ]
             lines.append(self.conv(top, merged, 3, lr))

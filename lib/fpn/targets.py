@@ -1,0 +1,75 @@
+"""What the anchors of a pyramid's levels, and the RoIs, are to answer for the ground truth.
+
+N images, I anchors of all levels of an image, G objects of an image, R RoIs in, S sampled RoIs out, K classes. Draws come
+from numpy's global generator, positive or foreground ones first. Tensors go in and come out.
+"""
+
+import torch
+
+from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
+from rpn.targets import IGNORED, POSITIVE, label_anchors, subsample
+
+
+def anchor_targets(grid, objects, im_info, family, train):
+    """Labels (N, I) in 1, 0, -1, targets, inside weights and outside weights (N, I, 4) of anchors grid (I, 4), which all
+    images have; objects: (G, 4+) of each; train: settings cfg.TRAIN.
+
+    An example's outside weight is N over all examples: a loss that is divided by N is divided by the examples.
+    """
+    parts = [
+        _of_image(grid, gt[:, :4], info, family, train) for gt, info in zip(objects, im_info, strict=True)
+    ]
+    labels, targets = (torch.stack(values) for values in zip(*parts))
+    inside = (labels == POSITIVE)[..., None] * grid.new_tensor(train.RPN_BBOX_INSIDE_WEIGHTS)
+    examples = (labels != IGNORED)[..., None].expand(targets.shape).float()
+    count = (labels != IGNORED).sum().clamp(min=1)
+    return labels, targets, inside, examples * len(labels) / count
+
+
+def _of_image(grid, objects, info, family, train):
+    labels, targets = grid.new_full((len(grid),), IGNORED), torch.zeros_like(grid)
+    rows = family.inside(grid, info).nonzero()[:, 0]
+    overlaps = family.overlaps(grid[rows], objects)
+    mine = label_anchors(
+        overlaps, train.RPN_POSITIVE_OVERLAP, train.RPN_NEGATIVE_OVERLAP, train.RPN_CLOBBER_POSITIVES
+    )
+    subsample(mine, train.RPN_BATCHSIZE, train.RPN_FG_FRACTION)
+    labels[rows] = mine
+    positive = (mine == POSITIVE).nonzero()[:, 0] if len(objects) else rows[:0]
+    targets[rows[positive]] = family.encode(
+        grid[rows[positive]], objects[overlaps[positive].argmax(1)] if len(objects) else objects
+    )
+    return labels, targets
+
+
+def roi_targets(rois, objects, num_classes, num_rois, family, train):
+    """Sample num_rois of each image's rois (R, 5: image, box) joined by its objects (G, 5: box, class), by the settings
+    cfg.TRAIN -> rois (S, 5), labels (S,), targets and inside weights (S, 4K), image after image."""
+    parts = [_sampled(rois[rois[:, 0] == i], gt, i, num_rois, family, train) for i, gt in enumerate(objects)]
+    rois, targets = (torch.cat(values) for values in zip(*parts))
+    return rois, targets[:, 0], *expand_bbox_targets(targets, num_classes, train.BBOX_INSIDE_WEIGHTS)
+
+
+def _sampled(rois, objects, image, num_rois, family, train):
+    """-> rois (S, 5), targets (S, 5: class, codes)."""
+    own = torch.cat([torch.full_like(objects[:, :1], image), objects[:, :4]], 1)
+    rois = torch.cat([rois, own])
+    overlaps = family.overlaps(rois[:, 1:], objects[:, :4])
+    highest = overlaps.amax(1) if len(objects) else overlaps.new_zeros(len(rois))
+    keep, num_fg = sample_rois(
+        highest,
+        num_rois,
+        train.FG_FRACTION,
+        train.FG_THRESH,
+        train.BG_THRESH_HI,
+        background_from(train, len(objects)),
+    )
+    targets, fg = rois.new_zeros(len(keep), 5), keep[:num_fg]
+    if num_fg:
+        best = objects[overlaps[fg].argmax(1)]
+        targets[:num_fg, 0] = best[:, 4]
+        targets[:num_fg, 1:] = family.encode(rois[fg, 1:], best[:, :4], family.roi_weights)
+    if train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
+        means, stds = (rois.new_tensor(v) for v in (train.BBOX_NORMALIZE_MEANS, train.BBOX_NORMALIZE_STDS))
+        targets[:num_fg, 1:] = (targets[:num_fg, 1:] - means) / stds
+    return rois[keep], targets
