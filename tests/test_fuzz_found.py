@@ -12,6 +12,7 @@ import sys
 import zipfile
 import zlib
 
+import _command
 import caffe
 import cv2
 import h5py
@@ -22,6 +23,7 @@ from caffe.format.weights import read_weights, upgrade_net_binary, write_weights
 from caffe.proto import caffe_pb2
 from caffe.types.sources.transformer import decode_image
 
+from datasets import own
 from datasets.readers.images import image_size
 from datasets.readers.selective_search import load_selective_search, save_selective_search
 from datasets.readers.voc_xml import read_xml
@@ -185,6 +187,15 @@ def test_yaml_of_no_sense(tmp_path, text):
     refused(cfg_from_file, tmp_path / 'c.yml')
 
 
+def test_a_split_that_is_a_folder_is_named(tmp_path):
+    (tmp_path / 'sets').mkdir()
+    text = 'name: mine\nformat: voc\nroot: .\nclasses: [cat]\nsplits: {train: sets}\n'
+    (tmp_path / 'mine.yml').write_text(text)
+    with pytest.raises(OSError, match='sets') as error:
+        own.load(str(tmp_path / 'mine.yml'))
+    assert _command.message(error.value) == f'{tmp_path}/sets: is a folder, not a file'
+
+
 def test_a_size_in_an_annotation_that_is_no_number_counts_as_missing(tmp_path):
     for number in '1e400', 'inf', 'nan', '', '-3':
         text = f'<annotation><size><width>{number}</width><height>4</height></size></annotation>'
@@ -331,6 +342,20 @@ def test_a_batch_that_nothing_holds_is_refused_after_one_image(tmp_path, monkeyp
 
 
 # ---------------------------------------------------------------------------------------------- the script
+def spin(path):
+    while True:
+        pass
+
+
+def test_what_takes_too_much_of_the_processor_hangs_and_the_next_is_tried(tmp_path, monkeypatch):
+    fuzz = importlib.import_module('fuzz')
+    monkeypatch.setattr(fuzz, 'SECONDS', 0.2)
+    monkeypatch.chdir(tmp_path)
+    reader = fuzz.Reader([spin, len])
+    assert [reader.judge(number, 'x') for number in (0, 1)] == [('hangs', ''), ('answer', '')]
+    reader.end()
+
+
 def test_some_tries():
     """Of the kinds that begin quickly."""
     script = os.path.join(os.path.dirname(__file__), 'fuzz.py')
