@@ -1,5 +1,6 @@
 """lib/pipeline's table of methods and recipes; experiments/scripts run in a copy of the project."""
 
+import json
 import os
 import re
 import shutil
@@ -227,6 +228,42 @@ def checkout(tmp_path_factory):
     return folder
 
 
+FORKS = """
+import json, os, runpy, sys
+sys.path[:0] = [os.path.abspath('tools'), os.path.abspath('data')]
+import _command, recipe  # what takes long to load, once for all
+from pipeline.recipe import Recipe
+ended = []
+for i, (name, *words) in enumerate(json.load(sys.stdin)):
+    child = os.fork()
+    if not child:
+        out = os.open(f'said{i}', os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1), os.dup2(out, 2)
+        sys.argv = [f'tools/{name}', *words]
+        runpy.run_path(sys.argv[0], run_name='__main__')
+        sys.exit()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    ended.append((status, open(f'said{i}', errors='replace').read()))
+print(json.dumps(ended))
+"""
+
+
+def run_tools(checkout, *commands):
+    """Runs tools of the copy, (name, *words) each, one after the other in processes forked from one that has loaded
+    torch -> their exit statuses and what they printed."""
+    done = subprocess.run(
+        [sys.executable, '-c', FORKS],
+        input=json.dumps(commands),
+        cwd=checkout,
+        env=ENVIRONMENT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
     """Runs experiments/scripts/<name>.sh with `words`; gives its exit status and all that it printed."""
     done = subprocess.run(
@@ -242,47 +279,37 @@ def recipe(checkout, *words, name='faster_rcnn_alt_opt'):
     return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize(
-    'words, message',
-    [
-        (['cpu', 'ResNet-10'], 'usage: '),
-        (['cpu', 'ResNet-11', 'pascal_voc'], "unknown net 'ResNet-11'.*ResNet-101"),
-        (['cpu', 'ResNet-10', 'pascalvoc'], 'unknown dataset pascalvoc; the nearest is pascal_voc'),
-        (['cpu', 'ResNet-10', 'nowhere/mine.yml'], 'nowhere/mine.yml: no such'),
-        (['cpu', 'ResNet-101', 'imagenet'], 'ResNet-101.caffemodel: no such file.*import_weights.py'),
-        (['gpu', 'ResNet-10', 'data/toy/toy.yml'], "wanted cpu, cpu:N, a GPU's number"),
-        (['99', 'ResNet-10', 'data/toy/toy.yml'], 'GPU 99 '),
-        (['7', '8', 'ResNet-10', 'data/toy/toy.yml'], 'GPU 7, 8 was asked for, but torch .* sees'),
-        (
-            ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'TRAIN.SCALE', '[200]'],
-            'nearest is TRAIN.SCALES',
-        ),
-        (
-            ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--set', 'EXP_DIR', '../models/generate.py'],
-            'recipe.py: .*models/generate.py',
-        ),
-        (
-            ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--max_iters', '3', '4'],
-            '--max_iters wants one number or 4',
-        ),
-    ],
-)
-def test_what_a_recipe_refuses(checkout, words, message):
-    status, output = recipe(checkout, *words)
-    assert status and re.search(message, output) and 'Traceback' not in output, output
+TOY = ('cpu', 'ResNet-10', 'data/toy/toy.yml')
+REFUSED = [
+    ('faster_rcnn_alt_opt', words, message)
+    for words, message in [
+        (('cpu', 'ResNet-11', 'pascal_voc'), "unknown net 'ResNet-11'.*ResNet-101"),
+        (('cpu', 'ResNet-10', 'pascalvoc'), 'unknown dataset pascalvoc; the nearest is pascal_voc'),
+        (('cpu', 'ResNet-10', 'nowhere/mine.yml'), 'nowhere/mine.yml: no such'),
+        (('cpu', 'ResNet-101', 'imagenet'), 'ResNet-101.caffemodel: no such file.*import_weights.py'),
+        (('gpu', *TOY[1:]), "wanted cpu, cpu:N, a GPU's number"),
+        (('99', *TOY[1:]), 'GPU 99 '),
+        (('7', '8', *TOY[1:]), 'GPU 7, 8 was asked for, but torch .* sees'),
+        ((*TOY, '--set', 'TRAIN.SCALE', '[200]'), 'nearest is TRAIN.SCALES'),
+        ((*TOY, '--set', 'EXP_DIR', '../models/generate.py'), 'recipe.py: .*models/generate.py'),
+        ((*TOY, '--max_iters', '3', '4'), '--max_iters wants one number or 4'),
+    ]
+] + [
+    ('fast_rcnn', (*TOY, '--stages', '1'), 'fast_rcnn has no first round'),
+    # before anything is trained
+    ('fast_rcnn', ('cpu', 'ResNet-10', 'pascal_voc'), 'voc_2007_test.mat: no such file.*data/README.md'),
+]
 
 
-def test_one_round_is_refused_where_there_is_none(checkout):
-    status, output = recipe(
-        checkout, 'cpu', 'ResNet-10', 'data/toy/toy.yml', '--stages', '1', name='fast_rcnn'
-    )
-    assert status and 'fast_rcnn has no first round' in output, output
+def test_a_script_says_what_it_wants(checkout):
+    status, output = recipe(checkout, 'cpu', 'ResNet-10')
+    assert status and 'usage: ' in output and 'Traceback' not in output, output
 
 
-def test_missing_proposals_are_named_before_anything_is_trained(checkout):
-    status, output = recipe(checkout, 'cpu', 'ResNet-10', 'pascal_voc', name='fast_rcnn')
-    assert status and re.search(r'voc_2007_test.mat: no such file.*data/README.md', output), output
-    assert 'Traceback' not in output
+def test_what_a_recipe_refuses(checkout):
+    ended = run_tools(checkout, *(('recipe.py', name, *words) for name, words, _ in REFUSED))
+    for (status, output), (_, _, message) in zip(ended, REFUSED, strict=True):
+        assert status and re.search(message, output) and 'Traceback' not in output, output
 
 
 def test_alternating_optimization(checkout):
@@ -296,30 +323,15 @@ def test_alternating_optimization(checkout):
     assert output.count('done before') == 3
     final = re.search('Final model: (.*)', output)[1]
     folder, models = os.path.dirname(final), 'models/toy/ResNet-10/faster_rcnn_alt_opt'
-    run_tool(
-        checkout,
-        'demo.py',
-        '--cpu',
-        '--def',
-        f'{models}/faster_rcnn_test.pt',
-        '--net',
-        final,
-        'data/toy/Data/DET/val',
-        '--out',
-        f'{folder}/pictures',
-    )
+    words = ['--cpu', '--def', f'{models}/faster_rcnn_test.pt', '--net', final, 'data/toy/Data/DET/val']
+    ((status, output),) = run_tools(checkout, ('demo.py', *words, '--out', f'{folder}/pictures'))
+    assert status == 0, output
     assert len(list(Path(folder, 'pictures').glob('*.png'))) == 2
-
-
-def test_end_to_end(checkout):
-    words = ['cpu', 'ResNet-10', 'data/toy/toy.yml', '--iters', '2']
-    status, output = recipe(checkout, *words, name='faster_rcnn_end2end')
-    assert status == 0 and re.search(r'Mean AP = \d', output), output
 
 
 @pytest.mark.parametrize('device, number', [('cpu', signal.SIGTERM), ('cpu:2', signal.SIGINT)])
 def test_a_stopped_recipe_goes_on(checkout, device, number):
-    """Stopped in the middle of training, far from any snapshot: the same command begins where it was. SIGTERM comes to
+    """End to end, stopped in the middle of training, far from any snapshot: the same command begins where it was. SIGTERM comes to
     the command alone, SIGINT to all, as Ctrl-C does."""
     log = checkout / 'output' / 'stopped' / 'toy_train' / 'resnet10_faster_rcnn_log.jsonl'
     small = 'EXP_DIR stopped TRAIN.SCALES [60] TEST.SCALES [60] RNG_SEED'.split()
@@ -364,13 +376,8 @@ def test_given_proposals(checkout):
     assert status == 0 and re.search(r'Mean AP = \d', output), output
     results = 'output/fast_rcnn/toy_val/resnet10_fast_rcnn_iter_2'
     mean = re.findall(r'Mean AP = .*', output)[-1]
-    assert mean in run_tool(checkout, 'reval.py', results, '--imdb', 'toy_val')
-    assert 'Recall@0.50' in run_tool(checkout, 'eval_recall.py', '--imdb', 'toy_val')
-
-
-def run_tool(checkout, name, *words):
-    done = subprocess.run(
-        [sys.executable, f'tools/{name}', *words], cwd=checkout, timeout=120, text=True, capture_output=True
+    scored, recalled = run_tools(
+        checkout, ('reval.py', results, '--imdb', 'toy_val'), ('eval_recall.py', '--imdb', 'toy_val')
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert scored[0] == 0 and mean in scored[1], scored
+    assert recalled[0] == 0 and 'Recall@0.50' in recalled[1], recalled

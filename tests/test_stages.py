@@ -29,7 +29,7 @@ def write(job):
     if job.get('then') == 'sleep':
         time.sleep(600)
     with open(job['to'], 'w') as f:
-        f.write(str(job['number']))
+        f.write(str(os.getpid() if job.get('pid') else job['number']))
     return job['to']
 
 
@@ -43,30 +43,36 @@ def job(tmp_path):
     return lambda **more: {'to': str(tmp_path / 'result'), 'number': 1, **more}
 
 
-def runs(monkeypatch):
-    """The names of the steps that a child is started for, from now on."""
-    names, start = [], manifests.run_in_child
+@pytest.fixture
+def started(monkeypatch):
+    """The names of the steps that are done from now on: in this process, unless it would not live through that."""
+    names, run_in_child = [], manifests.run_in_child
 
-    def counted(name, *args):
+    def counted(name, function, job, log_path):
         names.append(name)
-        return start(name, *args)
+        return run_in_child(name, function, job, log_path) if job.get('then') else function(job)
 
     monkeypatch.setattr(manifests, 'run_in_child', counted)
     return names
 
 
-def test_a_step_is_done_once(manifest, job, monkeypatch):
-    started = runs(monkeypatch)
+def test_a_step_is_done_once_and_the_manifest_says_so(manifest, job, started, tmp_path):
     first, second = manifest().run('one', write, job()), manifest().run('one', write, job())
     assert first == second == job()['to'] and started == ['one']
     assert open(first).read() == '1'
+    entry = json.loads((tmp_path / 'run.json').read_text())['one']
+    assert entry['result'] == job()['to'] and entry['settings']['number'] == 1
+
+
+def test_a_step_is_done_in_a_process_of_its_own(manifest, tmp_path):
+    result = manifest().run('one', write, {'to': str(tmp_path / 'result'), 'number': 1, 'pid': True})
+    assert int(open(result).read()) != os.getpid()
 
 
 @pytest.mark.parametrize('change', ['setting', 'input file', 'result lost'])
-def test_what_changed_is_redone_and_named(manifest, job, tmp_path, monkeypatch, caplog, change):
+def test_what_changed_is_redone_and_named(manifest, job, tmp_path, started, caplog, change):
     source = tmp_path / 'weights'
     source.write_text('a')
-    started = runs(monkeypatch)
     manifest().run('one', write, job(cfg={'TRAIN': {'MAX_SIZE': 300}}, weights=File(source)))
     size = 300
     if change == 'setting':
@@ -86,15 +92,13 @@ def test_what_changed_is_redone_and_named(manifest, job, tmp_path, monkeypatch, 
     assert any('again' in message and said[change] in message for message in caplog.messages)
 
 
-def test_what_is_ignored_does_not_count(manifest, job, monkeypatch):
-    started = runs(monkeypatch)
+def test_what_is_ignored_does_not_count(manifest, job, started):
     for gpu in 0, 1:
         manifest(ignore=('cfg.GPU_ID',)).run('one', write, job(cfg={'GPU_ID': gpu}))
     assert started == ['one']
 
 
-def test_a_setting_that_was_not_there_counts_as_assumed(manifest, job, monkeypatch, caplog):
-    started = runs(monkeypatch)
+def test_a_setting_that_was_not_there_counts_as_assumed(manifest, job, started, caplog):
     caplog.set_level(logging.INFO)
     assumed = {'cfg': {'PRECISION': 'float32', 'OTHER': 1}}
     manifest().run('one', write, job(cfg={}))
@@ -107,23 +111,19 @@ def test_a_setting_that_was_not_there_counts_as_assumed(manifest, job, monkeypat
 @pytest.mark.parametrize(
     'then, cause', [('kill', 'SIGKILL'), ('exit', 'exit code 3'), ('raise', 'loss_cls is nan')]
 )
-def test_a_dead_child_ends_the_run_and_the_next_goes_on(manifest, job, monkeypatch, then, cause):
-    started = runs(monkeypatch)
+def test_a_dead_child_ends_the_run_and_the_next_goes_on(manifest, job, tmp_path, started, then, cause):
     manifest().run('first', write, job())
     start = time.time()
     with pytest.raises(StageError, match=f'second failed(.|\n)*{cause}(.|\n)*run_second.log'):
         manifest().run('second', write, job(to=job()['to'] + '2', then=then))
     assert time.time() - start < 60
+    said = (tmp_path / 'run_second.log').read_text()
+    assert (
+        ("raise FloatingPointError('loss_cls is nan')" in said) == ('Traceback' in said) == (then == 'raise')
+    )
     manifest().run('first', write, job())
     manifest().run('second', write, job(to=job()['to'] + '2'))
     assert started == ['first', 'second', 'second']
-
-
-def test_the_log_holds_the_traceback(manifest, job, tmp_path):
-    with pytest.raises(StageError):
-        manifest().run('one', write, job(then='raise'))
-    text = (tmp_path / 'run_one.log').read_text()
-    assert 'Traceback' in text and "raise FloatingPointError('loss_cls is nan')" in text
 
 
 NO_PROC = pytest.mark.skipif(not os.path.exists('/proc/self/task'), reason='finds the child by /proc')
@@ -186,9 +186,3 @@ def test_a_spoilt_manifest_is_named(manifest, job, tmp_path):
     (tmp_path / 'run.json').write_text('{"one": ')
     with pytest.raises(StageError, match='run.json'):
         manifest()
-
-
-def test_the_manifest_says_what_was_done(manifest, job, tmp_path):
-    manifest().run('one', write, job())
-    entry = json.loads((tmp_path / 'run.json').read_text())['one']
-    assert entry['result'] == job()['to'] and entry['settings']['number'] == 1

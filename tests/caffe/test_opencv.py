@@ -37,7 +37,7 @@ def randomise(net, rng):
             layer.blobs[1].data[...] = rng.randn(layer.blobs[1].count) * 0.1
 
 
-@pytest.mark.parametrize('height, width', [(600, 800)])
+@pytest.mark.parametrize('height, width', [(240, 320)])
 def test_resnet101_rpn(tmp_path, height, width):
     caffe.set_random_seed(0)
     rng = np.random.RandomState(0)
