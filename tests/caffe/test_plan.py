@@ -1,10 +1,13 @@
 """plan: chains, and what they keep."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 import caffe
+from caffe.blob import is_channels_last
 from caffe.types.norm import BatchNorm
 from helpers import data, layer, net_from
 
@@ -107,7 +110,7 @@ def test_the_diff_of_a_chains_blob_is_multiplied_when_somebody_looks(tmp_path, h
     view = net.blobs['c'].diff if held else None
     for n in (net, plain):
         n.forward(x=np.random.RandomState(1).randn(2, 4, 5, 6))
-        n.forward_backward()
+        n.backward()
     assert (net.blobs['c']._diff.factor is None) == held
     np.testing.assert_allclose(view if held else net.blobs['c'].diff, plain.blobs['c'].diff, rtol=1e-5)
     net.blobs['c'].clear_grad()
@@ -157,3 +160,48 @@ def test_a_batch_of_one_in_channels_last_order_has_the_gradients_of_any(tmp_path
     for name in 'xab':
         got, want = (net.blobs[name].diff for net in nets)
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_a_tape_keeps_no_folded_weights(tmp_path, monkeypatch):
+    net, plain, made = *(chain_net(tmp_path, 'Convolution', caffe.TRAIN) for _ in range(2)), []
+    (chain,) = (c for c in net._runner.chains.values() if len(c.layers) > 1)
+    absorb = chain.head.absorb
+
+    def watched(*args):
+        weights = absorb(*args)
+        made.append(weakref.ref(weights[0].untyped_storage()))
+        return weights
+
+    monkeypatch.setattr(chain.head, 'absorb', watched)
+    plain.after_forward(lambda i: None)
+    for n in (net, plain):
+        n.forward(x=np.random.RandomState(1).randn(2, 4, 5, 6))
+    assert [made[0]()] == [None] and chain._tape
+    for n in (net, plain):
+        n.backward()
+    assert len(made) == 2
+    np.testing.assert_allclose(net.params['c'][0].diff, plain.params['c'][0].diff, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(net.blobs['c'].diff, plain.blobs['c'].diff, rtol=1e-4, atol=1e-4)
+
+
+def test_learned_filters_lie_with_the_channels_last(tmp_path):
+    """Diffs, histories and updates too, so that nothing is put into another order; a view ends it until it goes."""
+    (tmp_path / 'net').write_text(
+        layer('x', 'DummyData', more='dummy_data_param { shape { dim: 1 dim: 4 dim: 6 dim: 6 } }')
+        + layer('c', 'Convolution', 'x', more=CONV.replace('kernel_size: 1', 'kernel_size: 3'))
+        + layer('loss', 'Reduction', 'c', more='loss_weight: 1')
+    )
+    text = f'train_net: "{tmp_path}/net" base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 snapshot: 0'
+    (tmp_path / 'solver').write_text(text)
+    solver = caffe.SGDSolver(str(tmp_path / 'solver'))
+    blob, last = solver.net.params['c'][0], []
+    before = blob.data.copy()
+    for _ in range(3):
+        solver.step(1)
+        last.append([is_channels_last(t) for t in (blob.tensor, blob.grad, solver.history[0])])
+        before -= blob.diff
+        np.testing.assert_allclose(blob.data, before, rtol=1e-6)
+    assert last == [[True] * 3] * 3
+    view = blob.data
+    solver.step(1)
+    assert not is_channels_last(blob.tensor) and (view == before - blob.diff).all()

@@ -255,3 +255,84 @@ def test_a_solvers_pass_begins_without_the_diffs_of_the_last(tmp_path):
     solver.step(2)
     assert seen[0] == seen[-1] == [True, False]
     assert net.blobs['conv'].diff.any() and (held == net.blobs['ip'].diff).all() and held.any()
+
+
+FROZEN = (
+    'force_backward: false\n'
+    + layer(
+        'data',
+        'DummyData',
+        more='dummy_data_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } data_filler { value: 0.1 } }',
+    )
+    + layer('f1', 'Convolution', 'data', more=CONV + ' param { lr_mult: 0 } param { lr_mult: 0 }')
+    + layer('r1', 'ReLU', 'f1', 'f1')
+    + layer('f2', 'Convolution', 'f1', more=CONV + ' param { lr_mult: 0 } param { lr_mult: 0 }')
+    + layer('sum', 'Eltwise', 'f1 f2')
+    + layer('a', 'Convolution', 'sum', more=CONV)
+    + layer('b', 'Convolution', 'a', more=CONV)
+    + layer('c', 'Eltwise', 'a b')
+    + layer('r2', 'ReLU', 'c', 'c')
+    + layer('d', 'Power', 'c', more='power_param { power: 2 }')
+    + layer('loss', 'Reduction', 'd', more='loss_weight: 1e-6')
+)
+
+
+def frozen_solver(tmp_path):
+    (tmp_path / 'net').write_text(FROZEN)
+    (tmp_path / 'solver').write_text(
+        f'train_net: "{tmp_path}/net" base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" random_seed: 1'
+    )
+    return caffe.SGDSolver(str(tmp_path / 'solver'))
+
+
+def gone(net, which):
+    return [name for name, blob in net.blobs.items() if getattr(blob, which).recall]
+
+
+def test_a_solvers_pass_lets_go_of_what_nobody_needs_and_it_comes_back(tmp_path):
+    lean, full = frozen_solver(tmp_path), frozen_solver(tmp_path)
+    views = {name: (blob.data, blob.diff) for name, blob in full.net.blobs.items()}  # what is held stays
+    for solver in (lean, full):
+        solver.step(2)
+    net = lean.net
+    assert gone(full.net, '_data') == gone(full.net, '_diff') == []
+    assert gone(net, '_data') == ['f1', 'f2'] and gone(net, '_diff') == ['a', 'b', 'c', 'd']
+    assert all(net.blobs[name]._data.empty for name in ('f1', 'f2'))
+    values, updates = ([getattr(b, of).copy() for b in net.learnable_params] for of in ('data', 'diff'))
+    for name in reversed(views):  # b's diff first: c's and d's come with it
+        np.testing.assert_allclose(net.blobs[name].diff, views[name][1], rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(net.blobs[name].data, views[name][0], rtol=1e-5, atol=1e-5, err_msg=name)
+    for blob, value, update in zip(net.learnable_params, values, updates):
+        assert (blob.data == value).all() and (blob.diff == update).all()
+    for solver in (lean, full):
+        solver.step(1)
+    assert gone(net, '_data') == gone(net, '_diff') == []  # somebody has looked
+    for a, b in zip(net.learnable_params, full.net.learnable_params):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-5)
+
+
+def test_a_hook_may_look_at_a_diff_that_went(tmp_path):
+    lean, full = frozen_solver(tmp_path), frozen_solver(tmp_path)
+    seen = {lean: [], full: []}
+    for solver in (lean, full):
+        names = solver.net._layer_names
+        look = {names.index('b'): 'd', names.index('a'): 'c'}
+        held = [blob.diff for blob in full.net.blobs.values()]
+        solver.net.after_backward(
+            lambda i, s=solver, look=look: (
+                seen[s].append(s.net.blobs[look[i]].diff.copy()) if i in look else None
+            )
+        )
+        solver.step(1)
+    for a, b in zip(seen[lean], seen[full]):
+        assert a.any() and np.allclose(a, b, rtol=1e-4)
+    for a, b in zip(lean.net.learnable_params, full.net.learnable_params):
+        np.testing.assert_allclose(a.diff, b.diff, rtol=1e-4, atol=1e-7)
+    assert held
+
+
+def test_a_plain_forward_and_backward_keeps_all(tmp_path):
+    net = frozen_solver(tmp_path).net
+    net.forward()
+    net.backward()
+    assert gone(net, '_data') == gone(net, '_diff') == [] and net.blobs['f1'].data.any()

@@ -26,13 +26,14 @@ from . import common
 MOST = 2**31 - 1  # elements of a blob
 SMALL = 2**12  # elements that may as well lie in two places
 _versions = itertools.count()  # of all memories, so that none comes twice
+_viewed = weakref.WeakSet()  # the memories whose host copy somebody may look into
 
 
 class Memory:
     """Room for `size` numbers. `host` is a CPU tensor of any shape, `dev` its copy on a CUDA device, of float32
     or of 16 bits; None: not there. Both None: zeros. Of a tensor smaller than the room the rest is zeros."""
 
-    __slots__ = ('size', 'host', 'dev', 'own', 'factor', 'version', '_view', '__weakref__')
+    __slots__ = ('size', 'host', 'dev', 'own', 'factor', 'recall', 'version', '_view', '__weakref__')
 
     def __init__(self, size):
         self.size = size
@@ -41,12 +42,13 @@ class Memory:
         self.factor = (
             None  # a tensor or number that the array is still to be multiplied by, once somebody reads it
         )
+        self.recall = None  # computes the array that was let go of
         self.version = next(_versions)  # another one after each possible write
 
     def clear(self):
         """Set to zero."""
         self.version = next(_versions)
-        self.host = self.dev = self.factor = None
+        self.host = self.dev = self.factor = self.recall = None
         view = self.view
         if view is not None:
             view.fill(0)
@@ -68,7 +70,7 @@ class Memory:
 
     def on_host(self, count):
         """The host copy, of at least `count` elements."""
-        self._multiply()
+        self._complete()
         if self.host is None:
             self.host, self.own = torch.zeros(self.size) if self.dev is None else self.dev.cpu(), True
         if self.host.numel() < count:
@@ -77,7 +79,11 @@ class Memory:
             self._make_own()
         return self.host
 
-    def _multiply(self):
+    def _complete(self):
+        """Do what waits until somebody reads."""
+        if self.recall is not None:
+            recall, self.recall = self.recall, None
+            recall()
         if self.factor is not None:
             self._hold(self.raw.float() * self.factor)
             self.own, self.factor = True, None
@@ -103,12 +109,13 @@ class Memory:
             self._make_own()
         view = self.host.view(-1).numpy()
         self._view = weakref.ref(view)
+        _viewed.add(self)
         return view
 
     def tensor(self, count):
         """The array on the engine's device, of at least `count` elements, for reading."""
         device = common.device()
-        self._multiply()
+        self._complete()
         if device.type == 'cpu':
             host = self.on_host(count)
             self.dev = None
@@ -120,11 +127,13 @@ class Memory:
             self.dev = upload(self.on_host(count), device) if self.dev is None else self.dev.to(device)
         return self.dev
 
-    def update(self, count):
-        """The array on the engine's device, as float32, for changing in place: the other copy is dropped."""
-        held = self.tensor(count)
+    def update(self, shape):
+        """The array on the engine's device, as float32, for changing in place: the other copy is dropped. Channels may
+        lie last in memory where the array has this very shape."""
+        held = self.tensor(math.prod(shape))
         tensor = held.float()
-        if not ((self.own or tensor is not held) and tensor.is_contiguous()):
+        whole = tensor.is_contiguous() or tensor.shape == shape and is_channels_last(tensor)
+        if not ((self.own or tensor is not held) and whole):
             tensor = tensor.clone(memory_format=torch.contiguous_format)
         self.own, self.version = True, next(_versions)
         self._hold(tensor)
@@ -136,7 +145,13 @@ class Memory:
         self.version = next(_versions)
         self.size = max(self.size, tensor.numel())
         self._hold(tensor)
-        self.own, self.factor = own, factor
+        self.own, self.factor, self.recall = own, factor, None
+
+    def let_go(self, recall):
+        """Keep no array, unless somebody looks at it; recall() is to set it when somebody does."""
+        if self.view is None:
+            self.host = self.dev = self.factor = None
+            self.own, self.recall = False, recall
 
     def _hold(self, tensor):
         self.host, self.dev = (tensor, None) if tensor.device.type == 'cpu' else (None, tensor)
@@ -156,12 +171,21 @@ class Memory:
     def settle(self):
         """Bring the view that somebody holds up to date, and make it the host copy."""
         if self.view is not None:
-            self._multiply()
+            self._complete()
         view, host = self.view, self.host
         if view is None or host is None or _shows(view, host):
             return
         np.copyto(view[: host.numel()].reshape(host.shape), host.float().numpy())
         self.host, self.own = torch.from_numpy(view), True
+
+
+def settle():
+    """Bring all views that somebody holds up to date."""
+    for memory in list(_viewed):
+        if memory.view is None:
+            _viewed.discard(memory)
+        else:
+            memory.settle()
 
 
 def upload(tensor, device):
@@ -179,6 +203,11 @@ def storage(tensor):
 def channels_last(tensor):
     """A 4-d tensor in memory with the channels last; others as they are."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+def is_channels_last(tensor):
+    """Whether a tensor is 4-d and lies in memory with the channels last."""
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _shows(view, tensor):
@@ -340,29 +369,32 @@ class Blob:
             self.data[...] = array
 
     def reorder(self):
-        """Lay 4-d values on the host out with the channels last, unless somebody holds a view of them."""
-        values = self.tensor
+        """Lay 4-d values out with the channels last, unless somebody holds a view of them or there are
+        more than the shape shows."""
+        values = self.held
         if values.dim() == 4 and self._data.view is None:
             ordered = channels_last(values)
-            if ordered is not values:
+            if ordered is not values and self._data.raw.numel() == values.numel():
                 self._data.set(ordered, own=True)
 
     def add_grad(self, grad, shared=False):
         """diff += grad. shared: others may hold the storage of `grad`; otherwise it becomes ours."""
         if self._diff.own and not self._diff.empty:
-            _fit(self._diff.update(self.count), self._shape).add_(grad)
+            _fit(self._diff.update(self._shape), self._shape).add_(grad)
         elif not self._diff.empty:
             self._diff.set(self.grad + grad, own=True)
+        elif shared:
+            self._diff.set(grad.clone(), own=True)
         else:
-            self._diff.set(grad.clone() if shared else grad.contiguous(), own=True)
+            self._diff.set(grad if is_channels_last(grad) else grad.contiguous(), own=True)
 
     def update(self):
         """The values on the engine's device, for changing in place (by the solver)."""
-        return _fit(self._data.update(self.count), self._shape)
+        return _fit(self._data.update(self._shape), self._shape)
 
     def update_grad(self):
         """The diff on the engine's device, for changing in place (by the solver)."""
-        return _fit(self._diff.update(self.count), self._shape)
+        return _fit(self._diff.update(self._shape), self._shape)
 
     def clear_grad(self):
         self._diff.clear()

@@ -78,12 +78,16 @@ class Net:
 
     def forward_backward(self):
         """A solver's pass; returns the loss as run_forward does. It lets go of the last pass's diffs of the blobs
-        before it begins, and of each layer's tape once it was used: another backward computes the layers anew."""
-        self._runner.forget_diffs()
+        before it begins, of each layer's tape once it was used, and of what released.py tells."""
         last = len(self._nodes) - 1
-        loss = self._runner.forward(0, last, look_later=True)
+        self._runner.forget_diffs()
+        loss = self._runner.forward(0, last, solving=True)
         self._runner.backward(last, 0, free=True)
         return loss
+
+    def updated(self):
+        """A solver has turned the parameters' diffs into updates and subtracted them."""
+        self._runner.released.updated = True
 
     def _forward(self, start, end):
         return float(self._runner.forward(start, end))

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from . import common
+from .blob import settle
 
 COME = datetime.timedelta(minutes=30)  # for the others to be there
 WORK = datetime.timedelta(days=30)  # for a rank that tests or writes; the watch finds those that hang
@@ -221,8 +222,11 @@ class NCCL:
         if self.count > 1:
             with waiting():
                 for blob in self.solver.net.learnable_params:
-                    dist.broadcast(blob.update(), 0)
-                    blob.settle()
+                    mine = blob.update()
+                    values = mine.contiguous()  # each rank has an order in memory of its own
+                    dist.broadcast(values, 0)
+                    mine.copy_(values)
+            settle()
 
     def on_start(self):
         self._sent = 0

@@ -12,8 +12,12 @@ compute without reordering. A chain's weights are made narrow once they are fold
 product reads it.
 """
 
+import contextlib
+
+import torch
+
 from . import common
-from .blob import channels_last
+from .blob import channels_last, storage
 from .tape import TorchLayer, undoing
 
 
@@ -38,10 +42,12 @@ class Chain(TorchLayer):
         """Take over what the Net decided for the layers."""
         self.propagate_down = self.head.propagate_down
         self.param_propagate_down = [p for layer in self.layers for p in layer.param_propagate_down]
+        learned = zip(self.head.blobs, self.head.param_propagate_down)
+        self._filters = [blob for blob, learns in learned if learns or not self.affine]
 
     def forward(self, bottom, top):
         if self.head.channels_last and _ordered():
-            for blob in bottom:
+            for blob in bottom + self._filters:
                 blob.reorder()
         # In training, folded weights of frozen layers that make less than they weigh are not worth their memory
         frozen = not any(self.propagate_down) and not any(self.param_propagate_down)
@@ -59,7 +65,8 @@ class Chain(TorchLayer):
         else:
             fold = lambda: self._fold(bottoms[0].dtype)
             self.head.weights = self._keep('weights', fold, self.blobs, self.weights)
-        output = self.head.compute(*bottoms)
+        with self._without_products(self.head.weights, bottoms[0].dtype):
+            output = self.head.compute(*bottoms)
         self.head.weights = []
         if len(self.layers) == 1:
             return output
@@ -112,6 +119,19 @@ class Chain(TorchLayer):
         if _ordered() and not any(w.requires_grad for w in weights):
             weights = [channels_last(w) for w in weights]
         return weights
+
+    def _without_products(self, weights, dtype):
+        """A context in which a tape does not keep these folded weights: backward computes them again."""
+        places = {storage(w): i for i, w in enumerate(weights) if w.requires_grad}
+        if not self.affine or not places:
+            return contextlib.nullcontext()
+        learned = [w.detach() for w in self.weights[: len(self.head.blobs)]]
+        pair = [None if t is None else t.detach() for t in self._pair()]
+        again = lambda: self.head.narrowed(self.head.absorb(learned, *pair), dtype)
+        return torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: places.get(storage(tensor), tensor),
+            lambda kept: kept if torch.is_tensor(kept) else again()[kept],
+        )
 
     def _pair(self):
         count = len(self.head.blobs)

@@ -5,11 +5,14 @@ layers run one by one.
 """
 
 import collections
+import contextlib
 
 import torch
 
 from . import checks, plan
+from .blob import settle
 from .graph import weigh
+from .released import Released
 from .tape import TorchLayer
 
 
@@ -75,6 +78,7 @@ class Runner:
         self._ran = {}  # index of a layer -> what ran it last, when it was a chain
         self._forks = Forks(self.nodes, graph.version_losses)
         last = {name: v for node in self.nodes for name, v in zip(node.top_names, node.top_versions)}
+        self.released = Released(self)
         self._makers = {  # version that a layer in place overwrites -> index of the layer that makes it
             v: i
             for i, node in enumerate(self.nodes)
@@ -93,12 +97,18 @@ class Runner:
         if last:
             last.look()
 
-    def forward(self, start, end, look_later=False):
+    def forward(self, start, end, solving=False):
         """Run layers start..end; returns the weighted sum of the losses met on the way, a tensor on the
-        device. look_later: what layers refuse may be told by the next pass, or look()."""
+        device.
+
+        solving: a solver's pass. What layers refuse may be told by the next one, or look(), and values go that no
+        later layer reads, forward or backward.
+        """
         self.look()
         loss, i = torch.zeros(()), start
-        with checks.one_look(look_later) as this_pass:
+        if solving:
+            self.released.begin()
+        with checks.one_look(solving) as this_pass:
             while i <= end:
                 chain = self._chain_at(i, end)
                 last = chain.last if chain else i
@@ -110,9 +120,11 @@ class Runner:
                 loss = self._add_losses(loss, node)
                 for hook in self.after_forward:
                     hook(i)
+                if solving and not (self.before_forward or self.after_forward):
+                    self.released.after_forward(i, last)
                 i = last + 1
         self._last_pass = this_pass
-        self._settle()
+        settle()
         return loss
 
     def _chain_at(self, i, end):
@@ -143,8 +155,8 @@ class Runner:
     def backward(self, start, end, free=False):
         """Run layers start..end (start >= end) backward from the tops' diffs; parameters' diffs add up.
 
-        free: let go of each layer's tape once it was used, and of the forks' parts. A later backward then
-        computes the layer anew from its bottoms.
+        free: let go of each layer's tape and its tops' diffs once it has used them, and of the forks' parts. A
+        later backward then computes the layer anew from its bottoms.
         """
         if free:
             self._forks.forget()
@@ -154,11 +166,13 @@ class Runner:
             self._forks.close(self.nodes[i].top_versions, free)
             if any(self.nodes[k].need_backward for k in range(first, i + 1)):
                 self._backward_one(unit, range(i, first - 1, -1))
-            if free and isinstance(unit, TorchLayer):
-                unit.forget()
+            if free:
+                if isinstance(unit, TorchLayer):
+                    unit.forget()
+                self.released.after_backward(self.nodes[first], first)
             i = first - 1
         self._forks.close_all(free)
-        self._settle()
+        settle()
 
     def forget_diffs(self):
         """Drop the diffs that a backward pass writes, so that they need no memory until it does; not those that
@@ -216,11 +230,14 @@ class Runner:
         outputs = node.layer.recorded() or self._record(maker)
         return outputs[node.top_versions.index(version)]
 
-    def _settle(self):
-        for blob in self.graph.blobs.values():
-            blob.settle()
-        for blob in self.graph.learnable_params:
-            blob.settle()
+    @contextlib.contextmanager
+    def without_hooks(self):
+        """Within, backward calls no hook."""
+        hooks, self.before_backward, self.after_backward = (self.before_backward, self.after_backward), [], []
+        try:
+            yield
+        finally:
+            self.before_backward, self.after_backward = hooks
 
     def no_backward(self):
         """Give up backward passes, so that forward keeps nothing for them (a solver's test nets)."""

@@ -12,6 +12,7 @@ import time
 import torch
 
 from . import common, debug, rules
+from .blob import is_channels_last, settle
 from .format.prototxt import read_net, read_solver
 from .format.state import read_state, write_state
 from .common import logger
@@ -271,8 +272,7 @@ class Solver:
             debug.log_gradients(net)
         if self.loss_scale.allows([b for b, lr in zip(net.learnable_params, net.params_lr) if lr]):
             self._update_all()
-        for blob in net.learnable_params:
-            blob.settle()
+        settle()
         if p.debug_info:
             debug.log_update(net)
         self.iter += 1
@@ -290,11 +290,13 @@ class Solver:
             scale = rules.clip_scale(net.learnable_params, p.clip_gradients) / p.iter_size
             for (lr, decay, _), members in groups.items():
                 self._update(members, rate * lr, p.weight_decay * decay, scale)
+        self.net.updated()
 
     def _update(self, members, rate, decay, scale):
         """Update the parameters of the numbers `members`, which share a learning rate and a decay."""
         blobs = [self.net.learnable_params[i] for i in members]
-        weights, grads = [b.update() for b in blobs], [b.update_grad() for b in blobs]
+        weights = [b.update() for b in blobs]
+        grads = [_laid_out_as(w, b.update_grad()) for w, b in zip(weights, blobs)]
         if scale != 1:
             torch._foreach_mul_(grads, scale)
         rules.decay(grads, weights, decay, self.param.regularization_type)
@@ -310,7 +312,7 @@ class Solver:
             places = [k * count + i for i in members]
             for place, grad in zip(places, grads):
                 h = self.history[place]
-                self.history[place] = torch.zeros_like(grad) if h is None else h.to(grad.device)
+                self.history[place] = torch.zeros_like(grad) if h is None else _laid_out_as(grad, h)
             yield [self.history[place] for place in places]
 
     # snapshots
@@ -380,6 +382,12 @@ class Solver:
             torch.tensor(a).reshape(b.shape).to(common.device()) if a.any() else None
             for a, b in zip(history, blobs)
         ]
+
+
+def _laid_out_as(model, tensor):
+    """`tensor` on the device of `model`, which has its shape, and in its order in memory."""
+    same = any(order(tensor) and order(model) for order in (torch.Tensor.is_contiguous, is_channels_last))
+    return tensor if same and tensor.device == model.device else torch.empty_like(model).copy_(tensor)
 
 
 SOLVERS = {
