@@ -455,7 +455,9 @@ def _ending_well(read, path):
         name = os.path.basename(path).partition('.')[
             0
         ]  # an index names its shards, which have another ending
-        other = isinstance(error, OSError) and error.filename  # that this one names, and the message too
+        other = getattr(error, 'filename', None) or os.getcwd() in str(
+            error
+        )  # another file is at fault, and named
         if not other and name not in str(error):
             raise AssertionError('names no file') from error
 

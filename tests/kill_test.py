@@ -254,6 +254,8 @@ def main():
     args, began = options().parse_args(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         project = Path(args.folder or folder) / 'project'
+        if project.exists():
+            sys.exit(f'--folder {args.folder}: {project} is there already, from an earlier test')
         project.mkdir(parents=True)
         try:
             hits = kill_test(copy_project(project), args)

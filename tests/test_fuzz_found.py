@@ -180,6 +180,8 @@ LISTS = ''.join(f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 9) if i else 1}]\n' f
         LISTS,
         'a: &a [*a]',
         'EXP_DIR: !!float x',
+        f'EPS: 1{"0" * 400}',
+        f'PIXEL_MEANS: [1, 2, 1{"0" * 5000}]',
     ],
 )
 def test_yaml_of_no_sense(tmp_path, text):

@@ -316,7 +316,10 @@ def _checked(name, value):
     *path, key = name.split('.')
     for part in path:
         section = section[part]
-    return section, key, _coerced(name, value, section[key])
+    try:
+        return section, key, _coerced(name, value, section[key])
+    except OverflowError:
+        raise ValueError(f'{name}: a number larger than a float can hold') from None
 
 
 def _coerced(name, value, old):
