@@ -153,6 +153,27 @@ def test_regions_of_a_narrow_map_are_those_of_its_values_exactly(tmp_path):
     assert (net.forward(start='roi', end='roi')['roi'] == got).all()
 
 
+LEARNS_LATE = WHOLE.replace(
+    'top: "c1" convolution', 'top: "c1" param { lr_mult: 0 } param { lr_mult: 0 } convolution', 1
+)
+
+
+@pytest.mark.parametrize('name', HALVES)
+def test_what_a_solvers_pass_let_go_comes_back_as_narrow_as_it_was(tmp_path, name):
+    """Its gradients too: at the pass's loss scale, not as they were too small without it."""
+    caffe.set_precision(name)
+    nets = [whole(tmp_path, caffe.TRAIN, LEARNS_LATE) for _ in range(2)]
+    with common.scaled(1024.0):
+        nets[0].forward_backward()
+        nets[1].run_forward(), nets[1].run_backward()
+    assert nets[0].blobs['c1']._data.recall and nets[0].blobs['both']._diff.recall
+    for blob in 'c1', 'p1':
+        got, wanted = (net.blobs[blob].held for net in nets)
+        assert got.dtype == wanted.dtype == common.half() and torch.equal(got, wanted)
+    for blob in 'both', 'c2':
+        np.testing.assert_array_equal(*(net.blobs[blob].diff for net in nets))
+
+
 def relative(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 

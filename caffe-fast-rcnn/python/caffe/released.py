@@ -8,6 +8,7 @@ pass had. What somebody holds a view of never goes, and whoever has looked once 
 
 import functools
 
+from . import common
 from .blob import settle
 from .tape import TorchLayer
 
@@ -58,7 +59,7 @@ class Released:
 
     def begin(self):
         """A solver's pass begins."""
-        self.updated = False
+        self.updated, self._scale = False, common.loss_scale()
 
     def after_forward(self, first, last):
         """Layers first..last ran in a solver's pass."""
@@ -72,7 +73,7 @@ class Released:
         for i in filter(lambda i: i <= last, self._units):
             node = self._nodes[i]
             if any(top._data.empty for top in node.tops):
-                outputs = self._units[i].record_again([b.tensor for b in node.bottoms])
+                outputs = self._units[i].record_again([b.held for b in node.bottoms])
                 for top, output in zip(node.tops, outputs):
                     top.take(output, node.bottoms)
 
@@ -96,7 +97,7 @@ class Released:
             blob.clear_grad()
             if self.updated:
                 blob.fill(values + diff)
-        with self._runner.without_hooks():
+        with self._runner.without_hooks(), common.scaled(self._scale):
             self._runner.backward(len(self._nodes) - 1, self._reached)
         for blob, values, diff in kept:
             blob.take_grad(diff, own=True)
