@@ -136,12 +136,22 @@ def test_the_mean_score_over_batches(flags, loss, caplog):
     assert sum(m.startswith('Batch ') for m in said) == 3 and said[-1].startswith(f'loss = {loss:g}')
 
 
-def test_time_tells_of_each_layer(caplog):
+def test_time_tells_of_each_layer(tmp_path, caplog, capsys, monkeypatch):
+    """In a table, and as Caffe does, where what a chain absorbs takes no time of its own."""
+    monkeypatch.setattr('caffe.limits.limits', lambda: {'conv': 100.0, 'matmul': 100.0, 'copy': 10.0})
+    ip = layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 }')
+    (tmp_path / 'net.prototxt').write_text(NET.replace(ip, ip + layer('relu', 'ReLU', 'ip', 'ip')))
     main(['time', '-model', 'net.prototxt', '-iterations', '2', '-phase', 'TEST'])
-    line = re.compile(r' *(\w+)\t(\w+): [\d.e-]+ ms\.$')
+    line = re.compile(r' *(\w+)\t(\w+): ([\d.e-]+) ms\.$')
     told = [match.groups() for m in caplog.messages if (match := line.match(m))]
-    assert told == [(name, way) for name in ('data', 'ip', 'four', 'loss') for way in ('forward', 'backward')]
-    assert any(m.startswith('Average Forward-Backward') for m in caplog.messages)
+    names = ('data', 'ip', 'relu', 'four', 'loss')
+    assert [m[:2] for m in told] == [(name, way) for name in names for way in ('forward', 'backward')]
+    total = [
+        float(m.split()[-2]) for m in caplog.messages if m.startswith(('Average Forward-Ba', 'Total Time'))
+    ]
+    assert total[1] == pytest.approx(2 * total[0], rel=1e-3) and total[0] > 0
+    table = capsys.readouterr().out
+    assert 'loss   EuclideanLoss' in table and 'at 100 GFLOP/s in convolutions' in table
 
 
 @pytest.mark.parametrize(

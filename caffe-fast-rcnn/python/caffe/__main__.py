@@ -8,12 +8,11 @@ import argparse
 import contextlib
 import signal
 import sys
-import time
 
 import torch
 
 import caffe
-from caffe import common, launch, parallel, watch, world
+from caffe import common, launch, limits, parallel, timing, watch, world
 from caffe.format.prototxt import read_solver, upgrade_net_text, upgrade_solver_text
 from caffe.format.weights import upgrade_net_binary
 from caffe.common import logger
@@ -178,40 +177,30 @@ def test(args):
 
 
 def time_model(args):
-    """Milliseconds of each layer, and of whole passes, over -iterations runs."""
+    """Milliseconds of each layer and chain, and of whole passes, over -iterations runs; beside the machine's limits."""
     require(args, 'model')
     use_device(devices(args)[0], args.precision)
     net = Net(
         args.model, caffe.TEST if args.phase == 'TEST' else caffe.TRAIN, level=args.level, stages=stages(args)
     )
-    net.run_forward()
-    net.run_backward()
-    last = len(net.layers) - 1
-    spent = {}
-    for _ in range(args.iterations):
-        for i in range(last + 1):
-            clock(spent, (i, 'forward'), lambda: net.run_forward(i, i))
-        for i in range(last, -1, -1):
-            clock(spent, (i, 'backward'), lambda: net._backward(i, i))
-        clock(spent, (None, 'Forward pass'), net.run_forward)
-        clock(spent, (None, 'Backward pass'), net.run_backward)
+    measured = limits.limits()
+    rows, passes = timing.time_net(net, args.iterations, measured)
+    print(timing.table(rows), timing.table(timing.by_kind(rows)), sep='\n\n')
+    print(
+        'limit: the share of the time that would do at {conv:.0f} GFLOP/s in convolutions, {matmul:.0f} in products of '
+        'matrices, {copy:.1f} GB/s of memory'.format(**measured)
+    )
+    # As Caffe says it, where the first layer of a chain has the time of all
     logger.info('Average time per layer:')
-    for i, name in enumerate(net._layer_names):
-        for what in ('forward', 'backward'):
-            logger.info('%10s\t%s: %.5g ms.', name, what, spent[i, what] / args.iterations)
-    for what in ('Forward pass', 'Backward pass'):
-        logger.info('Average %s: %.5g ms.', what, spent[None, what] / args.iterations)
-    total = spent[None, 'Forward pass'] + spent[None, 'Backward pass']
-    logger.info('Average Forward-Backward: %.5g ms.', total / args.iterations)
-    logger.info('Total Time: %.5g ms.', total)
-
-
-def clock(spent, key, work):
-    begin = time.perf_counter()
-    work()
-    if common.device().type == 'cuda':
-        torch.cuda.synchronize()
-    spent[key] = spent.get(key, 0) + 1000 * (time.perf_counter() - begin)
+    for row in rows:
+        for i, name in enumerate(row.names):
+            for way, ms in row.ms.items():
+                logger.info('%10s\t%s: %.5g ms.', name, way, 0 if i else ms)
+    for way, ms in passes.items():
+        logger.info('Average %s pass: %.5g ms.', way.capitalize(), ms)
+    total = sum(passes.values())
+    logger.info('Average Forward-Backward: %.5g ms.', total)
+    logger.info('Total Time: %.5g ms.', total * args.iterations)
 
 
 def device_query(args):

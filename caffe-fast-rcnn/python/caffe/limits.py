@@ -12,16 +12,15 @@ import torch.nn.functional as F
 from . import common
 from .tape import TorchLayer
 
-TYPES = {'float32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 SHAPES = [(64, 64, 3, 150), (256, 256, 3, 38), (512, 512, 3, 32), (256, 1024, 1, 38)]  # C, O, kernel, H = W
 SECONDS = 0.15  # that one measurement takes
 
 
-def limits(precision='float32'):
+def limits(precision=None):
     """{'conv': .., 'matmul': .., in GFLOP/s, 'copy': .. in GB/s, read and written}: the most that the engine's
     device reaches in about a second, with the present number of threads. conv is the fastest of SHAPES, channels
-    last; the products are of numbers of `precision`, one of TYPES."""
-    device, dtype = common.device(), TYPES[precision]
+    last; the products are of numbers of `precision`, by default the engine's (common.set_precision)."""
+    device, dtype = common.device(), common.HALVES.get(precision or common.precision(), torch.float32)
     images, side, floats = (2, 1024, 2**25) if device.type == 'cpu' else (64, 8192, 2**28)
     a, b = torch.rand(2, side, side, device=device).to(dtype)
     source, target = torch.ones(2, floats, device=device)
