@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.evaluators.average_precision import average_precision, voc_ap
+from datasets.evaluators.average_precision import average_precision, flat, voc_ap
 
 
 def iou(a, b):
@@ -90,3 +90,13 @@ def test_agrees_with_a_plain_loop(seed, use_07_metric):
     expected = plain_eval(*arguments, use_07_metric)
     assert 0.1 < expected < 1
     assert average_precision(*arguments, use_07_metric=use_07_metric)[2] == pytest.approx(expected, abs=1e-12)
+
+
+def test_detections_of_a_class_are_joined_whatever_holds_them():
+    images, rows = flat(
+        [[], np.zeros((0, 5), 'f'), np.full((2, 5), 0.1, 'f'), [[1, 2, 3, 4, 5]], [1, 2, 3, 4, 6]]
+    )
+    assert images.tolist() == [2, 2, 3, 4] and rows.dtype == float
+    assert rows[:2].tolist() == [[np.float32(0.1).item()] * 5] * 2 and rows[2:, 4].tolist() == [5, 6]
+    images, rows = flat([[], []])
+    assert images.shape == (0,) and rows.shape == (0, 5)

@@ -22,8 +22,9 @@ def voc_ap(rec, prec, use_07_metric=False):
     return float(np.sum(np.diff(rec, prepend=0.0) * envelope))
 
 
-def class_aps(all_boxes, truth, classes, use_07_metric=False):
-    """{class: AP at IoU > 0.5}, of the classes (background first) that have an object to find."""
+def class_aps(all_boxes, truth, classes, use_07_metric=False, base=0):
+    """{class: AP at IoU > 0.5}, of the classes (background first) that have an object to find. base is added to the
+    detections' corners."""
     aps = {}
     for k, cls in enumerate(classes):
         mine = truth.classes == k
@@ -31,16 +32,17 @@ def class_aps(all_boxes, truth, classes, use_07_metric=False):
             det_images, rows = flat(all_boxes[k])
             objects = truth.images[mine], truth.boxes[mine], truth.difficult[mine]
             aps[cls] = average_precision(
-                det_images, rows[:, :4], rows[:, 4], *objects, use_07_metric=use_07_metric
+                det_images, rows[:, :4] + base, rows[:, 4], *objects, use_07_metric=use_07_metric
             )[2]
     return aps
 
 
 def flat(boxes_by_image):
     """A class's detections: images (D,), rows (D, 5) float64."""
-    rows = [np.asarray(boxes, float).reshape(-1, 5) for boxes in boxes_by_image]
-    images = np.repeat(np.arange(len(rows)), [len(boxes) for boxes in rows])
-    return images, np.concatenate(rows or [np.zeros((0, 5))])
+    images = [image for image, boxes in enumerate(boxes_by_image) if len(boxes)]
+    rows = [np.asarray(boxes_by_image[image]).reshape(-1, 5) for image in images]
+    images = np.repeat(np.array(images, int), [len(boxes) for boxes in rows])
+    return images, np.concatenate(rows or [np.zeros((0, 5))]).astype(float)
 
 
 def average_precision(
@@ -56,14 +58,13 @@ def average_precision(
     gt_difficult = np.asarray(gt_difficult, bool)
     order = np.argsort(-np.asarray(scores, float), kind='stable')
     overlap, match = _best_objects(det_images, det_boxes, gt_images, gt_boxes)
-    right, wrong = np.zeros(len(order)), np.zeros(len(order))
-    found = np.zeros(len(gt_difficult), bool)
-    for rank, d in enumerate(order):
-        if overlap[d] <= ovthresh:
-            wrong[rank] = 1
-        elif not gt_difficult[match[d]]:
-            right[rank], wrong[rank] = (0, 1) if found[match[d]] else (1, 0)
-            found[match[d]] = True
+    missed, match = (overlap <= ovthresh)[order], match[order]
+    close = np.flatnonzero(~missed)
+    close = close[~gt_difficult[match[close]]]
+    first = close[np.unique(match[close], return_index=True)[1]]  # of each object found
+    right, wrong = np.zeros(len(order)), missed.astype(float)
+    wrong[close] = 1
+    right[first], wrong[first] = 1, 0
     right, wrong = np.cumsum(right), np.cumsum(wrong)
     total = np.count_nonzero(~gt_difficult)
     prec = right / np.maximum(right + wrong, np.finfo(float).eps)
@@ -76,9 +77,10 @@ def _best_objects(det_images, det_boxes, gt_images, gt_boxes):
     """For each detection the highest IoU (D,) with an object of its image (-1: none), and which (D,)."""
     det_images, gt_images = np.asarray(det_images, int), np.asarray(gt_images, int)
     overlap, match = np.full(len(det_images), -1.0), np.zeros(len(det_images), int)
-    objects, detections = _by_image(gt_images), _by_image(det_images)
-    for image in objects.keys() & detections.keys():
-        d, g = detections[image], objects[image]
+    near = np.flatnonzero(np.isin(det_images, gt_images))
+    objects, detections = _by_image(gt_images), _by_image(det_images[near])
+    for image, d in detections.items():
+        d, g = near[d], objects[image]
         overlaps = bbox_overlaps(np.asarray(det_boxes, float)[d], np.asarray(gt_boxes, float)[g])
         overlap[d], match[d] = overlaps.max(1), g[overlaps.argmax(1)]
     return overlap, match
