@@ -11,7 +11,6 @@ A Record refers to what its imdb holds of all images, and to proposals where the
 import os
 
 import numpy as np
-import scipy.sparse
 
 from datasets.readers.images import image_size
 from datasets.record import Objects, Record
@@ -231,6 +230,8 @@ class imdb:
 
 
 def _merged(x, y):
+    import scipy.sparse  # takes its time, and few merge
+
     keys = [key for key in ('boxes', 'gt_classes', 'seg_areas') if key in x and key in y]
     return {
         **({'flipped': x['flipped']} if isinstance(x, Record) else x),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.sparse
 
 from utils.cython_bbox import bbox_overlaps
 
@@ -293,6 +292,8 @@ def _areas(record):
 
 
 def _overlaps(record):
+    import scipy.sparse  # takes its time, and a training does without
+
     best, classes = record.best_objects()
     rows = np.where(best > 0)[0]
     shape = (len(best), record.num_classes)

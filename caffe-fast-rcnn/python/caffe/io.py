@@ -8,7 +8,6 @@ import os
 
 import cv2
 import numpy as np
-import scipy.ndimage
 
 from .format.images import check_size
 from .format.weights import array_to_blobproto, blobproto_to_array  # noqa: F401  public here
@@ -82,6 +81,8 @@ def resize_image(im, new_dims, interp_order=1):
     As the original: one or three channels are scaled about pixel centres without smoothing, where what lies
     outside the image has its smallest value; any other number of channels corner to corner.
     """
+    import scipy.ndimage  # half of the time that `import caffe` would take
+
     shape = (*(int(d) for d in new_dims), im.shape[-1])
     scale = np.divide(shape[:2], im.shape[:2])
     if im.shape[-1] not in (1, 3):

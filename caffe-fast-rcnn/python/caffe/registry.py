@@ -18,7 +18,17 @@ _PARAM_OF_TYPE = {
 }
 
 
-def layer(type_name, *messages, loss=False, nondiff=(), strict=True, shares=False, draws=False, half=None):
+def layer(
+    type_name,
+    *messages,
+    loss=False,
+    nondiff=(),
+    strict=True,
+    shares=False,
+    draws=False,
+    half=None,
+    itemwise=False,
+):
     """Register a layer type.
 
     On a class: the class. On a function: its positional parameters are the bottoms (`*xs`: any number; a default:
@@ -29,6 +39,7 @@ def layer(type_name, *messages, loss=False, nondiff=(), strict=True, shares=Fals
     loss: the first top has loss weight 1 by default. nondiff: bottoms that take no gradient; to ask for
     one raises if strict, as in Caffe's losses, and gives zero otherwise. shares: the tops' values are the first
     bottom's memory, in other shapes. draws: forward draws random numbers. half: what it does in half precision.
+    itemwise: what comes of an item of a bottom, one index of axis 0, depends on that item alone.
     """
     messages = messages or tuple(filter(None, [_PARAM_OF_TYPE.get(type_name)]))
 
@@ -38,6 +49,8 @@ def layer(type_name, *messages, loss=False, nondiff=(), strict=True, shares=Fals
         cls = thing if inspect.isclass(thing) else _class_of(thing, type_name)
         cls.loss, cls.nondiff, cls.strict, cls.messages = loss, tuple(nondiff), strict, messages
         cls.shares, cls.draws, cls.half = shares, draws, half
+        if itemwise:
+            cls.itemwise = True
         _REGISTRY[type_name] = cls
         return thing
 

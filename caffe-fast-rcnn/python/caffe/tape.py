@@ -1,7 +1,7 @@
 """tape: layers made of one function of tensors, `compute(*bottom tensors)`.
 
-It runs under autograd in forward, on meta tensors in reshape; backward is one torch.autograd.grad over that
-call.
+It runs under autograd in forward, on tensors that cost next to nothing in reshape; backward is one
+torch.autograd.grad over that call.
 
 In half precision (common.set_precision) a layer's `half` says where 16 bits do:
     None       nowhere: it gets and makes float32 (losses, softmax, boxes)
@@ -15,12 +15,15 @@ large. A weight stays float32, and so does its gradient: the rounding is part of
 """
 
 import collections
+import math
 
 import torch
 
 from . import checks, common, filler
 from .blob import storage
 from .layer import Layer
+
+FEW = 2**20  # numbers that a layer computes with in no time
 
 
 class TorchLayer(Layer):
@@ -37,6 +40,9 @@ class TorchLayer(Layer):
     activation = None  # the layer as a function that writes its tensor in place
     channels_last = False  # runs faster on the CPU with the channels last in memory
     narrow = True  # what plan answers: in half precision its tops may be
+    # what reshape asks
+    itemwise = False  # what comes of an item (index of axis 0) of the bottoms depends on that item alone
+    refuses_zeros = False  # compute wants bottoms with values that mean something, or meta tensors
 
     def __init__(self, layer_param=None):
         super().__init__(layer_param)
@@ -45,7 +51,7 @@ class TorchLayer(Layer):
         self._inferred = None
         self._tape = None  # inputs, weights, their marks, outputs, of the last run that a backward may follow
         self._generator_state = None  # of torch's generator, before that run
-        self.again = False  # compute runs for the tape alone: it draws as before, and counts nothing twice
+        self.again = False  # compute runs for the tape or for shapes alone: it counts nothing (twice)
 
     @property
     def param(self):
@@ -74,14 +80,27 @@ class TorchLayer(Layer):
     def reshape(self, bottom, top):
         shapes = [b.shape for b in bottom]
         if self._inferred is None or self._inferred[0] != shapes:
-            self.weights = [torch.empty(b.shape, device='meta') for b in self.blobs]
-            with torch.no_grad():
-                tops = self._run([torch.empty(s, device='meta') for s in shapes])
-            self._inferred = shapes, [tuple(t.shape) for t in tops]
+            self._inferred = shapes, self._infer(shapes)
         for blob, shape in zip(top, self._inferred[1]):
             blob.reshape(*shape)
             if self.shares:
                 blob.share_data(bottom[0])
+
+    def _infer(self, shapes):
+        """The shapes of the tops, as compute gives them: for no items where it is itemwise, for zeros where a few do,
+        both on the CPU; else on meta tensors, for which torch first imports a second's worth of Python."""
+        blobs = [b.shape for b in self.blobs]
+        apart = self.itemwise and len({s[:1] for s in shapes}) == 1 and shapes[0] != ()
+        few = sum(map(math.prod, [*shapes, *blobs])) <= FEW
+        few = few and all(map(math.prod, shapes)) and not self.refuses_zeros
+        one = torch.zeros((), device='cpu' if apart or few else 'meta')
+        self.weights, self.again = [one.expand(s) for s in blobs], True
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[], enabled=self.draws):
+                tops = self._run([one.expand((0, *s[1:]) if apart else s) for s in shapes], shapes)
+        finally:
+            self.weights, self.again = [], False
+        return [(*shapes[0][:1], *t.shape[1:]) if apart else tuple(t.shape) for t in tops]
 
     def forward(self, bottom, top):
         for blob, output in zip(top, self._record([b.held for b in bottom])):
@@ -203,8 +222,9 @@ class TorchLayer(Layer):
                 if grad is not None:
                     blob.add_grad(_times(grad, factor), shared=holders[storage(grad)] > 1)
 
-    def _run(self, tensors):
-        shapes = [tuple(t.shape) for t in tensors]
+    def _run(self, tensors, shapes=None):
+        """compute's tops as a tuple. shapes: those that an error tells of, where the tensors stand for others."""
+        shapes = [tuple(t.shape) for t in tensors] if shapes is None else shapes
         checks.layer_runs(lambda text: self._says(text, shapes))
         try:
             outputs = self.compute(*tensors)

@@ -29,7 +29,7 @@ def clip(x, *, min, max):
     return x.clamp(min, max)
 
 
-@layer('Dropout', draws=True, half='follows')
+@layer('Dropout', draws=True, half='follows', itemwise=True)
 def dropout(x, *, dropout_ratio, scale_train, phase):
     """Zeros with probability dropout_ratio in training. The rest is scaled by 1 / (1 - dropout_ratio); with
     scale_train false it is not, and at test everything is scaled by 1 - dropout_ratio instead."""
@@ -82,6 +82,7 @@ class PReLU(TorchLayer):
     first. He et al., 2015."""
 
     fields = ('filler', 'channel_shared')
+    itemwise = True
 
     def setup(self, bottom, top):
         shape = bottom[0].shape
@@ -100,6 +101,7 @@ class ReLU(TorchLayer):
     """max(x, 0) + negative_slope min(x, 0)."""
 
     fields = ('negative_slope',)
+    itemwise = True
 
     def setup(self, bottom, top):
         self.slope = self.field('negative_slope')
@@ -109,12 +111,12 @@ class ReLU(TorchLayer):
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
 
 
-@layer('Sigmoid', half='keeps')
+@layer('Sigmoid', half='keeps', itemwise=True)
 def sigmoid(x):
     return torch.sigmoid(x)
 
 
-@layer('Softmax')
+@layer('Softmax', itemwise=True)
 def softmax(x, *, axis):
     """exp(x) over its sum along axis."""
     return F.softmax(x, canonical_axis(axis, x.dim()))
@@ -126,7 +128,7 @@ def swish(x, *, beta):
     return x * torch.sigmoid(x * beta)
 
 
-@layer('TanH', half='keeps')
+@layer('TanH', half='keeps', itemwise=True)
 def tanh(x):
     return torch.tanh(x)
 

@@ -49,6 +49,10 @@ class _Linear(TorchLayer):
     def absorbs(self):
         return self.field('axis') == 1
 
+    @property
+    def itemwise(self):
+        return self.axis == 1
+
     def products(self, bottom, top):
         return sum(t.count for t in top) * self.blobs[0].count // self.field('num_output')
 
@@ -82,6 +86,10 @@ class _Filters(_Linear):
         self.add_blob(self.filter_shape(channels, outputs) + kernel, self.field('weight_filler'))
         if self.field('bias_term'):
             self.add_blob((outputs,), self.field('bias_filler'))
+
+    @property
+    def itemwise(self):
+        return self.axis == 1 and 1 <= len(self.stride) <= 3  # im2col wants items
 
     def compute(self, *xs):
         weight, bias = self.weights[0], self.weights[1] if len(self.weights) > 1 else None

@@ -78,6 +78,8 @@ class MultiBoxLoss(NormalizedLoss):
         'pre_fixed_normalizer',
     )
 
+    refuses_zeros = True  # no object has the class of the background
+
     def setup(self, bottom, top):
         param, mining = self.param, self.field('mining_type')
         if not param.num_classes:

@@ -21,6 +21,7 @@ class BatchNorm(TorchLayer):
     """
 
     fields = ('use_global_stats', 'moving_average_fraction', 'eps')
+    itemwise = True  # as far as shapes go
 
     def setup(self, bottom, top):
         channels = bottom[0].shape[1] if len(bottom[0].shape) > 1 else 1
@@ -44,7 +45,7 @@ class BatchNorm(TorchLayer):
             mean, var = self.global_stats(self.weights)
             return F.batch_norm(flat, mean, var, eps=self.field('eps')).reshape(x.shape)
         y, mean, var = self.by_batch(flat)
-        if not (x.is_meta or self.again):
+        if not self.again:
             self.add_to_average(mean, var)
         return y.reshape(x.shape)
 
@@ -76,7 +77,7 @@ class BatchNorm(TorchLayer):
             blob.tensor = blob.tensor * fraction + new
 
 
-@layer('LRN', half='keeps')
+@layer('LRN', half='keeps', itemwise=True)
 def lrn(x, *, local_size, alpha, beta, norm_region, k):
     """x / (k + alpha / n sum x^2)^beta over n = local_size neighbouring channels (ACROSS_CHANNELS; Krizhevsky
     et al., 2012, section 3.3), or x / (1 + alpha / n^2 sum x^2)^beta over an n x n window of the same channel
@@ -118,6 +119,10 @@ class _Affine(TorchLayer):
     @property
     def is_affine(self):
         return len(self.layer_param.bottom) == self.field('axis') == self.field('num_axes') == 1
+
+    @property
+    def itemwise(self):
+        return len(self.layer_param.bottom) == 1 and self.field('axis') > 0
 
     def param_shape(self, shape):
         axis, num_axes = canonical_axis(self.field('axis'), len(shape)), self.field('num_axes')

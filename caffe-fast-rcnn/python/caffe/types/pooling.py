@@ -51,6 +51,10 @@ class Pooling(TorchLayer):
         elif len(top) > 1:
             self.half = None  # a position may have more digits
 
+    @property
+    def itemwise(self):
+        return self.field('pool') != 'STOCHASTIC'
+
     def compute(self, x):
         if x.dim() != 4:
             raise ValueError('pooling wants a bottom with 4 axes (N, C, H, W)')

@@ -58,7 +58,7 @@ class _Recurrent(TorchLayer):
         if self.has_static:
             inputs = inputs + F.linear(rest[0].flatten(1), next(weights))
         recurrent, output = next(weights), tuple(weights)
-        first_time = not (x.is_meta or self.again)
+        first_time = not self.again
         if first_time:
             self.begun = self.carried
         state = self.first_state(x, rest[len(rest) - self.exposed :])
@@ -74,7 +74,7 @@ class _Recurrent(TorchLayer):
         shape = (x.shape[1], self.field('num_output'))
         if given:
             return [g.detach().reshape(shape) for g in given]
-        if self.begun is None or x.is_meta or self.begun[0].shape != shape:
+        if self.begun is None or self.begun[0].shape != shape:
             return [x.new_zeros(shape) for _ in range(self.states)]
         return [s.to(x.device) for s in self.begun]
 

@@ -13,6 +13,7 @@ class Eltwise(TorchLayer):
     two tie for MAX the second gets the gradient; a later one gets it only where it is larger."""
 
     fields = ('operation', 'coeff')
+    itemwise = True
 
     def setup(self, bottom, top):
         self.is_head = len(bottom) > 1  # the result of one may be the bottom itself

@@ -71,7 +71,7 @@ class BN(TorchLayer):
             return x * scale.reshape(axes) + shift.reshape(axes)
         if not self.segnet and (frozen or self.phase == caffe_pb2.TEST):
             return F.batch_norm(x, *statistics, scale, shift, eps=self.eps)
-        if not (self.segnet or x.is_meta or self.again):
+        if not (self.segnet or self.again):
             self.move_statistics(x.detach().transpose(0, 1).flatten(1))
         cudnn = torch.backends.cudnn.enabled
         return torch.batch_norm(x, scale, shift, None, None, True, 0.0, self.eps, cudnn)
