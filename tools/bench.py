@@ -86,7 +86,7 @@ def measure(args, chosen):
                 {'row': name, 'images': rows.ROWS[name].images, 'flops': flops, 'contenders': times}
             )
             print('\n'.join(report.lines(results[-1], about['limits'])), flush=True)
-    report.write({'machine': about, 'rows': results}, args.out)
+            report.write({'machine': about, 'rows': results}, args.out)
     print(f'\n{args.out}.json, {args.out}.png')
 
 

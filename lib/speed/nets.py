@@ -23,7 +23,7 @@ from speed import data
 from speed.measure import Contender, LeftOut
 from speed.plain import Plain, computed
 from speed.rows import row
-from fast_rcnn.config import cfg
+from fast_rcnn.config import cfg, overrides
 from roi_data_layer.roidb import add_bbox_regression_targets
 from rpn.generate import SETTINGS as ALL_BOXES
 
@@ -279,6 +279,7 @@ def training_net(case, path):
     return {
         'ours': lambda: our_training(ready),
         'ours, bf16': lambda: our_training(ready, 'bf16'),
+        'ours, 2 images': lambda: our_training(ready, images=2),
         'PyTorch': lambda: plain_training(ready),
         'PyTorch, bf16': lambda: plain_training(ready, half),
         'compiled': lambda: plain_training(ready, compiled),
@@ -289,30 +290,36 @@ RATE = dict(momentum=0.9, weight_decay=0.0005)
 LEARNING_RATE = 1e-6
 
 
-def our_training(ready, precision='float32'):
+def our_training(ready, precision='float32', images=1):
+    """images: of a pass, each with as many RoIs as one alone has."""
     require(precision)
-    prefix = os.path.join(ready.case.folder, 'snapshot')
+    rois = cfg.TRAIN.BATCH_SIZE * images if cfg.TRAIN.BATCH_SIZE > 0 else cfg.TRAIN.BATCH_SIZE
+    settings = {'TRAIN.IMS_PER_BATCH': images, 'TRAIN.BATCH_SIZE': rois}
     param = caffe_pb2.SolverParameter(
-        train_net=ready.path, base_lr=LEARNING_RATE, lr_policy='fixed', snapshot_prefix=prefix, **RATE
+        train_net=ready.path,
+        base_lr=LEARNING_RATE,
+        lr_policy='fixed',
+        snapshot_prefix=os.path.join(ready.case.folder, 'snapshot'),
+        **RATE,
     )
-    with computing_in(precision):
+    with computing_in(precision), overrides(settings):
         solver = caffe.get_solver(param)
         solver.net.copy_from(ready.weights)
         solver.net.layers[0].set_roidb(training_roidb(ready.case))
     layers, _, wanted = computed(ready.path, caffe.TRAIN)
-    if any(layer.type == 'Dropout' for layer in layers):  # which draws
+    if images > 1 or any(layer.type == 'Dropout' for layer in layers):  # which draws
         wanted = []
 
     def answer():
-        with computing_in(precision):
+        with computing_in(precision), overrides(settings):
             ready.run(solver.net, {})
         return {name: solver.net.blobs[name].data.copy() for name in wanted}
 
     def call():
-        with computing_in(precision):
+        with computing_in(precision), overrides(settings):
             solver.step(1)
 
-    return Contender(call, answer, alike=ALIKE[precision])
+    return Contender(call, answer, alike=ALIKE[precision], images=images)
 
 
 def plain_training(ready, wrapped=lambda module: module):
