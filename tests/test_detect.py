@@ -171,11 +171,11 @@ def test_all_classes_at_once_are_what_a_loop_over_them_keeps(columns, most):
 
 
 def test_only_boxes_above_the_threshold_are_computed(monkeypatch):
-    from fast_rcnn import detection
+    from fpn import boxes as families
 
-    moved, move = [], detection.bbox_transform_inv
+    moved, move = [], families.bbox_transform_inv
     monkeypatch.setattr(
-        detection, 'bbox_transform_inv', lambda rois, deltas: moved.append(deltas.shape) or move(rois, deltas)
+        families, 'bbox_transform_inv', lambda rois, deltas: moved.append(deltas.shape) or move(rois, deltas)
     )
     answer = random_answer(2)
     best(answer.scores, answer.boxes_of, 0, 0.9)

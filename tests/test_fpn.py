@@ -1,6 +1,7 @@
 """Detection on a pyramid: box families, anchors, proposals, levels, detections, on cases a person can check."""
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from layer_runs import run_in_order
 
 from fast_rcnn.config import overrides
 from fpn.anchors import Pyramid, in_maps, in_rows, logits
-from fpn.boxes import FAMILIES, family_of
+from fpn.boxes import FAMILIES, family_of, family_of_net
 from fpn.detections import detections
 from fpn.images import batch, resized, scaled_size
 from fpn.levels import split
@@ -109,6 +110,32 @@ def test_levels():
     assert CAFFE.levels(squares - boxes([0, 0, 1, 1])).tolist() == [3, 3, 4, 4, 5, 0, 7]
     just_below = boxes([0, 0, 224 * (1 - 5e-7), 224])
     assert (TORCHVISION.levels(just_below).item(), family_of('torchvision')) == (4, TORCHVISION)
+
+
+def test_what_a_head_says_moves_rois():
+    """torchvision's codes are ten times a move, and the edge is the image's width."""
+    rois, codes = np.float32([[10, 10, 20, 20]]), np.float32([[5, 0, 0, 0, 0, 9, 0, 0]])
+    assert TORCHVISION.moved(rois, codes, (18, 50, 3)).tolist() == [[15, 10, 25, 18, 10, 18, 20, 18]]
+    assert CAFFE.moved(rois, codes[:, :4] / 10, (18, 50, 3)).tolist() == [[15.5, 10, 26.5, 17]]
+
+
+def net_of(*families):
+    """One with a Python layer of somebody's own, and a layer for each of these families."""
+    layers = [python_layer('mine', 'of: no: form')]
+    layers += [python_layer('fpn.level_layer', f"'boxes': {name}") for name in families]
+    return types.SimpleNamespace(name='n', layers=layers)
+
+
+def python_layer(module, param_str):
+    param = types.SimpleNamespace(module=module, param_str=param_str)
+    return types.SimpleNamespace(layer_param=types.SimpleNamespace(python_param=param))
+
+
+def test_the_family_of_a_net():
+    assert family_of_net(net_of()) is CAFFE
+    assert family_of_net(net_of('torchvision', 'torchvision')) is TORCHVISION
+    with pytest.raises(ValueError, match="'n' has layers of several families of boxes: caffe, torchvision"):
+        family_of_net(net_of('torchvision', 'caffe'))
 
 
 def test_a_family_that_is_none():

@@ -3,6 +3,7 @@
 import glob
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -426,6 +427,30 @@ def test_resnet_10_trains(roidb, path, settings, losses, moving):
     assert set(out) == losses and all(np.isfinite(out[name]) for name in losses)
     assert np.abs(net.params[moving][0].diff).max() > 0
     assert (np.abs(net.params['conv1'][0].diff).max() > 0) == (moving == 'conv1')
+
+
+@pytest.mark.parametrize('boxes', ['caffe', 'torchvision'])
+def test_a_pyramid_trains(roidb, tmp_path, monkeypatch, boxes):
+    """On two images a pass; gradients reach the whole body, and each of the shared RPN's blobs once."""
+    monkeypatch.setitem(BACKBONES, 'ResNet-10-FPN', replace(BACKBONES['ResNet-10-FPN'], boxes=boxes))
+    text = files('own', 'ResNet-10-FPN', 3)[
+        ROOT / 'models/own/ResNet-10-FPN/faster_rcnn_end2end/train.prototxt'
+    ]
+    path = tmp_path / 'train.prototxt'
+    path.write_text(text)
+    caffe.set_mode_cpu()
+    caffe.set_random_seed(1)
+    np.random.seed(1)
+    with overrides({**SMALL, **END2END, 'TRAIN.IMS_PER_BATCH': 2, 'TRAIN.SCALES': [100]}):
+        net = caffe.Net(str(path), caffe.TRAIN)
+        net.layers[0].set_roidb(roidb)
+        out = net.forward()
+        net.backward()
+    assert set(out) == {'rpn_loss_cls', 'rpn_loss_bbox', 'loss_cls', 'loss_bbox'}
+    assert all(np.isfinite(loss) for loss in out.values()) and out['loss_cls'] > 0
+    for name in 'conv1', 'res5a_branch2b', 'p2_lateral', 'rpn_conv_p2', 'rpn_deltas_p6', 'fc6', 'bbox_pred':
+        assert np.abs(net.params[name][0].diff).max() > 0, name
+    assert set(net.blobs['rois'].data[:, 0]) == {0, 1}
 
 
 # ------------------------------------------------------------------------------------------ files and command

@@ -11,9 +11,9 @@ import caffe
 import numpy as np
 import torch
 
-from fast_rcnn.bbox_transform import bbox_transform_inv, clip_boxes
 from fast_rcnn.config import cfg
 from fast_rcnn.nms_wrapper import class_nms
+from fpn.boxes import FAMILIES, Caffe, family_of_net
 from nms.soft_nms import soft_nms
 from utils.arrays import leaving
 from utils.blob import im_list_to_blob, prep_im_for_blob
@@ -105,26 +105,27 @@ def _distinct(rois):
 # ---------------------------------------------------------------------------------------------- what a net answers
 @dataclasses.dataclass
 class Answer:
-    """Of an image of this shape: scores (R, K) of RoIs (R, 4), and deltas (R, 4K or 8) by which these move; None: they
-    stay where they are (cfg.TEST.BBOX_REG is off)."""
+    """Of an image of this shape: scores (R, K) of RoIs (R, 4), and deltas (R, 4K or 8) by which these move, in a family's
+    arithmetic; None: they stay where they are (cfg.TEST.BBOX_REG is off)."""
 
     shape: tuple
     scores: np.ndarray
     rois: np.ndarray
     deltas: np.ndarray | None
+    family: Caffe = FAMILIES['caffe']
 
     def boxes(self):
         """All of them (R, 4K or 8)."""
         if self.deltas is None:
             return np.tile(self.rois, (1, 2 if cfg.TEST.AGNOSTIC else self.scores.shape[1]))
-        return clip_boxes(bbox_transform_inv(self.rois, self.deltas), self.shape)
+        return self.family.moved(self.rois, self.deltas, self.shape)
 
     def boxes_of(self, rows, classes):
         """Of RoI rows[i] the box of class classes[i] (n, 4): those of boxes(), the others not computed."""
         if self.deltas is None:
             return self.rois[rows]
         deltas = of_classes(self.deltas, self.scores.shape[1], rows, classes)
-        return clip_boxes(bbox_transform_inv(self.rois[rows], deltas), self.shape)
+        return self.family.moved(self.rois[rows], deltas, self.shape)
 
 
 def im_detect(net, im, boxes=None):
@@ -156,11 +157,12 @@ def ask(net, images, boxes=None):
         parts = functools.partial(iter, given)
     scores = leaving(net.blobs['cls_score' if cfg.TEST.SVM else 'cls_prob'])
     deltas = leaving(net.blobs['bbox_pred']) if cfg.TEST.BBOX_REG else None
+    family = family_of_net(net)
 
     def answers():
         moves = _rows(deltas()) if deltas else None
         return [
-            Answer(image.shape, _rows(scores())[rows], rois, moves[rows] if deltas else None)
+            Answer(image.shape, _rows(scores())[rows], rois, moves[rows] if deltas else None, family)
             for image, (rows, rois) in zip(images, parts(), strict=True)
         ]
 

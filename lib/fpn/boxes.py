@@ -7,6 +7,7 @@ torchvision     boxes end at edges: a width is x2 - x1
 Boxes are tensors of rows x1 y1 x2 y2 in pixels. N boxes, G objects, A anchors per position of a map (H, W), K classes.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from caffe.types import boxes as box_lib
 
 from fast_rcnn.bbox_transform import bbox_transform, bbox_transform_inv, clip_boxes
 from rpn.generate_anchors import generate_anchors
+from utils.param_str import parse_param_str
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a RoI of the side of an ImageNet picture is pooled from level 4
 COARSEST = 32  # the stride of the last map that a convolution makes
@@ -40,6 +42,10 @@ class Caffe:
         codes = codes.reshape(len(codes), codes.shape[1] // 4, 4) / codes.new_tensor(weights)
         codes = torch.cat([codes[..., :2], codes[..., 2:].clamp(max=self.most)], 2).flatten(1)
         return bbox_transform_inv(boxes, codes, self.offset)
+
+    def moved(self, rois, codes, size):
+        """RoIs (N, 4) of an image of `size` moved by what a head says (N, 4K), cut to it: arrays."""
+        return clip_boxes(bbox_transform_inv(rois, codes), size)
 
     def clip(self, boxes, size):
         """boxes (N, 4K) cut to an image of `size` (height, width), in place; returned."""
@@ -111,6 +117,10 @@ class Torchvision(Caffe):
     most: float = math.log(1000 / 16)
     nudge: float = 1e-6
 
+    def moved(self, rois, codes, size):
+        boxes = self.decode(torch.from_numpy(rois), torch.from_numpy(codes), self.roi_weights)
+        return self.clip(boxes, size).numpy()
+
     def overlaps(self, boxes, objects):
         """In float32, in which its ties are ties."""
         return box_lib.overlaps(boxes, objects, self.offset)
@@ -134,6 +144,22 @@ class Torchvision(Caffe):
 
 
 FAMILIES = {'caffe': Caffe(), 'detnet': DetNet(), 'torchvision': Torchvision()}
+
+
+def family_of_net(net):
+    """That which a net's layers of lib/fpn name; Caffe's where it has none."""
+    layers = [layer.layer_param.python_param for layer in net.layers]
+    names = {_named(layer.param_str) for layer in layers if layer.module.startswith('fpn.')}
+    if len(names) > 1:
+        raise ValueError(
+            f'net {net.name!r} has layers of several families of boxes: {", ".join(sorted(names))}'
+        )
+    return family_of(*names or {'caffe'})
+
+
+@functools.cache
+def _named(param_str):
+    return parse_param_str(param_str)['boxes']
 
 
 def family_of(name):
