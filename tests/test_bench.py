@@ -166,7 +166,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 def test_memory_is_that_of_one_contender(tmp_path, capsys):
     name = 'train/rpn/ResNet-101'
     with overrides(rows.Case('', True).settings(rows.ROWS[name])):
-        contenders(tmp_path, name)
+        contenders(tmp_path, name, 'PyTorch')
     tool('bench').main([name, '--small', '--gpu', 'cpu', '--against', 'PyTorch', '--peak-in', str(tmp_path)])
     assert 1e8 < json.loads(capsys.readouterr().out) < 1e11
 
