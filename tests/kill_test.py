@@ -173,7 +173,7 @@ def kill_once(run, rng, hits, later, seconds):
     """Kills one process of a run, `seconds` after it has come to one of the moments `later`, and counts it in `hits`,
     {what: number} -> words for what was killed and when, or None: the run was over before."""
     run.wait_for(lambda: run.over or set(later) & set(run.look()), 10 * END)
-    time.sleep(seconds)
+    run.wait_for(lambda: run.look() and run.over, seconds)
     run.wait_for(lambda: run.over or run.working(), END)
     working = run.working()
     if run.over or not working:
