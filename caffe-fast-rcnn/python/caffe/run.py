@@ -6,6 +6,7 @@ layers run one by one.
 
 import collections
 import contextlib
+import functools
 
 import torch
 
@@ -78,13 +79,17 @@ class Runner:
         self._ran = {}  # index of a layer -> what ran it last, when it was a chain
         self._forks = Forks(self.nodes, graph.version_losses)
         last = {name: v for node in self.nodes for name, v in zip(node.top_names, node.top_versions)}
-        self.released = Released(self)
         self._makers = {  # version that a layer in place overwrites -> index of the layer that makes it
             v: i
             for i, node in enumerate(self.nodes)
             for name, v in zip(node.top_names, node.top_versions)
             if last[name] != v
         }
+
+    @functools.cached_property
+    def released(self):
+        """Made by the first solver's pass: it holds the Runner, so that a net with it waits for the cycle collector."""
+        return Released(self)
 
     def refresh(self):
         """Let the chains take over what the layers propagate."""

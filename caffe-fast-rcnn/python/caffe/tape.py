@@ -15,6 +15,7 @@ large. A weight stays float32, and so does its gradient: the rounding is part of
 """
 
 import collections
+import contextlib
 import math
 
 import torch
@@ -89,18 +90,23 @@ class TorchLayer(Layer):
     def _infer(self, shapes):
         """The shapes of the tops, as compute gives them: for no items where it is itemwise, for zeros where a few do,
         both on the CPU; else on meta tensors, for which torch first imports a second's worth of Python."""
-        blobs = [b.shape for b in self.blobs]
-        apart = self.itemwise and len({s[:1] for s in shapes}) == 1 and shapes[0] != ()
-        few = sum(map(math.prod, [*shapes, *blobs])) <= FEW
+        if self.itemwise and len({s[:1] for s in shapes}) == 1 and shapes[0] != ():
+            with contextlib.suppress(ValueError):  # told of all items, below
+                tops = self._run_empty([(0, *s[1:]) for s in shapes], 'cpu')
+                return [(*shapes[0][:1], *s[1:]) for s in tops]
+        few = sum(map(math.prod, [*shapes, *(b.shape for b in self.blobs)])) <= FEW
         few = few and all(map(math.prod, shapes)) and not self.refuses_zeros
-        one = torch.zeros((), device='cpu' if apart or few else 'meta')
-        self.weights, self.again = [one.expand(s) for s in blobs], True
+        return self._run_empty(shapes, 'cpu' if few else 'meta')
+
+    def _run_empty(self, shapes, device):
+        """The tops' shapes for zeros of these shapes, which need no memory."""
+        one = torch.zeros((), device=device)
+        self.weights, self.again = [one.expand(b.shape) for b in self.blobs], True
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[], enabled=self.draws):
-                tops = self._run([one.expand((0, *s[1:]) if apart else s) for s in shapes], shapes)
+                return [tuple(t.shape) for t in self._run([one.expand(s) for s in shapes])]
         finally:
             self.weights, self.again = [], False
-        return [(*shapes[0][:1], *t.shape[1:]) if apart else tuple(t.shape) for t in tops]
 
     def forward(self, bottom, top):
         for blob, output in zip(top, self._record([b.held for b in bottom])):
@@ -222,21 +228,20 @@ class TorchLayer(Layer):
                 if grad is not None:
                     blob.add_grad(_times(grad, factor), shared=holders[storage(grad)] > 1)
 
-    def _run(self, tensors, shapes=None):
-        """compute's tops as a tuple. shapes: those that an error tells of, where the tensors stand for others."""
-        shapes = [tuple(t.shape) for t in tensors] if shapes is None else shapes
-        checks.layer_runs(lambda text: self._says(text, shapes))
+    def _run(self, tensors):
+        """compute's tops as a tuple."""
+        checks.layer_runs(lambda text: self._says(text, tensors))
         try:
             outputs = self.compute(*tensors)
         except torch.OutOfMemoryError:
             raise
         except (ValueError, RuntimeError, IndexError, TypeError) as error:
-            raise ValueError(self._says(error, shapes)) from error
+            raise ValueError(self._says(error, tensors)) from error
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
-    def _says(self, error, shapes):
-        told = ', '.join(map(str, shapes)) or 'none'
-        return f'layer {self.name!r} ({self.type}), bottom shapes {told}: {error}'
+    def _says(self, error, tensors):
+        shapes = ', '.join(str(tuple(t.shape)) for t in tensors)
+        return f'layer {self.name!r} ({self.type}), bottom shapes {shapes or "none"}: {error}'
 
 
 def _generator():
