@@ -7,8 +7,8 @@ final weights, on several the same weights but for rounding; and the same mean A
 
 The kills are spread over the beginning, all stages and the test, at random moments of each; of the kinds of processes
 at work by then (the command, its workers, their stages' processes, the readers of images forked by these) the one is killed
-that was hit least. A line for each says what was hit. Exit status 0: all held. `--kills 20 --gpu cpu:2` is
-made for 20 minutes at most on two free cores; the first line says how long the undisturbed run took.
+that was hit least. A line for each says what was hit. Exit status 0: all held. `--kills 20 --gpu cpu:2` took
+14 minutes on two cores that other work used too; the first line says how long the undisturbed run took.
 
 Linux only. F (default: a temporary folder) gets a copy of the project, and keeps what every run printed.
 """
