@@ -34,10 +34,20 @@ def sample_rois(overlaps, num_rois, fg_fraction, fg_thresh, bg_thresh_hi, bg_thr
     return lib.concatenate([fg, bg]), num_fg
 
 
-def background_from(train, has_object):
-    """The overlap from which on a RoI may be background, by the settings cfg.TRAIN: with USE_EMPTY, 0 in an
-    image without an object."""
-    return 0.0 if train.USE_EMPTY and not has_object else train.BG_THRESH_LO
+def sample_by(train, overlaps, num_rois, has_object, bg_times=None):
+    """sample_rois by the settings cfg.TRAIN; with USE_EMPTY any RoI may be background in an image without an object."""
+    lowest = 0.0 if train.USE_EMPTY and not has_object else train.BG_THRESH_LO
+    thresholds = train.FG_FRACTION, train.FG_THRESH, train.BG_THRESH_HI, lowest
+    return sample_rois(overlaps, num_rois, *thresholds, bg_times)
+
+
+def normalized(targets, train):
+    """Targets (R, 4) less cfg.TRAIN's means and over its deviations, where they are given before training."""
+    if not train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
+        return targets
+    means, stds = train.BBOX_NORMALIZE_MEANS, train.BBOX_NORMALIZE_STDS
+    means, stds = (beside(targets, values, np.float64) for values in (means, stds))
+    return (targets - means) / stds
 
 
 def compute_targets(rois, overlaps, labels, thresh):

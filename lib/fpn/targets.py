@@ -6,7 +6,7 @@ from numpy's global generator, positive or foreground ones first. Tensors go in 
 
 import torch
 
-from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
+from fast_rcnn.roi_sampling import expand_bbox_targets, normalized, sample_by
 from rpn.targets import IGNORED, POSITIVE, label_anchors, subsample
 
 
@@ -56,20 +56,11 @@ def _sampled(rois, objects, image, num_rois, family, train):
     rois = torch.cat([rois, own])
     overlaps = family.overlaps(rois[:, 1:], objects[:, :4])
     highest = overlaps.amax(1) if len(objects) else overlaps.new_zeros(len(rois))
-    keep, num_fg = sample_rois(
-        highest,
-        num_rois,
-        train.FG_FRACTION,
-        train.FG_THRESH,
-        train.BG_THRESH_HI,
-        background_from(train, len(objects)),
-    )
+    keep, num_fg = sample_by(train, highest, num_rois, len(objects))
     targets, fg = rois.new_zeros(len(keep), 5), keep[:num_fg]
     if num_fg:
         best = objects[overlaps[fg].argmax(1)]
         targets[:num_fg, 0] = best[:, 4]
         targets[:num_fg, 1:] = family.encode(rois[fg, 1:], best[:, :4], family.roi_weights)
-    if train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
-        means, stds = (rois.new_tensor(v) for v in (train.BBOX_NORMALIZE_MEANS, train.BBOX_NORMALIZE_STDS))
-        targets[:num_fg, 1:] = (targets[:num_fg, 1:] - means) / stds
+    targets[:num_fg, 1:] = normalized(targets[:num_fg, 1:], train)
     return rois[keep], targets

@@ -12,7 +12,7 @@ import numpy.random as npr
 
 from datasets.record import Record, best_objects
 from fast_rcnn.config import cfg
-from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
+from fast_rcnn.roi_sampling import expand_bbox_targets, sample_by
 from roi_data_layer.sampler import is_train_split
 from utils.blob import im_list_to_blob, prep_im_for_blob, read_image
 
@@ -149,15 +149,8 @@ def _roi_blobs(roidb, found, im_scales, num_classes, train):
     num_rois = rois_per_image(train.BATCH_SIZE, train.REAL_BATCH_SIZE, len(roidb))
     rois, labels, targets = [], [], []
     for i, (entry, of_image, im_scale) in enumerate(zip(roidb, found, im_scales)):
-        keep, num_fg = sample_rois(
-            of_image.overlaps,
-            num_rois,
-            train.FG_FRACTION,
-            train.FG_THRESH,
-            train.BG_THRESH_HI,
-            background_from(train, not is_empty(entry)),
-            background_times(entry, train),
-        )
+        times = background_times(entry, train)
+        keep, num_fg = sample_by(train, of_image.overlaps, num_rois, not is_empty(entry), times)
         rois.append(np.hstack([np.full((len(keep), 1), i), of_image.boxes[keep] * im_scale]))
         labels.append(np.where(np.arange(len(keep)) < num_fg, of_image.classes[keep], 0))
         if train.BBOX_REG:

@@ -18,7 +18,7 @@ class ProposalLayer(caffe.Layer):
     """
 
     def setup(self, bottom, top):
-        self._anchors, self._feat_stride = anchors_of(parse_param_str(self.param_str))
+        self.read_anchors(bottom)
         top[0].reshape(1, 5)
         if len(top) > 1:
             top[1].reshape(1, 1)
@@ -27,6 +27,19 @@ class ProposalLayer(caffe.Layer):
         pass
 
     def forward(self, bottom, top):
+        proposals = self.proposals(bottom)
+        rois = [torch.cat([torch.full_like(b[:, :1], i), b], 1) for i, (b, _) in enumerate(proposals)]
+        for blob, values in zip(top, [rois, [scores for _, scores in proposals]]):
+            fill(blob, torch.cat(values))
+
+    def backward(self, top, propagate_down, bottom):
+        pass
+
+    def read_anchors(self, bottom):
+        self._anchors, self._feat_stride = anchors_of(parse_param_str(self.param_str))
+
+    def proposals(self, bottom):
+        """[boxes (n, 4), scores (n, 1)] of each image."""
         probs, deltas, im_info = bottom[0].tensor, bottom[1].tensor, bottom[2].data
         num_anchors = len(self._anchors)
         if (probs.shape[1], deltas.shape[1]) != (2 * num_anchors, 4 * num_anchors):
@@ -46,10 +59,4 @@ class ProposalLayer(caffe.Layer):
             )
             deltas = deltas * stds + means
         level = Level(probs[:, num_anchors:], deltas, self._anchors, self._feat_stride)
-        proposals = propose([level], im_info, Limits.of(settings))
-        rois = [torch.cat([torch.full_like(b[:, :1], i), b], 1) for i, (b, _) in enumerate(proposals)]
-        for blob, values in zip(top, [rois, [scores for _, scores in proposals]]):
-            fill(blob, torch.cat(values))
-
-    def backward(self, top, propagate_down, bottom):
-        pass
+        return propose([level], im_info, Limits.of(settings))

@@ -10,7 +10,7 @@ import numpy as np
 from caffe.types import boxes as box_lib
 
 from fast_rcnn.bbox_transform import bbox_transform
-from fast_rcnn.roi_sampling import background_from, expand_bbox_targets, sample_rois
+from fast_rcnn.roi_sampling import expand_bbox_targets, normalized, sample_by
 from roi_data_layer.roidb import kept_sums, moments
 from rpn.generate_anchors import anchor_grid, own_cells
 from utils.arrays import beside, draw, library, zeros
@@ -242,21 +242,11 @@ def proposal_targets(rois, gt_boxes, num_classes, num_rois, train, image=0):
     rois = lib.concatenate([rois, objects])
     overlaps = _overlaps(rois[:, 1:5], gt_boxes[:, :4]) if len(gt_boxes) else lib.zeros_like(rois[:, :1])
     best, highest = overlaps.argmax(1), lib.amax(overlaps, 1)
-    keep, num_fg = sample_rois(
-        highest,
-        num_rois,
-        train.FG_FRACTION,
-        train.FG_THRESH,
-        train.BG_THRESH_HI,
-        background_from(train, len(gt_boxes)),
-    )
+    keep, num_fg = sample_by(train, highest, num_rois, len(gt_boxes))
     targets = zeros(rois, len(keep), 5)
     fg = keep[:num_fg]
     targets[:num_fg, 0] = gt_boxes[best[fg], 4]
     targets[:num_fg, 1:] = bbox_transform(rois[fg, 1:5], gt_boxes[best[fg], :4])
-    if train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
-        means, stds = train.BBOX_NORMALIZE_MEANS, train.BBOX_NORMALIZE_STDS
-        means, stds = (beside(rois, values, np.float64) for values in (means, stds))
-        targets[:num_fg, 1:] = (targets[:num_fg, 1:] - means) / stds
+    targets[:num_fg, 1:] = normalized(targets[:num_fg, 1:], train)
     expanded = expand_bbox_targets(targets, num_classes, train.BBOX_INSIDE_WEIGHTS, train.AGNOSTIC)
     return (rois[keep], targets[:, 0], *expanded)
