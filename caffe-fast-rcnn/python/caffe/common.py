@@ -131,7 +131,7 @@ def set_tf32(on):
 
 
 def loss_scale():
-    """What gradients of 16 bits are multiplied by, so that small ones are not lost: see solver.LossScale."""
+    """What gradients of 16 bits are multiplied by, so that small ones are not lost: see loss_scale.LossScale."""
     return _State.loss_scale
 
 
