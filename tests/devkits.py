@@ -1,6 +1,8 @@
-"""Tiny datasets for tests, written in the layouts of VOC and ILSVRC DET."""
+"""Tiny datasets for tests, written in the layouts of VOC, ILSVRC DET and COCO."""
 
+import json
 import os
+import runpy
 
 import cv2
 import numpy as np
@@ -54,3 +56,62 @@ def write_imagenet(root, images, sets):
     for name, ids in sets.items():
         lines = [f'{image_id} {i}\n' for i, image_id in enumerate(ids, 1)]
         write(f'{root}/ImageSets/DET/{name}.txt', ''.join(lines))
+
+
+def coco_object(category, x, y, width, height, **more):
+    """An annotation of COCO's, less its numbers; more: what else it has, over area and iscrowd."""
+    box = [x, y, width, height]
+    return {'category_id': category, 'bbox': box, 'area': width * height, 'iscrowd': 0, **more}
+
+
+def write_coco(path, images, categories, **more):
+    """COCO's annotation file. images: {file name: (width, height, list of coco_object(...))}; categories: {id: name}.
+    Images are numbered 10, 20 ..., annotations from 1; more: what else the file holds."""
+    rows, objects = [], []
+    for number, (name, (width, height, found)) in enumerate(images.items(), 1):
+        rows.append({'id': 10 * number, 'file_name': name, 'width': width, 'height': height})
+        objects += [
+            {'id': len(objects) + i, 'image_id': 10 * number, **item} for i, item in enumerate(found, 1)
+        ]
+    names = [{'id': number, 'name': name, 'supercategory': ''} for number, name in categories.items()]
+    return write(path, json.dumps({'images': rows, 'annotations': objects, 'categories': names, **more}))
+
+
+TOY_CATEGORIES = {1: 'circle', 3: 'square', 7: 'triangle', 8: 'star'}
+TOY_YAML = """\
+name: toycoco
+format: coco
+root: .
+cfg:
+  TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 64, BG_THRESH_LO: 0.0}
+  TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
+"""
+
+
+def write_coco_toy(root, train=6, val=4, seed=3):
+    """Drawn shapes (data/make_toy.py) as a dataset in COCO's format -> its YAML file. Category ids have gaps; the second
+    image of each split has no objects, the first a crowd in its lower half."""
+    draw = runpy.run_path(os.path.join(os.path.dirname(__file__), '..', 'data', 'make_toy.py'))['draw']
+    ids = {name: number for number, name in TOY_CATEGORIES.items()}
+    random = np.random.default_rng(seed)
+    for split, count in ('train', train), ('val', val):
+        images = {}
+        for i in range(count):
+            pixels, objects = draw(random)
+            height, width = pixels.shape[:2]
+            name, path = f'{split}_{i:04d}.jpg', f'{root}/images/{split}/{split}_{i:04d}.jpg'
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            assert cv2.imwrite(path, pixels)
+            found = [
+                coco_object(ids[cls], x1, y1, x2 - x1 + 1, y2 - y1 + 1) for cls, (x1, y1, x2, y2) in objects
+            ]
+            images[name] = width, height, [] if i == 1 else found + [_crowd(width, height)] * (i == 0)
+        write_coco(f'{root}/annotations/instances_{split}.json', images, TOY_CATEGORIES)
+    return write(f'{root}/toycoco.yml', TOY_YAML)
+
+
+def _crowd(width, height):
+    """A crowd of stars in the lower half of an image; its mask is run-length encoded, column by column."""
+    upper, lower = height // 2, height - height // 2
+    mask = {'size': [height, width], 'counts': [upper, lower] * width}
+    return coco_object(8, 0, upper, width, lower, iscrowd=1, segmentation=mask)
