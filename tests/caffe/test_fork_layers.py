@@ -173,6 +173,30 @@ def test_roi_align(samples, aligned, tmp_path):
     close(answer(tmp_path, 'ROIAlign', [x, REGIONS], f'roi_align_param {{ {more} }}')[0], want)
 
 
+def test_roi_align_at_the_corners_of_bins(tmp_path):
+    """A grid one finer and one cell longer than the region, whose points beyond the map are 0, and of every 2x2 the mean."""
+    x, scale, (p, q) = rng().standard_normal((2, 3, 5, 6)), 1 / 16, (3, 2)
+
+    def value(plane, y, x_):
+        if not (0 <= y < 5 and 0 <= x_ < 6):
+            return 0.0
+        i, j = min(math.floor(y), 3), min(math.floor(x_), 4)
+        above, below = (row[j] + (x_ - j) * (row[j + 1] - row[j]) for row in plane[i : i + 2])
+        return above + (y - i) * (below - above)
+
+    grid = np.zeros((len(REGIONS), 3, p + 1, q + 1))
+    for r, (n, x1, y1, x2, y2) in enumerate(REGIONS * [1, scale, scale, scale, scale]):
+        for c, i, j in np.ndindex(grid.shape[1:]):
+            y, x_ = y1 + max(y2 - y1 + 1, 0) * i / p, x1 + max(x2 - x1 + 1, 0) * j / q
+            grid[r, c, i, j] = value(x[int(n), c], y, x_)
+    want = (grid[..., :-1, :-1] + grid[..., 1:, :-1] + grid[..., :-1, 1:] + grid[..., 1:, 1:]) / 4
+    more = f'roi_align_param {{ pooled_h: 3 pooled_w: 2 spatial_scale: {scale} corners: true }}'
+    close(answer(tmp_path, 'ROIAlign', [x, REGIONS], more)[0], want)
+    last = [[0, 5 * 16, 4 * 16, 5 * 16, 4 * 16]]  # from the last cell to the edge of the map
+    (top,) = answer(tmp_path, 'ROIAlign', [x, last], more.replace('3 pooled_w: 2', '1 pooled_w: 1'))
+    close(top[0, :, 0, 0], x[0, :, 4, 5] / 4)
+
+
 @pytest.mark.parametrize('max_pool', [False, True])
 def test_roi_crop(max_pool, tmp_path):
     """Points from corner to corner; of the four cells around one those outside the map count as 0."""

@@ -197,7 +197,7 @@ class _Compiled(torch.autograd.Function):
 
 
 @layer('ROIAlign', nondiff=(1,), strict=False, half='keeps')
-def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio, aligned=False):
+def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio, aligned=False, corners=False):
     """x (N, C, H, W) and rois (R, 5, as for ROIPooling) to (R, C, pooled_h, pooled_w): the mean of x at
     sampling_ratio^2 points laid evenly in each bin, interpolated bilinearly. Nothing is rounded. He et al.,
     Mask R-CNN, 2017, section 3.
@@ -207,11 +207,19 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio, ali
     up. (Some forks take the maximum instead.) Of a region with bins larger than the map only the points on the
     map are looked at. aligned: a cell's value is that of its centre, so everything lies half a cell further up and
     left, and no region is too short (one without a size, adaptive, is 0).
+
+    corners: of a region that is one cell longer, the mean at the four corners of each bin, as in longcw/RoIAlign.pytorch;
+    a corner that is not on the map, 0 to its size, is 0, one beyond the middle of the last cell goes on as the last two do.
+    Neither sampling_ratio nor aligned then counts.
     """
     check_regions(rois, pooled_h, pooled_w)
     if x.is_meta or not len(rois):
         return x.new_zeros(len(rois), x.shape[1], pooled_h, pooled_w)
     image, rois = regions(x, rois)
+    if corners:
+        rows = corners_of_bins(rois[:, 1], rois[:, 3], pooled_h, x.shape[2], spatial_scale)
+        columns = corners_of_bins(rois[:, 0], rois[:, 2], pooled_w, x.shape[3], spatial_scale)
+        return F.avg_pool2d(mean_of_taps(x, image, rows, columns), 2, 1)
     if by_kernel(x, rois):
         grid = x.shape[1], pooled_h, pooled_w, sampling_ratio, int(aligned)
         return kernels.Regions.apply(x, image, rois, 'roi_align', spatial_scale, *grid)
@@ -271,6 +279,16 @@ def taps(start, end, bins, size, scale, samples, aligned):
         k = k + ((-1 - start[:, None, None] - b * step) * count / step - 1).floor().clamp(min=0)
     at = start[:, None, None] + b * step + (k + 0.5) * step / count
     return between(at, ((k < wanted) & (at >= -1) & (at <= size)) / count, size)
+
+
+def corners_of_bins(start, end, bins, size, scale):
+    """The two cells beside each end of the bins along one axis of `size`, (R, bins + 1, 2) int64, and their weights."""
+    start, length = start * scale, ((end - start) * scale + 1).clamp(min=0)
+    b = torch.arange(bins + 1, device=start.device, dtype=start.dtype)
+    at = (start[:, None] + b * (length / bins)[:, None])[..., None].nan_to_num(-1.0).clamp(-1, size)
+    low = at.floor().clamp(0, max(size - 2, 0))
+    cell, part = torch.cat([low, (low + 1).clamp(max=size - 1)], 2).long(), at - low
+    return cell, torch.cat([1 - part, part], 2) * ((at >= 0) & (at < size))
 
 
 def between(at, weight, size):
