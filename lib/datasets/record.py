@@ -269,13 +269,17 @@ def _boxes(values):
     )
 
 
+def mirror_boxes(boxes, width):
+    """Boxes (R, 4) in the mirror image of an image of this width."""
+    mirrored = boxes.copy()
+    mirrored[:, [0, 2]] = width - 1 - boxes[:, [2, 0]]
+    return mirrored
+
+
 def _all_boxes(record):
     proposals = record.proposals
     boxes = record.objects if proposals is None else np.vstack([record.objects, proposals])
-    if record.mirror:
-        boxes = boxes.copy()
-        boxes[:, [0, 2]] = record.width - 1 - boxes[:, [2, 0]]
-    return boxes
+    return mirror_boxes(boxes, record.width) if record.mirror else boxes
 
 
 def _padded(record, values):

@@ -30,6 +30,35 @@ cfg.TRAIN.SCALES = (600,)
 # Longest allowed long side in pixels; a longer image is scaled down until it fits
 cfg.TRAIN.MAX_SIZE = 1000
 
+# Times the size drawn, a factor of this range, drawn per image; MAX_SIZE holds all the same. (1, 1): off
+cfg.TRAIN.SCALE_JITTER = (1.0, 1.0)
+
+# The probability with which an image is mirrored whenever it is drawn: in place of USE_FLIPPED's mirror images, which
+# make an epoch twice as long
+cfg.TRAIN.FLIP_PROB = 0.0
+
+# Images more than twice as wide as high, or as high as wide, are cropped to twice, each time they are drawn, at a place
+# drawn so that all objects stay; where these reach further, so that one of them does, which is drawn. Boxes are cut off
+# at the crop's edge; those go of which no more than a row or a column of pixels is left
+cfg.TRAIN.ASPECT_CROPPING = False
+
+# The probability with which an image is cropped, as SSD does (arXiv 1512.02325, section 2.2): to sides that are a share of
+# its own, of CROP_SIDES, none more than twice the other, where the crop's overlap (IoU) with an object is at least the one
+# drawn of CROP_OVERLAPS (1: the image stays whole); of 40 crops the first that is so, else none. Objects whose centre is
+# outside go, and one stays at least
+cfg.TRAIN.CROP_PROB = 0.0
+cfg.TRAIN.CROP_SIDES = (0.3, 1.0)
+cfg.TRAIN.CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+
+# The probabilities with which an image's brightness, contrast, saturation and hue change, each for itself: up to so many
+# levels of 255 are added or taken, pixels multiplied, their saturation multiplied (ranges), and up to so many degrees
+# added to their hue or taken. SSD's numbers, with a probability of 0.5
+cfg.TRAIN.DISTORT_PROB = 0.0
+cfg.TRAIN.BRIGHTNESS_DELTA = 32.0
+cfg.TRAIN.CONTRAST = (0.5, 1.5)
+cfg.TRAIN.SATURATION = (0.5, 1.5)
+cfg.TRAIN.HUE_DELTA = 18.0
+
 # Images per forward pass, padded with zeros to the size of the largest
 cfg.TRAIN.IMS_PER_BATCH = 2
 
@@ -98,7 +127,7 @@ cfg.TRAIN.SNAPSHOT_INFIX = ''
 
 # Read and scale the coming images, and compute their boxes' overlaps and targets, while the net computes. Never
 # changes what is drawn; so without SEED_EACH_IMAGE, where an epoch's order depends on all draws before, an epoch's
-# first minibatch is waited for, and where there are several SCALES, images are scaled only once theirs is drawn
+# first minibatch is waited for, and where an image's size, crop or colours are drawn, it is scaled only once they are
 cfg.TRAIN.USE_PREFETCH = True
 
 # Processes of each worker that do so (each holds two minibatches). 0: two threads, which start at once. -1: threads

@@ -27,13 +27,20 @@ log = logging.getLogger(__name__)
 
 # Settings that do not decide what is learned
 HARMLESS = 'SNAPSHOT_ITERS', 'CHECKPOINT_MINUTES', 'USE_PREFETCH', 'LOADER_WORKERS', 'SEED_EACH_IMAGE'
+# Settings that older states know nothing of, and that change nothing as they are by default
+LATER = (
+    *('SCALE_JITTER', 'FLIP_PROB', 'ASPECT_CROPPING', 'CROP_PROB', 'CROP_SIDES', 'CROP_OVERLAPS'),
+    *('DISTORT_PROB', 'BRIGHTNESS_DELTA', 'CONTRAST', 'SATURATION', 'HUE_DELTA'),
+)
 FILES, SEQUENCE = ('.caffemodel', '.solverstate'), 'one sequence'
 
 
 def training_mark(files, sampler):
     """{what decides a training: its digest}: settings, files (None: absent), the sampler's roidb; and what it draws in
     one update, with which seeds, in words (SEQUENCE, or those of each image)."""
-    settings = {key: value for key, value in cfg_values()['TRAIN'].items() if key not in HARMLESS}
+    train = cfg_values()['TRAIN']
+    same = [key for key in LATER if train[key] == DEFAULTS['TRAIN'][key]]
+    settings = {key: value for key, value in train.items() if key not in (*HARMLESS, *same)}
     settings.update(RNG_SEED=cfg.RNG_SEED, PIXEL_MEANS=cfg.PIXEL_MEANS.tolist())
     settings.update(
         {key: cfg[key] for key in ('PRECISION', 'TF32') if cfg[key] != DEFAULTS[key]}

@@ -13,7 +13,8 @@ import numpy as np
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import box_classes
 from roi_data_layer.loader import Loader
-from roi_data_layer.minibatch import Preparation, draw_sizes, get_minibatch
+from roi_data_layer.looks import check_looks, draw_looks, draws_looks
+from roi_data_layer.minibatch import Preparation, get_minibatch
 from roi_data_layer.sampler import Sampler
 from utils.param_str import parse_param_str
 
@@ -37,6 +38,7 @@ class RoIDataLayer(caffe.Layer):
 
     def setup(self, bottom, top):
         self._num_classes = parse_param_str(self.param_str)['num_classes']
+        check_looks(cfg.TRAIN)
         self.sampler, self.drawn = None, []
         self.before_draw = lambda: None
         self._preparation = Preparation(cfg.TRAIN, cfg.PIXEL_MEANS)
@@ -113,16 +115,16 @@ class RoIDataLayer(caffe.Layer):
         entries = [self._roidb[i] for i in self.drawn]
         return get_minibatch(entries, self._num_classes, self._loader and self._prepared)
 
-    def _prepared(self, entries, sizes):
-        return self._preparation.scaled(self._loader.take(self._keys(sizes)), sizes)
+    def _prepared(self, entries, looks):
+        return self._preparation.scaled(self._loader.take(self._keys(looks)), looks)
 
-    def _keys(self, sizes):
-        """(indices, target sizes) of this minibatch and of those to come, as far as that is known. Sizes are None where
-        they will be drawn too late to begin with them: several scales, and draws that go on from all that are drawn
-        until then."""
-        scales = cfg.TRAIN.SCALES
-        late = len(scales) > 1 and self.sampler.seed is None
-        yield self.drawn, None if late else sizes
+    def _keys(self, looks):
+        """(indices, Looks) of this minibatch and of those to come, as far as that is known. Looks are None where they will
+        be drawn too late to begin with them: there is something to draw, and draws go on from all that are drawn until
+        then."""
+        train = cfg.TRAIN
+        late = draws_looks(train) and self.sampler.seed is None
+        yield self.drawn, None if late else looks
         if (
             getattr(self._get_next_minibatch_inds, '__func__', None)
             is not RoIDataLayer._get_next_minibatch_inds
@@ -130,11 +132,12 @@ class RoIDataLayer(caffe.Layer):
             return
         for drawn, seeds in self.sampler.ahead():
             random = np.random.RandomState(seeds)
-            yield drawn.tolist(), None if late else draw_sizes(scales, len(drawn), random)
+            entries = [self._roidb[i] for i in drawn]
+            yield drawn.tolist(), None if late else draw_looks(train, entries, random)
 
     def _wanted(self, key):
-        drawn, sizes = key
-        return self._preparation.wanted([self._roidb[i] for i in drawn], sizes)
+        drawn, looks = key
+        return self._preparation.wanted([self._roidb[i] for i in drawn], looks)
 
 
 def loader_workers(number):
@@ -149,7 +152,8 @@ def loader_workers(number):
 
 def room_for(train):
     """Bytes of a prepared minibatch: its images in float32, and some thousand RoIs of each, by the settings cfg.TRAIN."""
-    return train.IMS_PER_BATCH * (12 * (max(train.SCALES) + 1) * (train.MAX_SIZE + 1) + 2**18)
+    short = min(max(train.SCALES) * train.SCALE_JITTER[1], train.MAX_SIZE)
+    return train.IMS_PER_BATCH * (12 * (int(short) + 2) * (train.MAX_SIZE + 1) + 2**18)
 
 
 def top_shapes(train, num_classes):

@@ -1,18 +1,19 @@
 """One minibatch from roidb entries: images as a blob, and ground truth (RPN) or sampled RoIs (Fast R-CNN).
 
 K classes, G ground-truth boxes, R RoIs of the whole batch, R' of an image. Draws come from numpy's global generator:
-the scales of all images first, then each image's RoIs. All else, `prepare`, can be done ahead of time, anywhere.
+how images are looked at first (roi_data_layer.looks), then each image's RoIs. All else, `prepare`, can be done ahead of
+time, anywhere.
 """
 
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.random as npr
 
 from datasets.record import Record, best_objects
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import expand_bbox_targets, sample_by
+from roi_data_layer.looks import draw_looks, moved, moved_record, moves_boxes, seen
 from roi_data_layer.sampler import is_train_split
 from utils.blob import im_list_to_blob, prep_im_for_blob, read_image
 
@@ -28,11 +29,6 @@ def rois_per_image(batch_size, real_batch_size, ims_per_batch):
     return batch_size // images
 
 
-def draw_sizes(scales, images, random=npr):
-    """A target size for each of so many images."""
-    return [scales[i] for i in random.randint(0, high=len(scales), size=images)]
-
-
 class Rois(NamedTuple):
     """An image's RoIs: boxes (R', 4), the best object's overlap (R',) and class (R',), bbox_targets (R', 5) or None."""
 
@@ -42,23 +38,25 @@ class Rois(NamedTuple):
     targets: np.ndarray
 
     @classmethod
-    def of(cls, entry, with_targets):
+    def of(cls, entry, with_targets, look=None):
+        """look: None where it moves no boxes."""
+        entry = moved_record(entry, look) if look else entry
         return cls(entry['boxes'], *best_objects(entry), entry['bbox_targets'] if with_targets else None)
 
 
 class Wanted(NamedTuple):
-    """The images of a minibatch, as prepare is told of them: paths, whether flipped, target sizes or None where they are
-    not drawn yet, and Records, or None where nothing of an entry has to be computed."""
+    """The images of a minibatch, as prepare is told of them: paths, whether flipped, Looks or None where they are not
+    drawn yet, and Records, or None where nothing of an entry has to be computed."""
 
     paths: list
     flipped: list
-    sizes: list
+    looks: list
     records: list
 
 
 class Prepared(NamedTuple):
     """data (N, 3, H, W) float32, N scale factors and sizes (h, w) of what data has of each image before its padding; or
-    the images as they were read, uint8 (h, w, 3), and None, for want of target sizes. rois: for each Record its Rois."""
+    the images as they were read, uint8 (h, w, 3), and None, for want of Looks. rois: for each Record its Rois."""
 
     data: np.ndarray
     scales: list
@@ -72,24 +70,31 @@ class Preparation:
     def __init__(self, train, means):
         self.means, self.max_size = means, train.MAX_SIZE
         self.rois, self.targets = not train.HAS_RPN, train.BBOX_REG
+        self.moves = moves_boxes(train)
 
-    def wanted(self, roidb, sizes):
+    def wanted(self, roidb, looks):
         """What a call needs to know of the entries; it pickles small."""
-        records = [entry if self.rois and isinstance(entry, Record) else None for entry in roidb]
-        return Wanted([e['image'] for e in roidb], [e['flipped'] for e in roidb], sizes, records)
+        known = self.rois and (looks is not None or not self.moves)
+        records = [entry if known and isinstance(entry, Record) else None for entry in roidb]
+        return Wanted([e['image'] for e in roidb], [e['flipped'] for e in roidb], looks, records)
 
     def __call__(self, wanted):
         """Wanted -> Prepared. OSError names an image that cannot be read."""
         images = [_oriented(*image) for image in zip(wanted.paths, wanted.flipped)]
-        rois = [record is not None and Rois.of(record, self.targets) for record in wanted.records]
-        return self.scaled(Prepared(images, None, None, rois), wanted.sizes)
+        looks = wanted.looks or [None] * len(images)
+        rois = [
+            record is not None and Rois.of(record, self.targets, look)
+            for record, look in zip(wanted.records, looks)
+        ]
+        return self.scaled(Prepared(images, None, None, rois), wanted.looks)
 
-    def scaled(self, prepared, sizes):
-        """Prepared, with data of these target sizes if it is not scaled yet and they are known."""
-        if prepared.scales is not None or sizes is None:
+    def scaled(self, prepared, looks):
+        """Prepared, with data of these Looks if it is not scaled yet and they are known."""
+        if prepared.scales is not None or looks is None:
             return prepared
         scaled = [
-            prep_im_for_blob(im, self.means, size, self.max_size) for im, size in zip(prepared.data, sizes)
+            prep_im_for_blob(seen(im, look), self.means, look.size, self.max_size)
+            for im, look in zip(prepared.data, looks)
         ]
         images, scales = zip(*scaled)
         sides = [im.shape[:2] for im in images]
@@ -102,7 +107,7 @@ def _oriented(path, flipped):
 
 
 def get_minibatch(roidb, num_classes, prepared=None):
-    """Entries (one minibatch) -> dict of blobs. prepared: a function of entries and target sizes that gives what
+    """Entries (one minibatch) -> dict of blobs. prepared: a function of entries and Looks that gives what
     Preparation does, without which it is done now.
 
     data (N, 3, H, W), images padded at the right and bottom with zeros, and with cfg.TRAIN.HAS_RPN: im_info (N, 3: each
@@ -111,12 +116,12 @@ def get_minibatch(roidb, num_classes, prepared=None):
     and with BBOX_REG bbox_targets, bbox_inside_weights, bbox_outside_weights (R, 4K; with AGNOSTIC (R, 8)).
     """
     train = cfg.TRAIN
-    sizes = draw_sizes(train.SCALES, len(roidb))
+    looks = draw_looks(train, roidb)
     prepare = Preparation(train, cfg.PIXEL_MEANS)
-    data, scales, sides, rois = prepared(roidb, sizes) if prepared else prepare(prepare.wanted(roidb, sizes))
+    data, scales, sides, rois = prepared(roidb, looks) if prepared else prepare(prepare.wanted(roidb, looks))
     if train.HAS_RPN:
-        return {'data': data, **_ground_truth_blobs(roidb, scales, sides, train)}
-    rois = [found or Rois.of(entry, train.BBOX_REG) for found, entry in zip(rois, roidb)]
+        return {'data': data, **_ground_truth_blobs(roidb, looks, scales, sides, train)}
+    rois = [found or Rois.of(entry, train.BBOX_REG, look) for found, entry, look in zip(rois, roidb, looks)]
     return {'data': data, **_roi_blobs(roidb, rois, scales, num_classes, train)}
 
 
@@ -133,13 +138,14 @@ def is_empty(entry):
     return not np.any(entry['gt_classes']) and not getattr(entry, 'difficult', 0)
 
 
-def _ground_truth_blobs(roidb, im_scales, sides, train):
+def _ground_truth_blobs(roidb, looks, im_scales, sides, train):
     infos, boxes = [], []
-    for i, (entry, im_scale, size) in enumerate(zip(roidb, im_scales, sides)):
+    for i, (entry, look, im_scale, size) in enumerate(zip(roidb, looks, im_scales, sides)):
         gt, times = np.where(entry['gt_classes'] != 0)[0], background_times(entry, train)
-        of_image = np.full((len(gt), 6), i, np.float32)
-        of_image[:, :4] = entry['boxes'][gt] * im_scale
-        of_image[:, 4] = entry['gt_classes'][gt]
+        objects, kept = moved(entry['boxes'][gt], look, entry.get('width'))
+        of_image = np.full((len(objects), 6), i, np.float32)
+        of_image[:, :4] = objects * im_scale
+        of_image[:, 4] = entry['gt_classes'][gt][kept]
         boxes.append(of_image if len(roidb) > 1 else of_image[:, :5])
         infos.append([*size, im_scale] if times is None else [*size, im_scale, times])
     return {'im_info': np.array(infos, np.float32), 'gt_boxes': np.vstack(boxes)}
