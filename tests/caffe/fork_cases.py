@@ -104,6 +104,7 @@ CASES = {
         case(x(2, 3, 6, 5), x(1, 2, 7, 3), more='interp_param { use_blob_size: true }'),
         case(x(2, 3, 7, 6), more='interp_param { shrink_factor: 3 zoom_factor: 2 pad_end: -1 }'),
         case(x(2, 3, 4, 3), x(1, 2, 7, 5), more='interp_param { use_blob_size: true mode: NEAREST }'),
+        case(x(2, 3, 4, 3), x(1, 2, 7, 5), more='interp_param { use_blob_size: true align_corners: false }'),
     ],
     'Mish': [case(x(2, 3, 4))],
     'MultiBoxLoss': [

@@ -1037,6 +1037,18 @@ def test_interp_to_the_size_of_the_second_bottom(tmp_path):
     np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize('size', [(9, 4), (10, 14), (3, 2), (5, 7), (1, 1)])
+def test_interp_by_centres_of_cells(size, tmp_path):
+    """Cells fill the same square in both maps; a centre beyond the outermost ones counts as on them."""
+    x = rng().standard_normal((2, 3, 5, 7))
+    want = np.zeros((2, 3, *size))
+    for n, c, i, j in np.ndindex(want.shape):
+        y, x_ = (min(max((k + 0.5) * a / b - 0.5, 0), a - 1) for k, a, b in zip((i, j), (5, 7), size))
+        want[n, c, i, j] = at(x[n, c], y, x_)
+    more = f'height: {size[0]} width: {size[1]} align_corners: false'
+    close(answer(tmp_path, 'Interp', [x], f'interp_param {{ {more} }}')[0], want)
+
+
 @pytest.mark.parametrize('size', [(9, 4), (10, 14), (3, 2), (5, 7)])
 def test_interp_by_the_nearest_cell(size, tmp_path):
     x = rng().standard_normal((2, 3, 5, 7))

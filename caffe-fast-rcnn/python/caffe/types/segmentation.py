@@ -88,10 +88,11 @@ def constant(value):
 
 @layer('Interp', nondiff=(1,), half='keeps')
 class Interp(TorchLayer):
-    """(N, C, H, W) resized bilinearly, corners on corners: to height x width, or to
+    """(N, C, H, W) resized bilinearly: to height x width, or to
     H + (H - 1) (zoom_factor - 1), or to (H - 1) / shrink_factor + 1 (rounded down), or shrunk, then zoomed,
     or with use_blob_size to the height and width of the second bottom, which takes no gradient. pad_beg and pad_end, not above 0, cut the rims first.
-    mode NEAREST: row i of H' is row i H / H' (rounded down), and so the columns."""
+    Row i of H' looks at row i (H - 1) / (H' - 1); at (i + 1/2) H / H' - 1/2, on the rim where that is beyond it, with
+    align_corners false; mode NEAREST: it is row i H / H' (rounded down). So the columns."""
 
     fields = (
         'height',
@@ -102,6 +103,7 @@ class Interp(TorchLayer):
         'pad_end',
         'use_blob_size',
         'mode',
+        'align_corners',
     )
 
     def compute(self, x, like=None):
@@ -114,7 +116,7 @@ class Interp(TorchLayer):
         size = self.size(x.shape[2:]) if like is None else list(like.shape[2:])
         if self.field('mode') == 'NEAREST':
             return F.interpolate(x, size, mode='nearest')
-        return F.interpolate(x, size, mode='bilinear', align_corners=True)
+        return F.interpolate(x, size, mode='bilinear', align_corners=self.field('align_corners'))
 
     def size(self, size):
         given = self.param.HasField
