@@ -296,6 +296,27 @@ def test_what_learns_in_a_pyramid():
     assert fixed == {'conv', 'res2'} and not any(map(sum, found['Scale'].values()))
 
 
+def test_a_pyramid_in_alternating_optimization():
+    """Stage 2 leaves body and neck as they are, every snapshot has all parameters, and all heads are the pyramid's."""
+    texts = {p.name: text for p, text in files('own', 'ResNet-10-FPN', 3).items() if 'alt_opt' in str(p)}
+    nets = {name: parse_net(text) for name, text in texts.items() if 'solver' not in name}
+    everything = weighted(nets['faster_rcnn_test.pt'])
+    heads = {name for name in everything if name[:4] in ('rpn_', 'cls_', 'bbox')} | {'fc6', 'fc7'}
+    for stage in '12':
+        for kind, apart in ('rpn', {'cls_score', 'bbox_pred'}), ('fast_rcnn', set()):
+            net = nets[f'stage{stage}_{kind}_train.pt']
+            assert weighted(net) == everything - apart
+            rates = {name: rates for found in learning(net).values() for name, rates in found.items()}
+            moving = {name for name, blobs in rates.items() if any(blobs)}
+            learns = {name for name in heads - apart if name.startswith('rpn_') == (kind == 'rpn')}
+            assert moving & heads == learns and (moving >= {'conv1', 'res5a_branch2a', 'p2'}) == (
+                stage == '1'
+            )
+            assert stage == '1' or moving == learns
+    for name in 'stage1_fast_rcnn_train.pt', 'fast_rcnn_test.pt', 'faster_rcnn_test.pt':
+        assert 'RoILevelsLayer' in texts[name]
+
+
 def test_vgg16_freezes_the_first_four():
     stage1 = learning(read('VGG16', 'stage1_rpn_train'))['Convolution']
     fixed = {name for name, rates in stage1.items() if not any(rates)}

@@ -9,6 +9,7 @@ from datasets.record import Objects, Record
 from fast_rcnn.config import cfg, overrides
 from layer_runs import entry
 from roi_data_layer import roidb as room
+from fpn.boxes import FAMILIES
 from roi_data_layer.roidb import add_bbox_regression_targets, filter_roidb, prepare_roidb, roidb_digest
 
 K = 4
@@ -108,6 +109,21 @@ def test_statistics_are_those_of_every_entry(records, monkeypatch, share, which)
         measured = add_bbox_regression_targets(roidb)
     for ours, theirs in zip(measured, by_loop(roidb)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+def test_targets_are_what_moves_rois_onto_their_objects(records):
+    """In each family: what it makes of the RoIs by their targets is the objects, up to Caffe's last pixel."""
+    for name, family in FAMILIES.items():
+        with overrides({'TRAIN.BBOX_NORMALIZE_TARGETS': False}):
+            add_bbox_regression_targets(records, family)
+        for record in records:
+            rows = record['bbox_targets'][:, 0] > 0
+            if not rows.any():
+                continue
+            rois, codes = record['boxes'][rows].astype(np.float32), record['bbox_targets'][rows, 1:]
+            moved = family.moved(rois, codes, (10**6, 10**6)) - [0, 0, family.offset, family.offset]
+            objects = record['boxes'][record['gt_classes'] > 0]
+            assert np.abs(moved[:, None] - objects).max(2).min(1).max() < 0.01, name
 
 
 def test_statistics_of_many_images_are_kept_by_what_they_are_of(records, tmp_path, monkeypatch):

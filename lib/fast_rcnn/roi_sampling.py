@@ -50,11 +50,11 @@ def normalized(targets, train):
     return (targets - means) / stds
 
 
-def compute_targets(rois, overlaps, labels, thresh):
+def compute_targets(rois, overlaps, labels, thresh, moves=bbox_transform):
     """Class and regression target of every RoI (R, 4) -> (R, 5) float32: class, dx, dy, dw, dh.
 
     The RoIs with overlap 1 are the ground truth. A RoI with overlap >= thresh is an example of its best
-    ground-truth box; the others' rows are zero.
+    ground-truth box; the others' rows are zero. moves: of RoIs and boxes, both (n, 4), gives the codes (n, 4).
     """
     rois = rois.astype(np.float64)
     targets = np.zeros((rois.shape[0], 5), np.float32)
@@ -64,7 +64,7 @@ def compute_targets(rois, overlaps, labels, thresh):
     examples = np.where(overlaps >= thresh)[0]
     best = bbox_overlaps(rois[examples], rois[gt]).argmax(1)
     targets[examples, 0] = labels[examples]
-    targets[examples, 1:] = bbox_transform(rois[examples], rois[gt[best]])
+    targets[examples, 1:] = moves(rois[examples], rois[gt[best]])
     return targets
 
 

@@ -21,6 +21,7 @@ from fast_rcnn.hooks import Checkpoints, Display, Log, Snapshots
 from fast_rcnn.losses import Losses
 from fast_rcnn.resume import States, training_mark
 from fast_rcnn.net_classes import check_classes
+from fpn.boxes import family_of_net
 from roi_data_layer import roidb as rdl_roidb
 from roi_data_layer.roidb import filter_roidb
 from utils.timer import Timer
@@ -79,9 +80,9 @@ class SolverWrapper:
         os.makedirs(output_dir, exist_ok=True)
         self.output_dir, self.hooks, self.max_iters = output_dir, [], 0
         self.bbox_means = self.bbox_stds = None
+        self.solver = caffe.get_solver(solver_prototxt)
         if cfg.TRAIN.BBOX_REG:
             self._prepare_targets(roidb)
-        self.solver = caffe.get_solver(solver_prototxt)
         self.solver_param = self.solver.param
         net_file = self.solver_param.train_net or self.solver_param.net
         check_classes(self.solver.net, num_classes_of(roidb), cfg.TRAIN.AGNOSTIC, net_file)
@@ -138,7 +139,9 @@ class SolverWrapper:
                 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (an RPN alone: TRAIN.BBOX_REG False)'
             )
         with busy('statistics of box targets'):
-            self.bbox_means, self.bbox_stds = rdl_roidb.add_bbox_regression_targets(roidb)
+            self.bbox_means, self.bbox_stds = rdl_roidb.add_bbox_regression_targets(
+                roidb, family_of_net(self.solver.net)
+            )
 
     def _measure_anchors(self, roidb):
         """Sets RPN_NORMALIZE_MEANS and STDS to those of the targets of the net's anchors."""

@@ -131,8 +131,8 @@ def alt_opt(detector, plan, folder):
     for stage in 1, 2:
         learn = int(stage == 1)
         for kind, iters, lines in (
-            ('rpn', '60k80k', detector.rpn_train(learn, 'fast_rcnn')),
-            ('fast_rcnn', '30k40k', detector.head_train('fast_rcnn', learn, rpn=True)),
+            ('rpn', '60k80k', detector.rpn_train(learn, net.roi_head)),
+            ('fast_rcnn', '30k40k', detector.head_train(net.roi_head, learn, rpn=True)),
         ):
             name = f'stage{stage}_{kind}'
             files[f'{name}_train.pt'] = lines
@@ -142,8 +142,8 @@ def alt_opt(detector, plan, folder):
     return {
         **files,
         'rpn_test.pt': detector.rpn_test(),
-        'fast_rcnn_test.pt': detector.head_test('fast_rcnn'),
-        'faster_rcnn_test.pt': detector.joint_test('fast_rcnn'),
+        'fast_rcnn_test.pt': detector.head_test(net.roi_head),
+        'faster_rcnn_test.pt': detector.joint_test(net.roi_head),
     }
 
 
@@ -165,8 +165,8 @@ def end2end(detector, plan, folder):
 def fast_rcnn(detector, plan, folder):
     net = detector.net
     return {
-        'train.prototxt': detector.head_train('fast_rcnn', 1),
-        'test.prototxt': detector.head_test('fast_rcnn'),
+        'train.prototxt': detector.head_train(net.roi_head, 1),
+        'test.prototxt': detector.head_test(net.roi_head),
         'solver.prototxt': solver(
             f'{folder}/train.prototxt', f'{net.prefix}_fast_rcnn', net.base_lr, plan.fast_rcnn
         ),
@@ -214,18 +214,14 @@ class Method(NamedTuple):
     fits: Callable = lambda net: True  # whether a backbone has what it takes
 
 
-def has_one_map(net):
-    return not net.is_pyramid
-
-
 def has_dilated_stage(net):
     return net.rfcn_outputs > 0
 
 
 METHODS = {
-    'faster_rcnn_alt_opt': Method(alt_opt, has_one_map),
+    'faster_rcnn_alt_opt': Method(alt_opt),
     'faster_rcnn_end2end': Method(end2end),
-    'fast_rcnn': Method(fast_rcnn, has_one_map),
+    'fast_rcnn': Method(fast_rcnn),
     'rfcn_end2end': Method(rfcn_end2end, has_dilated_stage),
     'rfcn_alt_opt_5step_ohem': Method(rfcn_alt_opt, has_dilated_stage),
 }

@@ -14,6 +14,7 @@ import numpy as np
 from datasets.record import Record, best_objects
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import box_classes, compute_targets
+from fpn.boxes import FAMILIES
 from roi_data_layer.minibatch import background_times, is_empty
 from utils.files import cached_npz
 from utils.processes import in_shares
@@ -123,13 +124,13 @@ def moments(sums, least=0.0):
 
 class RegressionTargets:
     """An entry -> its bbox_targets (R, 5: class, dx, dy, dw, dh), those of each class less means, divided by stds (K, 4)
-    where these are given. thresh: as in compute_targets."""
+    where these are given. thresh: as in compute_targets; family: of fpn.boxes."""
 
-    def __init__(self, thresh):
-        self.thresh, self.means, self.stds = thresh, None, None
+    def __init__(self, thresh, family=FAMILIES['caffe']):
+        self.thresh, self.family, self.means, self.stds = thresh, family, None, None
 
     def __call__(self, entry):
-        targets = compute_targets(entry['boxes'], *best_objects(entry), self.thresh)
+        targets = compute_targets(entry['boxes'], *best_objects(entry), self.thresh, self.family.moves)
         if self.means is not None:
             rows = np.where(targets[:, 0] > 0)[0]
             classes = _classes(targets[rows], len(self.means))
@@ -142,15 +143,15 @@ def _classes(targets, num_classes):
     return np.minimum(targets[:, 0].astype(np.int64), num_classes - 1)
 
 
-def add_bbox_regression_targets(roidb):
-    """Give each entry bbox_targets (R, 5: class, dx, dy, dw, dh), normalised by cfg.TRAIN: a Record the function that
-    computes them, a dict the array.
+def add_bbox_regression_targets(roidb, family=FAMILIES['caffe']):
+    """Give each entry bbox_targets (R, 5: class, dx, dy, dw, dh) in a family's arithmetic, normalised by cfg.TRAIN: a
+    Record the function that computes them, a dict the array.
 
     -> means, stds (4K,) that a snapshot's bbox_pred is to be unnormalised with; (8,) with cfg.TRAIN.AGNOSTIC
     """
     if not roidb or 'max_classes' not in roidb[0]:
         raise ValueError('the roidb is empty or not prepared: call prepare_roidb first')
-    train, find = cfg.TRAIN, RegressionTargets(cfg.TRAIN.BBOX_THRESH)
+    train, find = cfg.TRAIN, RegressionTargets(cfg.TRAIN.BBOX_THRESH, family)
     num_classes = box_classes(roidb[0]['gt_overlaps'].shape[1], train.AGNOSTIC)
     if train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
         means = np.tile(np.array(train.BBOX_NORMALIZE_MEANS), (num_classes, 1))
@@ -171,7 +172,7 @@ def _target_statistics(roidb, find, num_classes):
     """Mean and standard deviation (K, 4) of each class's targets; zero for a class without any."""
     sums = kept_sums(
         roidb,
-        f'box targets: {find.thresh} {num_classes}',
+        f'box targets: {find.thresh} {num_classes} {find.family}',
         lambda: _distinct(roidb),
         lambda images: _sums(images, find, num_classes),
     )
