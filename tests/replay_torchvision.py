@@ -27,13 +27,13 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from caffe.format.weights import write_weights  # noqa: E402
 from caffe.types.boxes import overlaps  # noqa: E402
-from fast_rcnn.config import cfg_from_file, overrides  # noqa: E402
+from fast_rcnn.config import cfg, cfg_from_file, overrides  # noqa: E402
+from fast_rcnn.detection import ask, scaled_image  # noqa: E402
 from fpn.boxes import FAMILIES  # noqa: E402
-from fpn.detections import detections  # noqa: E402
-from fpn.images import batch, resized  # noqa: E402
 from netgen.backbones import BACKBONES  # noqa: E402
 from netgen.files import files  # noqa: E402
 from record import digest, weight  # noqa: E402
+from roi_data_layer.minibatch import Preparation, Prepared, get_minibatch  # noqa: E402
 
 MAPS, GRADIENTS, LOSSES, SCORES, OVERLAP, UNMET = 1e-3, 2e-3, 1e-3, 1e-3, 0.99, 0.02
 FAMILY = FAMILIES['torchvision']
@@ -71,9 +71,7 @@ class Case:
         self.folder, self.weights = folder, os.path.join(folder, 'w.caffemodel')
         write_weights(self.weights, rows, self.net)
         self.images = [recorded[f'image{i}'] for i in range(len(self.settings['sizes']))]
-        pixels = [255 * image[::-1].transpose(1, 2, 0) for image in self.images]
-        sides = self.settings['min_size'], self.settings['max_size']
-        self.data, self.im_info = batch(pixels, import_weights.OWN_MEANS, *sides)
+        self.pixels = [255 * image[::-1].transpose(1, 2, 0) for image in self.images]
 
     def settings_of_run(self):
         """cfg's names for what the case was recorded with."""
@@ -82,6 +80,8 @@ class Case:
         for phase in 'train', 'test':
             for when in 'PRE', 'POST':
                 values[f'{phase.upper()}.RPN_{when}_NMS_TOP_N'] = s[f'rpn_{when.lower()}_nms_top_n_{phase}']
+            values[f'{phase.upper()}.SCALES'] = [s['min_size']]
+            values[f'{phase.upper()}.MAX_SIZE'] = s['max_size']
         images = len(self.images)
         values['TRAIN.RPN_BATCHSIZE'] = s['rpn_batch_size_per_image']
         values['TRAIN.BATCH_SIZE'] = s['box_batch_size_per_image'] * images
@@ -96,14 +96,21 @@ class Case:
             stream.write('\n'.join(lines))
         return caffe.Net(path, self.weights, phase)
 
-    def gt_boxes(self):
-        """(G, 5), or (G, 6) of several images."""
-        rows = []
-        for i, (image, info) in enumerate(zip(self.images, self.im_info)):
-            boxes = resized(self.recorded[f'target_boxes{i}'], image.shape[1:], info[:2])
-            labels = self.recorded[f'target_labels{i}'][:, None]
-            rows.append(np.hstack([boxes, labels, np.full_like(labels, i)]))
-        return np.vstack(rows).astype(np.float32)[:, : 5 if len(rows) == 1 else 6]
+    def minibatch(self):
+        """What training reads of the pictures, and of what is to be found in them."""
+        entries = [
+            {
+                'boxes': FAMILY.datasets(self.recorded[f'target_boxes{i}']),
+                'gt_classes': self.recorded[f'target_labels{i}'],
+            }
+            for i in range(len(self.pixels))
+        ]
+        prepare = Preparation(cfg.TRAIN, cfg.PIXEL_MEANS, FAMILY)
+
+        def prepared(roidb, looks):
+            return prepare.scaled(Prepared(self.pixels, None, None, None, []), looks)
+
+        return get_minibatch(entries, self.settings['num_classes'], prepared, FAMILY)
 
 
 def feed(net, **blobs):
@@ -183,10 +190,9 @@ def unmet(found, wanted):
 def test_checks(case):
     """What the net says of the pictures."""
     net, recorded, s = case.build('test.prototxt', caffe.TEST), case.recorded, case.settings
-    feed(net, data=case.data, im_info=case.im_info)
-    net.forward()
-    yield Check('batch', float(case.data.shape != tuple(recorded['batch'])), 0)
-    yield Check('sizes', np.abs(case.im_info[:, :2] - recorded['sizes']).max(), 0)
+    answers = ask(net, [scaled_image(pixels, FAMILY) for pixels in case.pixels])
+    yield Check('batch', float(net.blobs['data'].shape != tuple(recorded['batch'])), 0)
+    yield Check('sizes', np.abs(net.blobs['im_info'].data[:, :2] - recorded['sizes']).max(), 0)
     for i, (level, blob) in enumerate(LEVELS.items()):
         for key, name in (
             (f'feature_{level}', blob),
@@ -194,21 +200,17 @@ def test_checks(case):
             (f'deltas_{i}', f'rpn_deltas_{blob}'),
         ):
             yield Check(key, off(net.blobs[name].data, recorded[f'digest/{key}']), MAPS)
-    values = (net.blobs[name].tensor for name in ('cls_prob', 'bbox_pred', 'rois'))
-    found = detections(*values, case.im_info, FAMILY, s['box_score_thresh'], 0.5, s['box_detections_per_img'])
-    rois = net.blobs['rois'].data
-    for i, (boxes, scores, labels) in enumerate(found):
-        proposals = rois[rois[:, 0] == i, 1:]
-        yield Check(f'proposals of image {i}', unmet([proposals], [recorded[f'proposals{i}']]), UNMET)
-        mine = resized(boxes.numpy(), case.im_info[i, :2], case.images[i].shape[1:]), scores, labels
+    for i, answer in enumerate(answers()):
+        yield Check(f'proposals of image {i}', unmet([answer.rois], [recorded[f'proposals{i}']]), UNMET)
+        dets, labels = answer.best(s['box_detections_per_img'], s['box_score_thresh'])
         theirs = [recorded[f'{name}{i}'] for name in ('boxes', 'scores', 'labels')]
-        yield Check(f'detections of image {i}', unmet([np.asarray(v) for v in mine], theirs), UNMET)
+        yield Check(f'detections of image {i}', unmet([dets[:, :4], dets[:, 4], labels], theirs), UNMET)
 
 
 def train_checks(case):
     """What it learns from them."""
     net, recorded = case.build('train.prototxt', caffe.TRAIN), case.recorded
-    feed(net, data=case.data, im_info=case.im_info, gt_boxes=case.gt_boxes())
+    feed(net, **case.minibatch())
     net.forward()
     for name, wanted in json.loads(str(recorded['losses'])).items():
         found = float(net.blobs[LOSS_NAMES[name]].data)

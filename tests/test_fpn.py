@@ -9,10 +9,10 @@ import torch
 from layer_runs import run_in_order
 
 from fast_rcnn.config import overrides
+from fast_rcnn.detection import Answer, proposing_blobs, scaled_image
 from fpn.anchors import Pyramid, in_maps, in_rows, logits
 from fpn.boxes import FAMILIES, family_of, family_of_net
-from fpn.detections import detections
-from fpn.images import batch, resized, scaled_size
+from fpn.images import resized, scaled_size
 from fpn.levels import split
 from fpn.proposals import Level, propose
 from rpn.proposals import Limits
@@ -257,15 +257,24 @@ def test_the_layer_of_levels(tmp_path):
 
 def test_detections():
     """Classes by themselves, background never, the best of all together, no boxes without a side."""
-    rois = boxes([0, 0, 0, 10, 10], [0, 1, 0, 11, 10], [0, 20, 20, 30, 30], [0, 5, 5, 5, 9])
-    probs = boxes([0.1, 0.7, 0.2], [0.1, 0.6, 0.3], [0.5, 0.05, 0.45], [0, 1, 0])
-    codes, info = torch.zeros(4, 12), torch.tensor([[25, 40, 1.0]])
-    ((found, scores, classes),) = detections(probs, codes, rois, info, TORCHVISION, 0.1, 0.5, 3)
-    np.testing.assert_allclose(scores, [0.7, 0.45, 0.3])
+    rois = boxes([0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [5, 5, 5, 9]).numpy()
+    probs = boxes([0.1, 0.7, 0.2], [0.1, 0.6, 0.3], [0.5, 0.05, 0.45], [0, 1, 0]).numpy()
+    answer = Answer((50, 120, 3), probs, rois, np.zeros((4, 12), np.float32), TORCHVISION, (25, 40))
+    with overrides({'TEST.NMS': 0.5}):
+        found, classes = answer.best(3, 0.1)
+        assert [len(answer.best(most, 0.1)[0]) for most in (0, 1, 2, 9)] == [3, 1, 2, 3]
+    np.testing.assert_allclose(found[:, 4], np.float32([0.7, 0.45, 0.3]))
     assert classes.tolist() == [1, 2, 2]
-    assert found.tolist() == [[0, 0, 10, 10], [20, 20, 30, 25], [1, 0, 11, 10]]
-    (none,) = detections(probs[:0], codes[:0], rois[:0], info, TORCHVISION, 0.1, 0.5, 3)
-    assert [len(values) for values in none] == [0, 0, 0]
+    assert found[:, :4].tolist() == [[0, 0, 30, 20], [60, 40, 90, 50], [3, 0, 33, 20]]
+    assert answer.boxes()[0].tolist() == 3 * [0, 0, 30, 20]
+    none, classes = Answer((9, 9), probs[:0], rois[:0], rois[:0].repeat(3, 1), TORCHVISION).best(3, 0.1)
+    assert none.shape == (0, 5) and classes.shape == (0,)
+
+
+def test_of_equal_scores_the_first_are_kept():
+    scores = np.float32([0.5, 0.9, 0.5, 0.5, 0.1])
+    assert TORCHVISION.highest(scores, 2).tolist() == [0, 1]
+    assert CAFFE.highest(scores, 2).tolist() == [True, True, True, True, False]
 
 
 # Images
@@ -280,12 +289,24 @@ def test_sizes_round_down_in_single_precision():
 
 def test_a_batch_is_padded_to_32():
     images = [np.full((20, 30, 3), 7.0), np.full((30, 20, 3), [5.0, 6, 7])]
-    data, info = batch(images, [1.0, 2, 3], 40, 60)
+    settings = {'TEST.SCALES': [40], 'TEST.MAX_SIZE': 60, 'PIXEL_MEANS': [1.0, 2, 3]}
+    with overrides(settings):
+        scaled = [scaled_image(image, TORCHVISION) for image in images]
+    data, info = proposing_blobs(scaled, TORCHVISION).values()
+    assert proposing_blobs(scaled[:1], TORCHVISION)['data'].shape == (1, 3, 64, 64)
     assert data.shape == (2, 3, 64, 64) and info[0, :2].tolist() == list(scaled_size((20, 30), 40, 60)[0])
     height, width = info[1, :2].astype(int)
     np.testing.assert_allclose(data[1, 0, :height, :width], 4, rtol=1e-6)
     assert not data[1, :, height:].any() and not data[1, :, :, width:].any()
     assert resized(np.float32([[2, 4, 6, 8]]), (10, 10), (20, 5)).tolist() == [[1, 8, 3, 16]]
+
+
+def test_a_dataset_counts_the_last_pixel_and_an_edge_lies_behind_it():
+    """Pixels 2 to 5 of 10, enlarged twofold: 4 to 12 by edges; as Caffe's nets see it, 4 to 10."""
+    box = np.float32([[2, 2, 5, 5]])
+    assert TORCHVISION.seen(box, (10, 10), (20, 20), 2.0).tolist() == [[4, 4, 12, 12]]
+    assert CAFFE.seen(box, (10, 10), (20, 20), 2.0).tolist() == [[4, 4, 10, 10]]
+    assert TORCHVISION.datasets(TORCHVISION.own(box)).tolist() == box.tolist()
 
 
 # The other layers

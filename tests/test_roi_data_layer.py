@@ -8,6 +8,7 @@ from layer_runs import entry, one_layer_net, write_image
 from datasets.record import FIELDS, Record
 from fast_rcnn.config import cfg, overrides
 from fast_rcnn.roi_sampling import compute_targets, expand_bbox_targets, sample_rois
+from fpn import images
 from roi_data_layer.layer import BlobFetcher, RoIDataLayer
 from roi_data_layer.minibatch import get_minibatch, rois_per_image
 from roi_data_layer.roidb import add_bbox_regression_targets, filter_roidb, prepare_roidb
@@ -17,8 +18,8 @@ RPN = {'TRAIN.HAS_RPN': True, 'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.SCALES': [80], 'T
 HEAD = {'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.SCALES': [80], 'TRAIN.BG_THRESH_LO': 0.0, 'TRAIN.BATCH_SIZE': 8}
 
 
-def data_net(tmp_path, tops):
-    return one_layer_net(tmp_path, 'roi_data_layer.layer', 'RoIDataLayer', tops, "'num_classes': 3")
+def data_net(tmp_path, tops, param=''):
+    return one_layer_net(tmp_path, 'roi_data_layer.layer', 'RoIDataLayer', tops, f"'num_classes': 3{param}")
 
 
 def test_image_scale():
@@ -75,6 +76,31 @@ def test_rpn_blobs(tmp_path):
         layer.set_roidb([entry(image)])
         net.forward()
         assert net.blobs['gt_boxes'].shape == (0, 5)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_images_and_boxes_as_torchvisions_nets_see_them(tmp_path, workers):
+    """The images are fpn.images', padded to 32; boxes end at edges, moved by each side's own ratio."""
+    sizes, box = [(60, 41), (33, 60)], [[10, 5, 20, 30]]
+    roidb = [entry(write_image(tmp_path / f'{i}.png', *size, i), box, [2]) for i, size in enumerate(sizes)]
+    settings = {'TRAIN.IMS_PER_BATCH': 2, 'TRAIN.MAX_SIZE': 100, 'TRAIN.LOADER_WORKERS': workers}
+    with overrides(RPN | settings):
+        net = data_net(tmp_path, ['data', 'im_info', 'gt_boxes'], r" \n'boxes': torchvision")
+        net.layers[0].set_roidb(roidb)
+        net.forward()
+        data, info, gt_boxes = (net.blobs[name].data for name in ('data', 'im_info', 'gt_boxes'))
+    assert data.shape == (2, 3, 128, 128)
+    for i, number in enumerate(net.layers[0].drawn):
+        width, height = sizes[number]
+        image, scale = images.scaled(read_image(roidb[number]['image']), cfg.PIXEL_MEANS, 80, 100)
+        high, wide = image.shape[:2]
+        assert info[i].tolist() == [high, wide, np.float32(scale)]
+        np.testing.assert_array_equal(data[i, :, :high, :wide], image.transpose(2, 0, 1))
+        assert not data[i, :, high:].any() and not data[i, :, :, wide:].any()
+        across, down = wide / width, high / height
+        np.testing.assert_allclose(
+            gt_boxes[i], [10 * across, 5 * down, 21 * across, 31 * down, 2, i], rtol=1e-6
+        )
 
 
 def test_flipped_image(tmp_path):

@@ -1,6 +1,7 @@
 """tools/rpn_generate.py and rpn.generate: how many proposals are written, what they are, that forks can keep them."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,11 +46,11 @@ class Imdb:
 def test_proposals_of_an_imdb_are_a_list_of_boxes_that_a_pickle_keeps(monkeypatch, tmp_path):
     boxes = [np.array([[i, 0, 9, 9]], np.float32) for i in range(2)]
     monkeypatch.setattr(each_image, 'read_image', int)
-    monkeypatch.setattr(generate, 'scaled_image', int)
+    monkeypatch.setattr(generate, 'scaled_image', lambda im, family: im)
     monkeypatch.setattr(
         generate, 'ask', lambda net, ims: lambda: [(boxes[im], np.ones((1, 1))) for im in ims]
     )
-    made = generate.imdb_proposals(None, Imdb())
+    made = generate.imdb_proposals(SimpleNamespace(layers=[], name='none'), Imdb())
     assert isinstance(made, list)
     (tmp_path / 'p.pkl').write_bytes(pickle.dumps(made, pickle.HIGHEST_PROTOCOL))
     for read in pickle.loads((tmp_path / 'p.pkl').read_bytes()), load_proposals(str(tmp_path / 'p.pkl')):

@@ -467,6 +467,16 @@ def test_another_class_count_is_told_before_the_first_iteration(tiny, tmp_path, 
         train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=1)
 
 
+def test_boxes_of_another_family_than_the_nets_are_told_before_the_first_iteration(tiny, tmp_path):
+    solver, roidb = tiny
+    given = "'num_classes': 3 \\n'boxes': torchvision"
+    (tmp_path / 'net.prototxt').write_text(NET.replace("'num_classes': 3", given))
+    with pytest.raises(
+        ValueError, match=r'layer data serves boxes of Torchvision.*other layers are of Caffe\('
+    ):
+        train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=1)
+
+
 def test_class_agnostic_boxes(tiny, tmp_path):
     solver, roidb = tiny
     (tmp_path / 'net.prototxt').write_text(NET.replace('num_output: 12', 'num_output: 8'))

@@ -132,7 +132,7 @@ def targets(paths, args):
 def detect(net, path, target, data, args):
     """Detects on the picture at `path` and writes it to `target`; whether it could be read."""
     from fast_rcnn.drawing import draw, listed, save_picture
-    from fast_rcnn.test import detections, im_detect
+    from fast_rcnn.detection import detect as found_in
     from utils.blob import read_upright
 
     try:
@@ -140,7 +140,7 @@ def detect(net, path, target, data, args):
     except OSError as error:
         log.warning('%s', error)
         return False
-    found = listed(detections(*im_detect(net, image), 0, args.thresh), data.class_names, args.thresh)
+    found = listed(found_in(net, image, 0, args.thresh), data.class_names, args.thresh)
     save_picture(target, draw(image, found, data.class_names))
     log.info('%s: %s', target, ', '.join(f'{name} {score:.2f}' for name, score, _ in found) or 'nothing')
     return True

@@ -1,4 +1,4 @@
-"""Detection: images through a net, and what is kept of its answers.
+"""Detection: images through a net, and what is kept of its answers, both as the net's family of boxes (fpn.boxes) has it.
 
 N images of a pass, S scales of each, R RoIs of one, K classes; boxes x1 y1 x2 y2 in pixels of the original image,
 scores (R, K), boxes (R, 4K), or (R, 8) of a class-agnostic net: columns 4 to 7 are then the box whatever the class.
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from fast_rcnn.config import cfg
-from fast_rcnn.nms_wrapper import class_nms
 from fpn.boxes import FAMILIES, Caffe, family_of_net
 from nms.soft_nms import soft_nms
 from utils.arrays import leaving
-from utils.blob import im_list_to_blob, prep_im_for_blob
+from utils.blob import im_list_to_blob, padded
 
+CAFFE = FAMILIES['caffe']
 TYPICAL_AREA = 224 * 224  # with several scales, a RoI is looked at where its area comes nearest to this
 
 
@@ -31,33 +31,34 @@ class Scaled:
     shape: tuple
 
 
-def image_blob(im):
+def image_blob(im, family=CAFFE):
     """im (H, W, 3) BGR -> data (S, 3, H', W'), the factors (S,) it was scaled by, by cfg.TEST."""
-    scaled = [prep_im_for_blob(im, cfg.PIXEL_MEANS, size, cfg.TEST.MAX_SIZE) for size in cfg.TEST.SCALES]
+    scaled = [family.scaled(im, cfg.PIXEL_MEANS, size, cfg.TEST.MAX_SIZE) for size in cfg.TEST.SCALES]
     return im_list_to_blob([image for image, _ in scaled]), np.array([scale for _, scale in scaled])
 
 
-def scaled_image(im):
+def scaled_image(im, family=CAFFE):
     """im (H, W, 3) BGR -> a Scaled; threads may do that ahead of time."""
-    data, scales = image_blob(im)
+    data, scales = image_blob(im, family)
     if caffe.common.device().type == 'cuda':
         data = torch.from_numpy(data).pin_memory().numpy()  # from where it gets there while nobody waits
     return Scaled(data, scales, im.shape)
 
 
-def proposing_blobs(images):
+def proposing_blobs(images, family=CAFFE):
     """What a net with an RPN reads of N Scaled: {data (N, 3, H', W'), im_info (N, 3: height, width, scale)}."""
     if len(cfg.TEST.SCALES) != 1:
         raise ValueError(f'a net with an RPN looks at one scale; TEST.SCALES is {cfg.TEST.SCALES}')
     info = [[*image.data.shape[2:], *image.scales] for image in images]
-    return {'data': _together(images), 'im_info': np.array(info, np.float32)}
+    return {'data': _together(images, family.divisor), 'im_info': np.array(info, np.float32)}
 
 
-def _together(images):
-    """The data of N Scaled as one blob (N S, 3, H', W'), zero beyond each image's edge."""
-    if len(images) == 1:
+def _together(images, divisor):
+    """The data of N Scaled as one blob (N S, 3, H', W'), both sides padded to whole divisors, zero beyond each image's
+    edge."""
+    size = padded(np.max([image.data.shape[2:] for image in images], 0), divisor)
+    if len(images) == 1 and images[0].data.shape[2:] == tuple(size):
         return images[0].data
-    size = np.max([image.data.shape[2:] for image in images], 0)
     blob = np.zeros((sum(len(image.data) for image in images), 3, *size), np.float32)
     for slot, plane in zip(blob, (plane for image in images for plane in image.data), strict=True):
         slot[:, : plane.shape[1], : plane.shape[2]] = plane
@@ -78,7 +79,7 @@ def image_and_roi_blobs(im, rois):
     return {'data': data, 'rois': None if cfg.TEST.HAS_RPN else roi_blob(rois, scales)}, scales
 
 
-def given_blobs(images, boxes):
+def given_blobs(images, boxes, family=CAFFE):
     """What a net without an RPN reads of N Scaled and N arrays of boxes (R, 4): {data (N S, 3, H', W'), rois (R', 5)};
     for each image which of the rois answer for its boxes, and the boxes (R, 4) of which they do: a box is looked at
     once where several are the same on the feature map."""
@@ -90,7 +91,7 @@ def given_blobs(images, boxes):
         rois.append(wanted[unique])
         parts.append((begin + inverse, of_image[unique][inverse]))
         begin += len(rois[-1])
-    return {'data': _together(images), 'rois': np.concatenate(rois)}, parts
+    return {'data': _together(images, family.divisor), 'rois': np.concatenate(rois)}, parts
 
 
 def _distinct(rois):
@@ -105,33 +106,52 @@ def _distinct(rois):
 # ---------------------------------------------------------------------------------------------- what a net answers
 @dataclasses.dataclass
 class Answer:
-    """Of an image of this shape: scores (R, K) of RoIs (R, 4), and deltas (R, 4K or 8) by which these move, in a family's
-    arithmetic; None: they stay where they are (cfg.TEST.BBOX_REG is off)."""
+    """Of an image of this shape: scores (R, K) of RoIs (R, 4), which lie in an image of `size` (None: in this one), and
+    deltas (R, 4K or 8) by which these move, in a family's arithmetic; None: they stay where they are (cfg.TEST.BBOX_REG is
+    off)."""
 
     shape: tuple
     scores: np.ndarray
     rois: np.ndarray
     deltas: np.ndarray | None
-    family: Caffe = FAMILIES['caffe']
+    family: Caffe = CAFFE
+    size: tuple = None
+
+    def __post_init__(self):
+        self.size = self.size or self.shape
 
     def boxes(self):
-        """All of them (R, 4K or 8)."""
+        """All of them (R, 4K or 8), in the image's pixels."""
         if self.deltas is None:
-            return np.tile(self.rois, (1, 2 if cfg.TEST.AGNOSTIC else self.scores.shape[1]))
-        return self.family.moved(self.rois, self.deltas, self.shape)
+            boxes = np.tile(self.rois, (1, 2 if cfg.TEST.AGNOSTIC else self.scores.shape[1]))
+        else:
+            boxes = self.family.moved(self.rois, self.deltas, self.size)
+        return self.family.back(boxes, self.size, self.shape)
 
     def boxes_of(self, rows, classes):
-        """Of RoI rows[i] the box of class classes[i] (n, 4): those of boxes(), the others not computed."""
+        """Of RoI rows[i] the box of class classes[i] (n, 4), where RoIs lie: those of boxes(), the others not computed."""
         if self.deltas is None:
             return self.rois[rows]
         deltas = of_classes(self.deltas, self.scores.shape[1], rows, classes)
-        return self.family.moved(self.rois[rows], deltas, self.shape)
+        return self.family.moved(self.rois[rows], deltas, self.size)
+
+    def best(self, max_per_image, thresh):
+        """What is kept of them: those of all classes (n, 5) x1 y1 x2 y2 score, in the image's pixels, class by class; the
+        class of each (n,)."""
+        dets, classes = best(self.scores, self.boxes_of, max_per_image, thresh, self.family)
+        return np.hstack([self.family.back(dets[:, :4], self.size, self.shape), dets[:, 4:]]), classes
+
+
+def detect(net, im, max_per_image, thresh):
+    """What a net that proposes finds in im (H, W, 3) BGR: see detections."""
+    (answer,) = ask(net, [scaled_image(im, family_of_net(net))])()
+    return by_number(*answer.best(max_per_image, thresh), answer.scores.shape[1])
 
 
 def im_detect(net, im, boxes=None):
-    """Scores (R, K) and boxes (R, 4K or 8) of im (H, W, 3) BGR.
+    """Scores (R, K) and boxes (R, 4K or 8) of im (H, W, 3) BGR, these in the terms of the net's family.
 
-    boxes (R, 4): the RoIs, unless cfg.TEST.HAS_RPN: then the net proposes them.
+    boxes (R, 4): the RoIs, as datasets have them, unless cfg.TEST.HAS_RPN: then the net proposes them.
     """
     return ims_detect(net, [im], None if boxes is None else [boxes])[0]
 
@@ -139,43 +159,44 @@ def im_detect(net, im, boxes=None):
 def ims_detect(net, ims, boxes=None):
     """As im_detect, of N images in one pass -> N pairs (scores, boxes). boxes: N arrays (R, 4). The images are padded to
     the largest: the more alike their shapes, the less is computed in vain."""
-    answers = ask(net, [scaled_image(im) for im in ims], boxes)
+    family = family_of_net(net)
+    answers = ask(net, [scaled_image(im, family) for im in ims], boxes)
     return [(answer.scores, answer.boxes()) for answer in answers()]
 
 
 def ask(net, images, boxes=None):
     """A pass of the net over N Scaled, and N arrays of boxes (R, 4) unless cfg.TEST.HAS_RPN -> a function that gives
     their Answers: any thread may call it, whatever the net does by then."""
+    family = family_of_net(net)
     if cfg.TEST.HAS_RPN:
-        forward(net, proposing_blobs(images))
-        parts = functools.partial(rois_by_image, leaving(net.blobs['rois']), images)
+        forward(net, proposing_blobs(images, family))
+        parts = functools.partial(rois_by_image, leaving(net.blobs['rois']), images, family)
     elif boxes is None:
         raise ValueError('im_detect wants boxes, unless cfg.TEST.HAS_RPN')
     else:
-        blobs, given = given_blobs(images, boxes)
+        blobs, given = given_blobs(images, [family.own(of_image) for of_image in boxes], family)
         forward(net, blobs)
-        parts = functools.partial(iter, given)
+        parts = functools.partial(iter, [(rows, rois, None) for rows, rois in given])
     scores = leaving(net.blobs['cls_score' if cfg.TEST.SVM else 'cls_prob'])
     deltas = leaving(net.blobs['bbox_pred']) if cfg.TEST.BBOX_REG else None
-    family = family_of_net(net)
 
     def answers():
         moves = _rows(deltas()) if deltas else None
         return [
-            Answer(image.shape, _rows(scores())[rows], rois, moves[rows] if deltas else None, family)
-            for image, (rows, rois) in zip(images, parts(), strict=True)
+            Answer(image.shape, _rows(scores())[rows], rois, moves[rows] if deltas else None, family, size)
+            for image, (rows, rois, size) in zip(images, parts(), strict=True)
         ]
 
     return answers
 
 
-def rois_by_image(rois, images):
+def rois_by_image(rois, images, family=CAFFE):
     """rois: a function that gives what a net proposes for N Scaled, (R', 5) with the image's index first -> for each
-    image which of them are its own, and these (R, 4) in its pixels."""
+    image which of them are its own, and these (R, 4) in an image of a size: see looked_at of a family."""
     rois = _rows(rois())
     for i, image in enumerate(images):
         rows = slice(None) if len(images) == 1 else np.flatnonzero(rois[:, 0] == i)
-        yield rows, rois[rows, 1:5] / float(image.scales[0])
+        yield rows, *family.looked_at(rois[rows, 1:5], image)
 
 
 def forward(net, blobs):
@@ -194,22 +215,24 @@ def _rows(values):
 
 # ---------------------------------------------------------------------------------------------- what is kept
 def detections(scores, boxes, max_per_image, thresh):
-    """im_detect's result -> per class (background: none) (n, 5) x1 y1 x2 y2 score: above thresh, after NMS,
-    of all classes together the max_per_image best (0: all)."""
+    """im_detect's result, of a net of Caffe's family -> per class (background: none) (n, 5) x1 y1 x2 y2 score: above
+    thresh, after NMS, of all classes together the max_per_image best (0: all)."""
     boxes_of = functools.partial(of_classes, boxes, scores.shape[1])
     return by_number(*best(scores, boxes_of, max_per_image, thresh), scores.shape[1])
 
 
-def best(scores, boxes_of, max_per_image, thresh):
+def best(scores, boxes_of, max_per_image, thresh, family=CAFFE):
     """As detections, of scores (R, K) and a function that gives boxes as Answer.boxes_of does -> those of all classes
     (n, 5), class by class; the class of each (n,)."""
     classes, rows = np.nonzero(np.ascontiguousarray((scores[:, 1:] > thresh).T))
     classes += 1
-    dets = np.hstack([boxes_of(rows, classes), scores[rows, classes][:, None]])
+    boxes = boxes_of(rows, classes)
+    dets, large = np.hstack([boxes, scores[rows, classes][:, None]]), family.large(boxes)
+    dets, classes = dets[large], classes[large]
     starts = np.searchsorted(classes, np.arange(scores.shape[1] + 1))
-    dets, classes = suppressed(dets, starts, cfg.TEST.NMS)
+    dets, classes = suppressed(dets, starts, cfg.TEST.NMS, family)
     if 0 < max_per_image < len(dets):
-        good = dets[:, 4] >= np.partition(dets[:, 4], -max_per_image)[-max_per_image]
+        good = family.highest(dets[:, 4], max_per_image)
         dets, classes = dets[good], classes[good]
     return dets, classes
 
@@ -225,12 +248,12 @@ def of_classes(boxes, num_classes, rows, classes):
     return boxes.reshape(len(boxes), columns, 4)[rows, 1 if columns == 2 else classes]
 
 
-def suppressed(dets, starts, thresh):
+def suppressed(dets, starts, thresh, family=CAFFE):
     """dets (n, 5), of which class k has those from starts[k] up to starts[k + 1], each class after NMS at IoU thresh,
     or, by cfg.TEST.SOFT_NMS, with the scores it leaves -> (m, 5), class by class, best first; the class of each (m,)."""
     dets = dets.astype(np.float32)
     if not cfg.TEST.SOFT_NMS:
-        kept = class_nms(dets, starts, thresh)
+        kept = family.class_nms(dets, starts, thresh)
         return dets[kept], np.searchsorted(starts, kept, 'right') - 1
     how = cfg.TEST.SOFT_NMS, thresh, cfg.TEST.SOFT_NMS_SIGMA, cfg.TEST.SOFT_NMS_MIN_SCORE
     left = [soft_nms(dets[begin:end], *how) for begin, end in zip(starts, starts[1:])]

@@ -1,5 +1,6 @@
 """Evaluation over an imdb: every image detected on, the detections kept on disk, mean average precision."""
 
+import functools
 import hashlib
 import os
 
@@ -9,9 +10,10 @@ from caffe.watch import busy, waiting
 from caffe.parallel import share
 
 from fast_rcnn.config import cfg, get_output_dir
-from fast_rcnn.detection import ask, best, by_number, scaled_image, suppressed
+from fast_rcnn.detection import ask, by_number, scaled_image, suppressed
 from fast_rcnn.drawing import listed, show
 from fast_rcnn.each_image import Steps, each_image
+from fpn.boxes import family_of_net
 from utils.proposals import save_detections
 from utils.shards import open_shards, remove_shards
 
@@ -37,7 +39,9 @@ def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
         found = by_number(rows[:, 1:], rows[:, 0], imdb.num_classes)
         show(im, listed(found, imdb.classes, VIS_THRESH), imdb.classes)
 
-    steps = Steps(scaled_image, run, finish, shown if vis else None)
+    steps = Steps(
+        functools.partial(scaled_image, family=family_of_net(net)), run, finish, shown if vis else None
+    )
     stem, title = os.path.join(get_output_dir(imdb, net), 'detections'), f'detection on {imdb.name}'
     decides = max_per_image, thresh, vis, _given_digest(imdb)
     each_image(net, imdb, stem, steps, 6, max_per_image, title, *decides)
@@ -47,9 +51,9 @@ def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
 
 
 def _rows(answer, max_per_image, thresh):
-    """An Answer -> (n, 6) class x1 y1 x2 y2 score, by class."""
-    dets, classes = best(answer.scores, answer.boxes_of, max_per_image, thresh)
-    return np.column_stack([classes, dets])
+    """An Answer -> (n, 6) class x1 y1 x2 y2 score, by class; boxes as datasets have them."""
+    dets, classes = answer.best(max_per_image, thresh)
+    return np.column_stack([classes, answer.family.datasets(dets[:, :4]), dets[:, 4]])
 
 
 def _evaluated(imdb, stem):

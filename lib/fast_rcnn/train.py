@@ -120,6 +120,7 @@ class SolverWrapper:
     def _feed(self, roidb):
         """The data layer gets the roidb, and the losses are kept."""
         self.data_layer = self.solver.net.layers[0]
+        check_families(self.solver.net)
         self.data_layer.set_roidb(roidb)
         if hasattr(self.data_layer, 'sampler'):
             sampler = self.data_layer.sampler
@@ -223,6 +224,16 @@ class SolverWrapper:
             values = train.RPN_NORMALIZE_MEANS, train.RPN_NORMALIZE_STDS
             found['rpn_bbox_pred'] = [np.tile(value, anchors) for value in values]
         return found
+
+
+def check_families(net):
+    """ValueError unless the images and boxes that a RoIDataLayer serves are as the net's other layers take them."""
+    wanted, data_layer = family_of_net(net), net.layers[0]
+    if getattr(data_layer, 'family', wanted) != wanted:
+        raise ValueError(
+            f"layer {data_layer.layer_param.name} serves boxes of {data_layer.family}, those of the net's other layers are "
+            f"of {wanted}: its param_str wants the 'boxes' that theirs have; --force writes the nets anew"
+        )
 
 
 def divide_by_images(net, images):

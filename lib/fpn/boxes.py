@@ -1,10 +1,12 @@
-"""Families of box arithmetic, each one object, chosen once per net: by `boxes` in its layers' param_str.
+"""Families of box arithmetic, each one object, chosen once per net: by `boxes` in its layers' param_str. It says too how
+an image is scaled for the net, and which of the net's answers are kept.
 
 caffe           boxes end in whole pixels, which they include: a width is x2 - x1 + 1
 detnet          so they do in guoruoqian/DetNet_pytorch, whose anchors lie around corners of cells, and whose levels compete
 torchvision     boxes end at edges: a width is x2 - x1
 
-Boxes are tensors of rows x1 y1 x2 y2 in pixels. N boxes, G objects, A anchors per position of a map (H, W), K classes.
+Boxes are tensors of rows x1 y1 x2 y2 in pixels; datasets' (roidb entries, detections that are scored) include their
+last pixels. N boxes, G objects, A anchors per position of a map (H, W), K classes.
 """
 
 import functools
@@ -16,11 +18,15 @@ import torch
 from caffe.types import boxes as box_lib
 
 from fast_rcnn.bbox_transform import bbox_transform, bbox_transform_inv, clip_boxes
+from fast_rcnn.nms_wrapper import class_nms
+from fpn import images
 from rpn.generate_anchors import generate_anchors
+from utils.blob import prep_im_for_blob
 from utils.param_str import parse_param_str
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a RoI of the side of an ImageNet picture is pooled from level 4
 COARSEST = 32  # the stride of the last map that a convolution makes
+LEAST_SIDE = 1e-2  # of a detection of torchvision's, in pixels of the scaled image
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,53 @@ class Caffe:
     most: float = math.inf  # the largest log ratio of sides that a code is taken to say
     nudge: float = 0.0  # of levels, towards the coarser
     levels_compete: bool = False  # the best are chosen, and near-duplicates found, among those of all levels
+    divisor: int = 1  # of the sides of what a net sees, padded to it
+
+    # Images
+
+    def scaled(self, im, means, short, long):
+        """im (H, W, 3) -> float32 (h, w, 3) less means, its short side `short`, or its long side `long` if that would exceed
+        it; the factor it was scaled by."""
+        return prep_im_for_blob(im, means, short, long)
+
+    def seen(self, boxes, size, scaled, scale):
+        """A dataset's boxes (N, 4) of an image of `size` (height, width), arrays, where the image of size `scaled` shows
+        them, in this family's terms."""
+        return boxes * scale
+
+    def own(self, boxes):
+        """A dataset's boxes (N, 4), an array, in this family's terms."""
+        return boxes
+
+    def datasets(self, boxes):
+        """What `own` gives, as it was."""
+        return boxes
+
+    # Answers
+
+    def looked_at(self, rois, image):
+        """RoIs (N, 4) of a fast_rcnn.detection.Scaled -> where a head's codes move them, and the size (height, width) of
+        what they then lie in: in the image itself."""
+        return rois / float(image.scales[0]), image.shape
+
+    def back(self, boxes, size, new):
+        """Boxes (N, 4K) of an image of `size`, as looked_at gives it, in the pixels of the image of size `new`."""
+        return boxes
+
+    def large(self, boxes):
+        """Which of boxes (N, 4) may be detections: an index of rows."""
+        return slice(None)
+
+    def class_nms(self, dets, starts, thresh):
+        """Indices kept, class by class, best first, of dets (N, 5), of which class k has those from starts[k] up to
+        starts[k + 1]."""
+        return class_nms(dets, starts, thresh)
+
+    def highest(self, scores, most):
+        """Which of scores (N,) are the `most` highest, and those as high as the last of them: an index."""
+        return scores >= np.partition(scores, -most)[-most]
+
+    # Boxes
 
     def encode(self, boxes, objects, weights=(1.0, 1.0, 1.0, 1.0)):
         """What is to be said (N, 4) at boxes (N, 4) for objects (N, 4)."""
@@ -120,6 +173,39 @@ class Torchvision(Caffe):
     roi_weights: tuple = (10.0, 10.0, 5.0, 5.0)
     most: float = math.log(1000 / 16)
     nudge: float = 1e-6
+    divisor: int = images.DIVISOR
+
+    def scaled(self, im, means, short, long):
+        return images.scaled(im, means, short, long)
+
+    def seen(self, boxes, size, scaled, scale):
+        return images.resized(self.own(boxes), size, scaled)
+
+    def own(self, boxes):
+        return boxes + np.float32([0, 0, 1, 1])
+
+    def datasets(self, boxes):
+        return boxes - np.float32([0, 0, 1, 1])
+
+    def looked_at(self, rois, image):
+        """In the scaled image."""
+        return rois, image.data.shape[2:]
+
+    def back(self, boxes, size, new):
+        return images.resized(boxes, size, new)
+
+    def large(self, boxes):
+        return (self.sides(boxes) >= LEAST_SIDE).all(1)
+
+    def class_nms(self, dets, starts, thresh):
+        classes = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        order = np.lexsort((-dets[:, 4], classes))  # best first, of equal ones the first
+        boxes = torch.from_numpy(dets[order, :4])
+        return order[box_lib.class_nms(boxes, starts.tolist(), thresh, self.offset).numpy()]
+
+    def highest(self, scores, most):
+        """No more than those; of equal ones the first."""
+        return np.sort(np.argsort(-scores, kind='stable')[:most])
 
     def moved(self, rois, codes, size):
         boxes = self.decode(torch.from_numpy(rois), torch.from_numpy(codes), self.roi_weights)
@@ -152,12 +238,15 @@ FAMILIES = {'caffe': Caffe(), 'detnet': DetNet(), 'torchvision': Torchvision()}
 
 def family_of_net(net):
     """That which a net's layers of lib/fpn name; Caffe's where it has none."""
-    layers = [layer.layer_param.python_param for layer in net.layers]
+    return family_of_layers([layer.layer_param for layer in net.layers], net.name)
+
+
+def family_of_layers(layers, name):
+    """As family_of_net, of LayerParameters of the net `name`."""
+    layers = [layer.python_param for layer in layers]
     names = {_named(layer.param_str) for layer in layers if layer.module.startswith('fpn.')}
     if len(names) > 1:
-        raise ValueError(
-            f'net {net.name!r} has layers of several families of boxes: {", ".join(sorted(names))}'
-        )
+        raise ValueError(f'net {name!r} has layers of several families of boxes: {", ".join(sorted(names))}')
     return family_of(*names or {'caffe'})
 
 

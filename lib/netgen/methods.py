@@ -34,10 +34,16 @@ class Detector:
     def head(self, name):
         return HEADS[name](self.net, self.classes)
 
+    def data(self, name, tops):
+        param = f"'num_classes': {self.classes}"
+        if self.net.boxes != 'caffe':
+            param = rf"{param} \n'boxes': {self.net.boxes}"
+        return [python(name, 'roi_data_layer.layer.RoIDataLayer', '', tops, param)]
+
     def rpn_train(self, lr, head=None):
         """lr: of the shared layers. head: one whose parameters a snapshot is to hold too."""
         return [
-            *data('input-data', IMAGE_AND_BOXES, self.classes),
+            *self.data('input-data', IMAGE_AND_BOXES),
             *self.net.trunk(lr),
             *self.rpn.lines(1),
             *self.rpn.scores(),
@@ -49,7 +55,7 @@ class Detector:
         """lr: of the shared layers. rpn: a snapshot is to hold its parameters too."""
         head = self.head(head)
         return [
-            *data('data', f'data rois labels {BBOX_BLOBS}', self.classes),
+            *self.data('data', f'data rois labels {BBOX_BLOBS}'),
             *self.net.trunk(lr),
             *head.lines(1, lr),
             *head.loss(),
@@ -85,11 +91,6 @@ class Detector:
     def joint_test(self, head):
         head = self.head(head)
         return [*self.rpn_test('rois'), *head.lines(None, None), *head.output()]
-
-
-def data(name, tops, classes):
-    param = f"'num_classes': {classes}"
-    return [python(name, 'roi_data_layer.layer.RoIDataLayer', '', tops, param)]
 
 
 # -------------------------------------------------------------------------------------------- methods

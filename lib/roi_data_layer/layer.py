@@ -12,6 +12,7 @@ import numpy as np
 
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import box_classes
+from fpn.boxes import family_of
 from roi_data_layer.loader import Loader
 from roi_data_layer.looks import check_looks, draw_looks, draws_looks
 from roi_data_layer.minibatch import Preparation, get_minibatch
@@ -29,7 +30,7 @@ def training_sampler(roidb, train, rank=0, count=1):
 class RoIDataLayer(caffe.Layer):
     """Tops, by cfg.TRAIN: data, im_info, gt_boxes (HAS_RPN); or data, rois, labels, and with BBOX_REG
     bbox_targets, bbox_inside_weights, bbox_outside_weights. Shapes: roi_data_layer.minibatch.get_minibatch.
-    param_str: num_classes. set_roidb must be called before forward. `drawn`: roidb indices of the last
+    param_str: num_classes; boxes, the family (caffe). set_roidb must be called before forward. `drawn`: roidb indices of the last
     minibatch; before_draw() is called when the net is done with it. sampler: where in the epoch it is.
 
     A subclass may give its own _get_next_minibatch (-> {top: array}), _get_next_minibatch_inds (-> roidb
@@ -37,14 +38,15 @@ class RoIDataLayer(caffe.Layer):
     """
 
     def setup(self, bottom, top):
-        self._num_classes = parse_param_str(self.param_str)['num_classes']
+        params = parse_param_str(self.param_str)
+        self._num_classes, self.family = params['num_classes'], family_of(params.get('boxes', 'caffe'))
         check_looks(cfg.TRAIN)
         self.sampler, self.drawn = None, []
         self.before_draw = lambda: None
-        self._preparation = Preparation(cfg.TRAIN, cfg.PIXEL_MEANS)
+        self._preparation = Preparation(cfg.TRAIN, cfg.PIXEL_MEANS, self.family)
         self._loader = None
         if cfg.TRAIN.USE_PREFETCH:
-            workers, room = loader_workers(cfg.TRAIN.LOADER_WORKERS), room_for(cfg.TRAIN)
+            workers, room = loader_workers(cfg.TRAIN.LOADER_WORKERS), room_for(cfg.TRAIN, self.family.divisor)
             self._loader = Loader(self._preparation, self._wanted, workers, room)
         shapes = top_shapes(cfg.TRAIN, self._num_classes)
         if len(top) != len(shapes):
@@ -113,7 +115,7 @@ class RoIDataLayer(caffe.Layer):
     def _get_next_minibatch(self):
         self.drawn = [int(i) for i in self._get_next_minibatch_inds()]
         entries = [self._roidb[i] for i in self.drawn]
-        return get_minibatch(entries, self._num_classes, self._loader and self._prepared)
+        return get_minibatch(entries, self._num_classes, self._loader and self._prepared, self.family)
 
     def _prepared(self, entries, looks):
         return self._preparation.scaled(self._loader.take(self._keys(looks)), looks)
@@ -150,10 +152,12 @@ def loader_workers(number):
     return max(1, min(4, cores // int(os.environ.get('LOCAL_WORLD_SIZE', 1))))
 
 
-def room_for(train):
-    """Bytes of a prepared minibatch: its images in float32, and some thousand RoIs of each, by the settings cfg.TRAIN."""
+def room_for(train, divisor=1):
+    """Bytes of a prepared minibatch: its images in float32, padded to whole divisors, and some thousand RoIs of each, by the
+    settings cfg.TRAIN."""
     short = min(max(train.SCALES) * train.SCALE_JITTER[1], train.MAX_SIZE)
-    return train.IMS_PER_BATCH * (12 * (int(short) + 2) * (train.MAX_SIZE + 1) + 2**18)
+    sides = (int(short) + 1 + divisor) * (train.MAX_SIZE + divisor)
+    return train.IMS_PER_BATCH * (12 * sides + 2**18)
 
 
 def top_shapes(train, num_classes):

@@ -13,9 +13,10 @@ import numpy as np
 from datasets.record import Record, best_objects
 from fast_rcnn.config import cfg
 from fast_rcnn.roi_sampling import expand_bbox_targets, sample_by
+from fpn.boxes import FAMILIES
 from roi_data_layer.looks import draw_looks, moved, moved_record, moves_boxes, seen
 from roi_data_layer.sampler import is_train_split
-from utils.blob import im_list_to_blob, prep_im_for_blob, read_image
+from utils.blob import im_list_to_blob, read_image
 
 
 def rois_per_image(batch_size, real_batch_size, ims_per_batch):
@@ -55,20 +56,23 @@ class Wanted(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """data (N, 3, H, W) float32, N scale factors and sizes (h, w) of what data has of each image before its padding; or
-    the images as they were read, uint8 (h, w, 3), and None, for want of Looks. rois: for each Record its Rois."""
+    """data (N, 3, H, W) float32, and of what it has of each image before its padding the scale factor, size (h, w) and
+    size before it was scaled; or the images as they were read, uint8 (h, w, 3), and None, for want of Looks. rois: for
+    each Record its Rois."""
 
     data: np.ndarray
     scales: list
     sides: list
+    sizes: list
     rois: list
 
 
 class Preparation:
-    """What comes before a minibatch's draws, by the settings cfg.TRAIN and cfg.PIXEL_MEANS."""
+    """What comes before a minibatch's draws, by the settings cfg.TRAIN and cfg.PIXEL_MEANS, as the net's family scales
+    images."""
 
-    def __init__(self, train, means):
-        self.means, self.max_size = means, train.MAX_SIZE
+    def __init__(self, train, means, family):
+        self.means, self.max_size, self.family = means, train.MAX_SIZE, family
         self.rois, self.targets = not train.HAS_RPN, train.BBOX_REG
         self.moves = moves_boxes(train)
 
@@ -86,19 +90,20 @@ class Preparation:
             record is not None and Rois.of(record, self.targets, look)
             for record, look in zip(wanted.records, looks)
         ]
-        return self.scaled(Prepared(images, None, None, rois), wanted.looks)
+        return self.scaled(Prepared(images, None, None, None, rois), wanted.looks)
 
     def scaled(self, prepared, looks):
         """Prepared, with data of these Looks if it is not scaled yet and they are known."""
         if prepared.scales is not None or looks is None:
             return prepared
+        parts = [seen(im, look) for im, look in zip(prepared.data, looks)]
         scaled = [
-            prep_im_for_blob(seen(im, look), self.means, look.size, self.max_size)
-            for im, look in zip(prepared.data, looks)
+            self.family.scaled(im, self.means, look.size, self.max_size) for im, look in zip(parts, looks)
         ]
         images, scales = zip(*scaled)
-        sides = [im.shape[:2] for im in images]
-        return prepared._replace(data=im_list_to_blob(images), scales=list(scales), sides=sides)
+        data = im_list_to_blob(images, self.family.divisor)
+        sides, sizes = ([im.shape[:2] for im in ims] for ims in (images, parts))
+        return prepared._replace(data=data, scales=list(scales), sides=sides, sizes=sizes)
 
 
 def _oriented(path, flipped):
@@ -106,9 +111,9 @@ def _oriented(path, flipped):
     return cv2.flip(im, 1) if flipped else im
 
 
-def get_minibatch(roidb, num_classes, prepared=None):
-    """Entries (one minibatch) -> dict of blobs. prepared: a function of entries and Looks that gives what
-    Preparation does, without which it is done now.
+def get_minibatch(roidb, num_classes, prepared=None, family=FAMILIES['caffe']):
+    """Entries (one minibatch) -> dict of blobs, as the net's family of boxes has them. prepared: a function of entries and
+    Looks that gives what Preparation does, without which it is done now.
 
     data (N, 3, H, W), images padded at the right and bottom with zeros, and with cfg.TRAIN.HAS_RPN: im_info (N, 3: each
     image's own height, width, scale; a fourth number if NO_POS_SAMPLES_ON_TRAIN, see background_times), gt_boxes
@@ -117,12 +122,13 @@ def get_minibatch(roidb, num_classes, prepared=None):
     """
     train = cfg.TRAIN
     looks = draw_looks(train, roidb)
-    prepare = Preparation(train, cfg.PIXEL_MEANS)
-    data, scales, sides, rois = prepared(roidb, looks) if prepared else prepare(prepare.wanted(roidb, looks))
+    prepare = Preparation(train, cfg.PIXEL_MEANS, family)
+    images = prepared(roidb, looks) if prepared else prepare(prepare.wanted(roidb, looks))
     if train.HAS_RPN:
-        return {'data': data, **_ground_truth_blobs(roidb, looks, scales, sides, train)}
-    rois = [found or Rois.of(entry, train.BBOX_REG, look) for found, entry, look in zip(rois, roidb, looks)]
-    return {'data': data, **_roi_blobs(roidb, rois, scales, num_classes, train)}
+        return {'data': images.data, **_ground_truth_blobs(roidb, looks, images, train, family)}
+    found = zip(images.rois, roidb, looks)
+    rois = [one or Rois.of(entry, train.BBOX_REG, look) for one, entry, look in found]
+    return {'data': images.data, **_roi_blobs(roidb, rois, images, num_classes, train, family)}
 
 
 def background_times(entry, train):
@@ -138,26 +144,28 @@ def is_empty(entry):
     return not np.any(entry['gt_classes']) and not getattr(entry, 'difficult', 0)
 
 
-def _ground_truth_blobs(roidb, looks, im_scales, sides, train):
+def _ground_truth_blobs(roidb, looks, images, train, family):
     infos, boxes = [], []
-    for i, (entry, look, im_scale, size) in enumerate(zip(roidb, looks, im_scales, sides)):
+    places = zip(images.sizes, images.sides, images.scales)
+    for i, (entry, look, (size, side, scale)) in enumerate(zip(roidb, looks, places)):
         gt, times = np.where(entry['gt_classes'] != 0)[0], background_times(entry, train)
         objects, kept = moved(entry['boxes'][gt], look, entry.get('width'))
         of_image = np.full((len(objects), 6), i, np.float32)
-        of_image[:, :4] = objects * im_scale
+        of_image[:, :4] = family.seen(objects, size, side, scale)
         of_image[:, 4] = entry['gt_classes'][gt][kept]
         boxes.append(of_image if len(roidb) > 1 else of_image[:, :5])
-        infos.append([*size, im_scale] if times is None else [*size, im_scale, times])
+        infos.append([*side, scale] if times is None else [*side, scale, times])
     return {'im_info': np.array(infos, np.float32), 'gt_boxes': np.vstack(boxes)}
 
 
-def _roi_blobs(roidb, found, im_scales, num_classes, train):
+def _roi_blobs(roidb, found, images, num_classes, train, family):
     num_rois = rois_per_image(train.BATCH_SIZE, train.REAL_BATCH_SIZE, len(roidb))
     rois, labels, targets = [], [], []
-    for i, (entry, of_image, im_scale) in enumerate(zip(roidb, found, im_scales)):
+    places = zip(images.sizes, images.sides, images.scales)
+    for i, (entry, of_image, place) in enumerate(zip(roidb, found, places)):
         times = background_times(entry, train)
         keep, num_fg = sample_by(train, of_image.overlaps, num_rois, not is_empty(entry), times)
-        rois.append(np.hstack([np.full((len(keep), 1), i), of_image.boxes[keep] * im_scale]))
+        rois.append(np.hstack([np.full((len(keep), 1), i), family.seen(of_image.boxes[keep], *place)]))
         labels.append(np.where(np.arange(len(keep)) < num_fg, of_image.classes[keep], 0))
         if train.BBOX_REG:
             targets.append(of_image.targets[keep])

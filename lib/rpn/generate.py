@@ -1,5 +1,7 @@
 """Proposals of images by an RPN net: tops rois and scores, its ProposalLayer set by cfg.TEST.RPN_*."""
 
+import functools
+
 import caffe
 import numpy as np
 from caffe.parallel import barrier
@@ -7,6 +9,7 @@ from caffe.parallel import barrier
 from fast_rcnn.config import cfg
 from fast_rcnn.detection import forward, proposing_blobs, rois_by_image, scaled_image
 from fast_rcnn.each_image import Steps, answers, each_image
+from fpn.boxes import family_of_net
 from utils.arrays import leaving
 from utils.progress import progress
 from utils.proposals import shard_stem, write_index
@@ -16,13 +19,14 @@ SETTINGS = {'TEST.RPN_PRE_NMS_TOP_N': -1, 'TEST.RPN_POST_NMS_TOP_N': 2000}
 
 
 def im_proposals(net, im):
-    """im (H, W, 3) BGR -> boxes (n, 4) in its own pixels, best first; scores (n, 1)."""
+    """im (H, W, 3) BGR -> boxes (n, 4) in its own pixels, as datasets have them, best first; scores (n, 1)."""
     return ims_proposals(net, [im])[0]
 
 
 def ims_proposals(net, ims):
     """As im_proposals, of several images in one pass -> a list of (boxes, scores)."""
-    return ask(net, [scaled_image(im) for im in ims])()
+    family = family_of_net(net)
+    return ask(net, [scaled_image(im, family) for im in ims])()
 
 
 def ask(net, images):
@@ -31,15 +35,21 @@ def ask(net, images):
     for name in 'rois', 'scores':
         if name not in net.outputs:
             raise ValueError(f'the RPN test net gives {sorted(net.outputs)}; wanted rois and scores')
-    forward(net, proposing_blobs(images))
+    family = family_of_net(net)
+    forward(net, proposing_blobs(images, family))
     rois, scores = leaving(net.blobs['rois']), leaving(net.blobs['scores'])
-    return lambda: [(boxes, scores()[rows]) for rows, boxes in rois_by_image(rois, images)]
+    return lambda: [
+        (family.datasets(family.back(boxes, size, image.shape)), scores()[rows])
+        for image, (rows, boxes, size) in zip(images, rois_by_image(rois, images, family), strict=True)
+    ]
 
 
 def steps(net):
     """What is done with each image: rows x1 y1 x2 y2 score come of it."""
     return Steps(
-        scaled_image, lambda numbers, images: ask(net, images), lambda asked: list(map(np.hstack, asked()))
+        functools.partial(scaled_image, family=family_of_net(net)),
+        lambda numbers, images: ask(net, images),
+        lambda asked: list(map(np.hstack, asked())),
     )
 
 
