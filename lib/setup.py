@@ -13,7 +13,6 @@ setup(
     packages=[],
     ext_modules=cythonize(
         [
-            Extension('nms._cpu_nms', ['nms/_cpu_nms.pyx'], extra_compile_args=FLAGS),
             Extension('utils._bbox', ['utils/_bbox.pyx'], extra_compile_args=FLAGS),
         ],
         language_level=3,

@@ -1,9 +1,9 @@
 """Non-maximum suppression: three rules, each against a plain loop; overlaps against a plain loop."""
 
-import importlib.util
-
 import numpy as np
 import pytest
+import torch
+from caffe.types import boxes as box_lib
 
 from fast_rcnn.config import overrides
 from fast_rcnn.nms_wrapper import class_nms, nms as wrapped_nms
@@ -15,7 +15,7 @@ from utils.bbox import bbox_overlaps as numpy_overlaps
 from utils.cython_bbox import bbox_overlaps
 
 compiled = pytest.mark.skipif(
-    importlib.util.find_spec('nms._cpu_nms') is None, reason='kernels are not built (lib/setup.py)'
+    box_lib.nms_cpu is None, reason='kernels are not built (caffe-fast-rcnn/python/setup.py)'
 )
 
 
@@ -78,6 +78,25 @@ def test_a_limit_ends_where_it_is_met():
         for limit in 0, 1, 63, 64, 65, 200:
             kept = loop_nms(dets, 0.7, True)
             assert cpu_nms(dets, 0.7, limit) == kept[: limit or None]
+
+
+@compiled
+@pytest.mark.parametrize('offset', [0, 1])
+def test_the_compiled_loop_gives_what_torch_does(monkeypatch, offset):
+    strange = [[9, 9, 0, 0], [5, 5, 5, 5], [5, 5, 5, 5], [4, 9, 8, 9], [0, 0, np.inf, 9], [0, 0, np.nan, 9]]
+    starts = [0, 150, 150, 300, 306]
+    for seed in range(6):
+        boxes = torch.from_numpy(random_dets(300, seed)[:, :4].round(seed % 3))
+        boxes = torch.cat([boxes, torch.tensor(strange, dtype=torch.float32)])
+        found = []
+        for module in box_lib.nms_cpu, None:
+            with monkeypatch.context() as patch:
+                patch.setattr(box_lib, 'nms_cpu', module)
+                kept = [
+                    box_lib.nms(boxes, t, offset, limit=n) for t in (0.3, 0.5, 0.7) for n in (None, 1, 50)
+                ]
+                found.append([k.tolist() for k in [*kept, box_lib.class_nms(boxes, starts, 0.4, offset)]])
+        assert found[0] == found[1] and min(map(len, found[0])) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,20 @@ from setuptools import Extension, setup
 
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
 openmp = ['-fopenmp'] if sys.platform.startswith('linux') else []
-extension = Extension(
-    'caffe.types.roi_pooling_cpu',
-    ['caffe/types/roi_pooling_cpu.pyx'],
-    extra_compile_args=['-O3', *openmp],
-    extra_link_args=openmp,
-)
+extensions = [
+    Extension(
+        f'caffe.types.{name}',
+        [f'caffe/types/{name}.pyx'],
+        extra_compile_args=['-O3', *flags],
+        extra_link_args=openmp,
+    )
+    # Without contraction of a * b + c, overlaps are those of numpy and torch on every processor
+    for name, flags in {'roi_pooling_cpu': openmp, 'nms_cpu': ['-ffp-contract=off']}.items()
+]
 
 setup(
     name='caffe-extensions',
     packages=[],
-    ext_modules=cythonize([extension]),
+    ext_modules=cythonize(extensions),
     options={'build': {'build_base': os.path.join('..', '..', 'build', 'caffe')}},
 )

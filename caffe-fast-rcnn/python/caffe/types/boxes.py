@@ -9,6 +9,11 @@ import torch
 
 from .. import kernels
 
+try:
+    from . import nms_cpu
+except ImportError:  # not compiled
+    nms_cpu = None
+
 BLOCK = 1024  # boxes decided at a time: bounds the memory of their overlaps
 
 
@@ -34,6 +39,8 @@ def nms(boxes, threshold, offset=0, eta=1.0, limit=None):
     whose overlap with a kept one is above threshold; eta < 1 multiplies a threshold above 0.5 after each box kept."""
     if eta >= 1 and kernels.serve(boxes):
         return kernels.nms(boxes, threshold, offset, limit)
+    if eta >= 1 and _compiled(boxes):
+        return _suppress(boxes, (0, len(boxes)), threshold, offset, limit)
     kept = _greedy(boxes, np.float32(threshold), offset, eta, limit)
     return torch.tensor(kept, dtype=torch.long, device=boxes.device)
 
@@ -43,8 +50,19 @@ def class_nms(boxes, starts, threshold, offset=0):
     first: indices kept, in their order."""
     if kernels.serve(boxes):
         return kernels.class_nms(boxes, starts, threshold, offset)
+    if _compiled(boxes):
+        return _suppress(boxes, starts, threshold, offset)
     kept = [begin + nms(boxes[begin:end], threshold, offset) for begin, end in zip(starts[:-1], starts[1:])]
     return torch.cat([torch.zeros(0, dtype=torch.long, device=boxes.device), *kept])
+
+
+def _compiled(boxes):
+    return nms_cpu is not None and boxes.device.type == 'cpu' and boxes.dtype == torch.float32
+
+
+def _suppress(boxes, starts, threshold, offset, limit=None):
+    boxes = boxes.detach().contiguous().numpy()
+    return torch.from_numpy(nms_cpu.suppress(boxes, starts, threshold, offset, True, limit or 0))
 
 
 def _greedy(boxes, threshold, offset, eta, limit):
