@@ -111,6 +111,18 @@ cfg.TRAIN.BBOX_THRESH = 0.5
 # object
 cfg.TRAIN.AGNOSTIC = False
 
+# Layers that do not learn, by name or pattern of names, over the net's file: ['conv1', 'res2*', 'scale2*']. Nothing is
+# kept or computed for gradients that only they would want; BatchNorm among them takes its statistics as they are
+cfg.TRAIN.FREEZE = ()
+
+# Biases decay, and learn faster than their weights, as the net's file says. False: they do not decay; they learn as fast
+cfg.TRAIN.BIAS_DECAY = True
+cfg.TRAIN.DOUBLE_BIAS = True
+
+# The largest norm of all gradients of an update together; longer ones are made as short. 0: as the solver's file says,
+# clip_gradients
+cfg.TRAIN.CLIP_GRADIENTS = 0.0
+
 # Minutes between the states from which an interrupted training goes on (one is also written with every
 # snapshot, at the end, and on SIGINT and SIGTERM). 0: only then
 cfg.TRAIN.CHECKPOINT_MINUTES = 10.0
@@ -359,7 +371,8 @@ def _coerced(name, value, old):
             raise ValueError(f'{name} wants {old.size} numbers, got {value!r}')
         return new.reshape(old.shape)
     if isinstance(old, tuple) and isinstance(value, (list, tuple)):
-        return tuple(_coerced(name, item, old[0]) for item in value)
+        example = old[0] if old else ''  # an empty one is of words
+        return tuple(_coerced(name, item, example) for item in value)
     if type(value) is type(old):
         return value
     if type(old) is float and type(value) is int:

@@ -21,6 +21,7 @@ from fast_rcnn.hooks import Checkpoints, Display, Log, Snapshots
 from fast_rcnn.losses import Losses
 from fast_rcnn.resume import States, training_mark
 from fast_rcnn.net_classes import check_classes
+from fast_rcnn.solver_options import with_options
 from fpn.boxes import family_of_net
 from roi_data_layer import roidb as rdl_roidb
 from roi_data_layer.roidb import filter_roidb
@@ -80,7 +81,7 @@ class SolverWrapper:
         os.makedirs(output_dir, exist_ok=True)
         self.output_dir, self.hooks, self.max_iters = output_dir, [], 0
         self.bbox_means = self.bbox_stds = None
-        self.solver = caffe.get_solver(solver_prototxt)
+        self.solver = caffe.get_solver(with_options(solver_prototxt, cfg.TRAIN, output_dir))
         if cfg.TRAIN.BBOX_REG:
             self._prepare_targets(roidb)
         self.solver_param = self.solver.param

@@ -1,0 +1,116 @@
+"""What settings decide over the files of solvers and nets: frozen layers, biases, clipping."""
+
+import caffe
+import numpy as np
+import pytest
+from caffe.format.prototxt import parse_net, read_net, read_solver
+from test_train import tiny  # noqa: F401
+
+from fast_rcnn.config import cfg, overrides
+from fast_rcnn.solver_options import freeze, with_options
+from fast_rcnn.train import SolverWrapper
+from netgen.files import files
+
+BLOCKS = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
+layer { name: "res1" type: "Convolution" bottom: "data" top: "res1"
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }
+layer { name: "bn1" type: "BatchNorm" bottom: "res1" top: "res1" batch_norm_param { use_global_stats: false } }
+layer { name: "scale1" type: "Scale" bottom: "res1" top: "res1" param { lr_mult: 1 decay_mult: 0 }
+  scale_param { bias_term: true } }
+layer { name: "res2" type: "Convolution" bottom: "res1" top: "res2" param { lr_mult: 1 } param { lr_mult: 2 }
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }
+layer { name: "prelu" type: "PReLU" bottom: "res2" top: "res2" }
+layer { name: "fc" type: "InnerProduct" bottom: "res2" top: "fc" inner_product_param { num_output: 2
+  bias_term: false weight_filler { type: "msra" } } }
+layer { name: "sum" type: "Reduction" bottom: "fc" top: "sum" loss_weight: 1 }
+"""
+
+
+def blocks(patterns):
+    net = parse_net(BLOCKS)
+    return freeze(net, patterns, 'net.pt'), caffe.Net.from_param(net, caffe.TRAIN)
+
+
+def test_frozen_layers_do_not_learn_and_keep_nothing():
+    frozen, net = blocks(['*1', 'prelu'])
+    assert frozen == ['res1', 'bn1', 'scale1', 'prelu']
+    assert net.params_lr == [0] * 7 + [1, 2, 0, 1]
+    assert not any(any(net.layer_dict[name].param_propagate_down) for name in frozen)
+    assert [any(net.layer_dict[name].propagate_down) for name in ('scale1', 'res2', 'prelu')] == [
+        False,
+        False,
+        True,
+    ]
+    net.params['bn1'][1].data[...], net.params['bn1'][2].data[...] = 1, 1
+    net.blobs['data'].data[...] = np.random.RandomState(1).randn(2, 3, 6, 6)
+    net.forward_backward()
+    assert net.params['bn1'][0].data.tolist() == [0] * 4  # its statistics are as they were
+    assert np.abs(net.params['res2'][0].diff).max() > 0
+
+
+def test_nothing_frozen_is_the_net_as_it_is():
+    frozen, net = blocks([])
+    assert frozen == [] and net.params_lr == [1, 1, 0, 0, 0, 1, 1, 1, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    'pattern, message',
+    [
+        ('res1x', "'res1x' fits no layer with parameters; did you mean res1"),
+        ('zz*', 'there are res1, bn1'),
+        ('data', 'fits no'),
+    ],
+)
+def test_a_pattern_that_fits_nothing_is_refused(pattern, message):
+    with pytest.raises(ValueError, match=f'net.pt: TRAIN.FREEZE .*{message}'):
+        blocks(['res1', pattern])
+
+
+def test_a_solver_trains_by_the_settings(tiny, tmp_path, caplog):  # noqa: F811
+    solver, roidb = tiny
+    caplog.set_level('INFO')
+    settings = {'TRAIN.FREEZE': ['cls_*'], 'TRAIN.BIAS_DECAY': False, 'TRAIN.CLIP_GRADIENTS': 0.5}
+    with overrides({**settings, 'TRAIN.BBOX_NORMALIZE_TARGETS': False}):
+        wrapper = SolverWrapper(solver(0.1), roidb, str(tmp_path / 'out'))
+    net, param = wrapper.solver.net, wrapper.solver.param
+    assert param.clip_gradients == 0.5 and param.train_net == str(tmp_path / 'out/tiny_options_net.prototxt')
+    assert net.params_lr == [0, 0, 1, 1] and net.params_weight_decay == [1, 1, 1, 0]
+    said = 'clip_gradients -1 -> 0.5; frozen: cls_score; 1 biases do not decay'
+    assert f'solver.prototxt: {said} ({tmp_path}/out/tiny_options_solver.prototxt)' in caplog.text
+    before = [blob.data.copy() for blob in net.learnable_params]
+    wrapper.solver.step(2)
+    moved = [np.abs(blob.data - old).max() > 0 for blob, old in zip(net.learnable_params, before)]
+    assert moved == [False, False, True, True]
+
+
+def test_files_stay_where_nothing_differs(tiny, tmp_path):  # noqa: F811
+    path = tiny[0]()
+    assert with_options(path, cfg.TRAIN, str(tmp_path / 'none')) == path
+    with overrides({'TRAIN.DOUBLE_BIAS': False}):  # all learn alike already
+        assert with_options(path, cfg.TRAIN, str(tmp_path / 'none')) == path
+    assert not (tmp_path / 'none').exists()
+
+
+def test_biases_of_published_nets(tmp_path):
+    """They learn twice as fast and decay: settings make them learn as others do, without; frozen and shared ones too."""
+    texts = {path.name: text for path, text in files('own', 'ResNet-50-FPN', 3).items()}
+    (tmp_path / 'train.prototxt').write_text(texts['train.prototxt'])
+    path = tmp_path / 'solver.prototxt'
+    path.write_text(f'train_net: "{tmp_path}/train.prototxt" base_lr: 1 snapshot_prefix: "r"')
+    with overrides(
+        {'TRAIN.BIAS_DECAY': False, 'TRAIN.DOUBLE_BIAS': False, 'TRAIN.FREEZE': ['*conv1', '*2[abc]_*']}
+    ):
+        changed = read_solver(with_options(str(path), cfg.TRAIN, str(tmp_path)))
+    before, after = read_net(f'{tmp_path}/train.prototxt'), read_net(changed.train_net)
+    seen = set()
+    for old, new in zip(before.layer, after.layer, strict=True):
+        assert new.type == old.type and new.bottom == old.bottom
+        if new.type in ('Convolution', 'InnerProduct') and len(new.param) == 2:
+            weight, bias = new.param
+            assert (bias.lr_mult, bias.decay_mult) == (weight.lr_mult, 0) and old.param[1].decay_mult
+            seen.add(bias.name)
+        if '2a_' in new.name or new.name.endswith('conv1'):
+            assert new.param or new.type in ('BatchNorm', 'ReLU')
+            assert not any(spec.lr_mult for spec in new.param)
+    assert {'', 'rpn_conv_1'} <= seen
