@@ -183,7 +183,7 @@ def test_an_encoding_that_is_not_known(kit, capsys):
 
 def test_an_imdb_without_xml_files_is_refused(kit, capsys, monkeypatch):
     monkeypatch.setattr(factory, '_added', {'bare_train': lambda: imdb('bare_train')})
-    with pytest.raises(ValueError, match='bare_train: not annotated in XML files'):
+    with pytest.raises(ValueError, match='bare_train: not annotated in XML or JSON files'):
         check_dataset.main(['bare_train'])
 
 

@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from datasets.annotated import annotated
 from datasets.readers.boxes import clean_boxes
 from datasets.readers.images import image_size
-from datasets.readers.voc_xml import NO_OBJECTS, read_xml
-from datasets.xml_imdb import xml_imdb
 from utils.blob import read_image
 from utils.progress import progress
 from utils.words import nearest
@@ -35,22 +34,20 @@ class Problem(NamedTuple):
 
 
 class Survey:
-    """Problems (list) and counts of some xml_imdbs; an image that several of them hold is looked at once."""
+    """Problems (list) and counts of some annotated imdbs; an image that several of them hold is looked at once."""
 
     def __init__(self, imdbs):
         for imdb in imdbs:
-            if not isinstance(imdb, xml_imdb):
-                raise ValueError(f'{imdb.name}: not annotated in XML files, which is what can be checked')
+            if not isinstance(imdb, annotated):
+                raise ValueError(
+                    f'{imdb.name}: not annotated in XML or JSON files, which is what can be checked'
+                )
         self.problems = []
         self.classes = imdbs[0].classes[1:]
         self.unknown = {}  # name of an unknown class -> (file, number) of its objects
-        self.names = {}  # (root, image id) -> names of the image's objects
+        self.names = {}  # key of an image -> names of its objects
         self.images = self.empty = self.difficult = 0
-        unique = {
-            (imdb.layout.root, image_id): (imdb, i)
-            for imdb in imdbs
-            for i, image_id in enumerate(imdb.image_index)
-        }
+        unique = {imdb.image_key(i): (imdb, i) for imdb in imdbs for i in range(imdb.num_images)}
         for imdb, i in progress(list(unique.values()), 'checking'):
             self._survey_image(imdb, i)
         self._unknown_classes()
@@ -60,14 +57,14 @@ class Survey:
 
     def _names_of(self, imdb):
         """Counter of the names of an imdb's objects."""
-        of_images = (self.names.get((imdb.layout.root, image_id), ()) for image_id in imdb.image_index)
+        of_images = (self.names.get(imdb.image_key(i), ()) for i in range(imdb.num_images))
         return Counter(name for names in of_images for name in names)
 
     def _compare(self, train, test):
         """What is trained on says nothing when it is tested on."""
-        common = set(train.image_index) & set(test.image_index)
-        if train is not test and train.layout.root == test.layout.root and common:
-            total = len(set(test.image_index))
+        trained, tested = ({imdb.image_key(i) for i in range(imdb.num_images)} for imdb in (train, test))
+        common, total = trained & tested, len(tested)
+        if train is not test and common:
             self._add(
                 test.name,
                 f'{"all" if len(common) == total else len(common)} of its {total} images are in '
@@ -81,15 +78,14 @@ class Survey:
     def _survey_image(self, imdb, i):
         size = self._image(imdb, i)
         try:
-            path = imdb.annotation_path_at(i)
-            annotation = read_xml(path) if path else NO_OBJECTS
+            path, annotation = imdb.annotation_path_at(i), imdb.annotation_at(i)
         except (OSError, ValueError) as error:
             self.problems.append(_from_error(error, imdb, i))
             return
         self.images += 1
         self.empty += not annotation.names
         self.difficult += int(annotation.difficult.sum())
-        self.names[imdb.layout.root, imdb.image_index[i]] = annotation.names
+        self.names[imdb.image_key(i)] = annotation.names
         if size and annotation.size and size != annotation.size:
             self._add(path, 'size is {}x{}, but the image has {}x{} pixels'.format(*annotation.size, *size))
         self._classes(imdb, path, annotation)

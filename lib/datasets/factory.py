@@ -1,6 +1,7 @@
 """Datasets by name: get_imdb for tools, describe and register for the scripts.
 
-Built in: voc_<year>_<split>, imagenet_2015_<split>. Own datasets are registered as data/datasets/NAME.yml
+Built in: voc_<year>_<split>, imagenet_2015_<split>, coco_<year>_<split>. Names with + between are one imdb of several:
+voc_2007_trainval+voc_2012_trainval. Own datasets are registered as data/datasets/NAME.yml
 (the file, or a link to it) and give imdbs NAME_<split>. An imdb class of one's own joins by
     register('shapes_train', lambda: shapes('train'))
 which may stand in a file data/datasets/NAME.py: such files are run, once a process, before a name is looked
@@ -13,11 +14,25 @@ import os
 import re
 import runpy
 
-from datasets import imagenet, own, pascal_voc
+from datasets import coco, imagenet, own, pascal_voc
+from datasets.joined import joined
 from fast_rcnn.config import cfg
 from utils.words import nearest
 
-BUILT_IN = ('pascal_voc', 'imagenet')
+# Dataset -> its format, classes, and the imdbs that the scripts train and test on
+BUILT_IN = {
+    'pascal_voc': ('voc', pascal_voc.CLASSES, 'voc_2007_trainval', 'voc_2007_test'),
+    'pascal_voc_0712': ('voc', pascal_voc.CLASSES, 'voc_2007_trainval+voc_2012_trainval', 'voc_2007_test'),
+    'imagenet': (
+        'imagenet',
+        tuple(imagenet.SYNSETS),
+        'imagenet_2015_trainval1_woextra',
+        'imagenet_2015_val2',
+    ),
+    'coco': ('coco', coco.CLASSES, 'coco_2017_train', 'coco_2017_val'),
+}
+# Dataset -> anchors that the nets of other datasets do not have: the smaller ones of py-faster-rcnn's nets for COCO
+ANCHORS = {'coco': {'scales': [4, 8, 16, 32], 'ratios': [0.5, 1, 2]}}
 
 # imdb name -> function without arguments that makes it
 _built_in = {
@@ -28,11 +43,20 @@ _built_in = {
 _built_in.update(
     {f'imagenet_2015_{split}': functools.partial(imagenet.imagenet, split) for split in imagenet.SPLITS}
 )
+_built_in.update(
+    {
+        f'coco_{year}_{split}': functools.partial(coco.coco, split, year)
+        for year, splits in coco.SPLITS.items()
+        for split in splits
+    }
+)
 _added = {}
 
 
 def get_imdb(name, **how):
-    """A new imdb by its name. how: passed on to own.load."""
+    """A new imdb by its name, or by several with + between. how: passed on to own.load."""
+    if '+' in name:
+        return joined([get_imdb(part, **how) for part in name.split('+')])
     makers = _makers()
     if name in makers:
         return makers[name]()
@@ -41,7 +65,7 @@ def get_imdb(name, **how):
         description = _load_registered(dataset, **how)
         split = name[len(dataset) + 1 :]
         if split in description.splits:
-            return own.own(description, split)
+            return own.make(description, split)
     raise KeyError(_unknown_imdb(name, owners))
 
 
@@ -74,7 +98,7 @@ def register(name_or_path, maker=None):
 def _register_file(path):
     description = own.load(path)
     name, link = description.name, _registry_path(description.name)
-    if name in BUILT_IN or re.match(r'(voc_\d{4}|imagenet_2015)(_|$)', name + '_'):
+    if name in BUILT_IN or re.match(r'(voc_\d{4}|imagenet_2015|coco_\d{4})(_|$)', name + '_'):
         raise ValueError(f"{path}: name: {name!r} is a built-in dataset's")
     if os.path.exists(link):
         if os.path.realpath(link) != description.path:
@@ -91,27 +115,11 @@ def _register_file(path):
 
 
 def describe(dataset):
-    """The Description of `pascal_voc`, `imagenet`, a registered name, or a YAML file."""
-    if dataset == 'pascal_voc':
+    """The Description of one of BUILT_IN, a registered name, or a YAML file."""
+    if dataset in BUILT_IN:
+        format_, classes, train, test = BUILT_IN[dataset]
         return own.Description(
-            'pascal_voc',
-            'voc',
-            ('__background__',) + pascal_voc.CLASSES,
-            dict.fromkeys(pascal_voc.SPLITS),
-            'trainval',
-            'test',
-            prefix='voc_2007',
-        )
-    if dataset == 'imagenet':
-        return own.Description(
-            'imagenet',
-            'imagenet',
-            ('__background__',) + tuple(imagenet.SYNSETS),
-            dict.fromkeys(imagenet.SPLITS),
-            'trainval1_woextra',
-            'val2',
-            prefix='imagenet_2015',
-            base=0,
+            dataset, format_, ('__background__', *classes), {}, train, test, imdbs=(train, test)
         )
     return own.load(dataset) if is_path(dataset) else _load_registered(dataset)
 
@@ -120,12 +128,12 @@ def imdbs_of(dataset, **how):
     """The imdbs a DATASET stands for: of built-in ones those of training and test, of own ones all; or the
     one imdb of that name. how: passed on to own.load."""
     if dataset in BUILT_IN:
-        description = describe(dataset)
-        return [get_imdb(description.train_imdb), get_imdb(description.test_imdb)]
+        names = '+'.join(BUILT_IN[dataset][2:])
+        return [get_imdb(name) for name in names.split('+')]
     if not is_path(dataset) and dataset not in registered():
-        return [get_imdb(dataset, **how)]
+        return [get_imdb(name, **how) for name in dataset.split('+')]
     description = own.load(dataset, **how) if is_path(dataset) else _load_registered(dataset, **how)
-    return [own.own(description, split) for split in description.splits]
+    return [own.make(description, split) for split in description.splits]
 
 
 def is_path(dataset):

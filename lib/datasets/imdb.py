@@ -32,8 +32,9 @@ AREAS = {
 
 
 class imdb:
-    """An image database. config: 'rpn_file' (proposals for rpn_roidb), 'competition' (see competition_mode),
-    and what a dataset adds."""
+    """An image database. config: 'rpn_file' (proposals for rpn_roidb), 'rpn_first' and 'rpn_images' (where that file is of
+    more images: the place of the first of these, and how many there are), 'competition' (see competition_mode), and what
+    a dataset adds."""
 
     def __init__(self, name):
         self._name = name
@@ -130,17 +131,19 @@ class imdb:
         path = self.config.get('rpn_file')
         if path is None:
             raise ValueError(f"{self.name}: config['rpn_file'] does not say where the proposals are")
-        return self._roidb_of(load_proposals(path), path)
+        first, images = (self.config.get(key) for key in ('rpn_first', 'rpn_images'))
+        return self._roidb_of(load_proposals(path), path, first or 0, images)
 
-    def _roidb_of(self, box_list, source):
-        """Objects (where there are annotations) and given boxes."""
-        if len(box_list) != self.num_images:
-            raise ValueError(
-                f'{source}: proposals of {len(box_list)} images, but {self.name} has {self.num_images}'
-            )
+    def _roidb_of(self, box_list, source, first=0, images=None):
+        """Objects (where there are annotations) and given boxes, of `images` images (default: of these), these being the
+        ones from the first on."""
+        wanted = self.num_images if images is None else images
+        if len(box_list) != wanted:
+            raise ValueError(f'{source}: proposals of {len(box_list)} images, but {self.name} has {wanted}')
         gt_roidb = self._no_objects() if self.config.get('competition') else self.gt_roidb()
         if all(isinstance(entry, Record) for entry in gt_roidb):
-            return [entry.with_proposals(box_list, i) for i, entry in enumerate(gt_roidb)]
+            return [entry.with_proposals(box_list, i) for i, entry in enumerate(gt_roidb, first)]
+        box_list = box_list[first : first + self.num_images]
         return self.merge_roidbs(gt_roidb, self.create_roidb_from_box_list(box_list, gt_roidb))
 
     def _no_objects(self):

@@ -1,8 +1,8 @@
 """Anybody's dataset, described by a YAML file. Paths in it are relative to the file.
 
     name: blood                     imdb names are blood_<split>
-    format: voc                     or imagenet: see readers
-    root: ../BCCD                   the folder that holds Annotations, ImageSets ...
+    format: voc                     or imagenet: see readers; or coco
+    root: ../BCCD                   the folder that holds Annotations, ImageSets ...; of coco: annotations, images
 The rest may be left out:
     classes: [RBC, WBC]             default `from annotations`: the names that occur, sorted
     splits: {train: sets/a.txt}     name: a file of image ids, or a list; default: the layout's image sets
@@ -10,21 +10,29 @@ The rest may be left out:
     test: test                      exist, else train and val
     base: 0                         the number of the first pixel, 0 or 1; default: imagenet 0; voc 0 if a
                                     coordinate of the whole dataset lies in [0, 1), else 1
+Of coco there is no base, classes are by default the file's categories by rising id, and
+    splits: {train: annotations/a.json}    name: annotation file; default: annotations/instances_<split>.json or, where
+                                    there is none so called, <split>.json
+    images: photos                  the images' folder below root, or one for each split; default: the first of
+                                    images/<split>, <split>, images and root itself that has a split's first image
     cfg: {TRAIN: {SCALES: [480]}}   settings, as in experiments/cfgs, over OWN_SETTINGS
     anchors: {scales: [8, 16], ratios: [0.5, 1, 2]}      default scales 2 4 8 16 32 (times 16 pixels), ratios as here
     max_iters: 4000                 or four numbers, one per training stage; default by the number of images
                                     (lib/pipeline/recipe.py)
 
-AP is VOC's area under the curve at IoU > 0.5; difficult objects count neither way and are not trained on.
+AP is VOC's area under the curve at IoU > 0.5; difficult objects count neither way and are not trained on. That of coco
+is COCO's.
 """
 
 import os
 import re
 from dataclasses import dataclass, field
 
+from datasets.coco_imdb import coco_imdb
 from datasets.imagenet import SYNSETS
 from datasets.readers import FORMATS
 from datasets.readers.boxes import guess_base
+from datasets.readers.coco import annotation_files, read_coco
 from datasets.readers.images import read_image_set, without_extensions
 from datasets.readers.voc_xml import read_annotations
 from datasets.xml_imdb import xml_imdb
@@ -34,6 +42,7 @@ from utils.param_str import parse_yaml
 from utils.words import nearest
 
 FROM_ANNOTATIONS = 'from annotations'
+COCO = 'coco'  # the format that is no layout of XML files
 
 # Settings of every described dataset: its images without objects are negatives
 OWN_SETTINGS = {'TRAIN': {'USE_EMPTY': True}}
@@ -42,8 +51,8 @@ OWN_SETTINGS = {'TRAIN': {'USE_EMPTY': True}}
 @dataclass
 class Description:
     """What the scripts need to know of a dataset. classes begin with '__background__'; train and test are
-    split names, train_imdb and test_imdb the imdbs'; splits: name -> image ids; anchors, max_iters: None
-    where not given."""
+    split names, train_imdb and test_imdb the imdbs', which imdbs names where they are not made of these; splits: name ->
+    image ids; files: name -> annotation file and folder of images, of coco; anchors, max_iters: None where not given."""
 
     name: str
     format: str
@@ -51,13 +60,15 @@ class Description:
     splits: dict
     train: str
     test: str
-    prefix: str = ''
+    imdbs: tuple = ()
     root: str = ''
     base: int = 1
     cfg: dict = field(default_factory=dict)
     anchors: dict = None
     max_iters: object = None
     path: str = ''
+    images: object = None
+    files: dict = field(default_factory=dict)
 
     @property
     def num_classes(self):
@@ -65,11 +76,11 @@ class Description:
 
     @property
     def train_imdb(self):
-        return f'{self.prefix or self.name}_{self.train}'
+        return self.imdbs[0] if self.imdbs else f'{self.name}_{self.train}'
 
     @property
     def test_imdb(self):
-        return f'{self.prefix or self.name}_{self.test}'
+        return self.imdbs[1] if self.imdbs else f'{self.name}_{self.test}'
 
 
 class own(xml_imdb):
@@ -100,6 +111,20 @@ class own(xml_imdb):
         return index
 
 
+class own_coco(coco_imdb):
+    """A split of a described dataset in COCO's format."""
+
+    def __init__(self, description, split):
+        classes = description.classes[1:]
+        super().__init__(f'{description.name}_{split}', split, *description.files[split], classes)
+        self.description = description
+
+
+def make(description, split):
+    """The imdb of a split of a described dataset."""
+    return (own_coco if description.format == COCO else own)(description, split)
+
+
 def load(path, tolerant=False):
     """The Description in a YAML file. tolerant: annotations that cannot be read are passed over."""
     path = os.path.realpath(path)
@@ -111,18 +136,68 @@ def load(path, tolerant=False):
         raise ValueError(f'{path}: cfg: {error.args[0]}') from None
     values['cfg'] = _over(OWN_SETTINGS, values.get('cfg', {}))
     values['root'] = os.path.normpath(os.path.join(os.path.dirname(path), values['root']))
-    values['splits'] = _splits(path, values)
+    if not os.path.isdir(values['root']):
+        raise FileNotFoundError(f'{path}: root: no such folder {values["root"]}')
+    values.update(_from_coco(path, values) if values['format'] == COCO else _from_xml(path, values, tolerant))
     values['train'], values['test'] = _train_and_test(path, values)
+    if not values['classes']:
+        raise ValueError(f'{path}: no classes, neither listed nor in the annotations')
+    return Description(**{**values, 'classes': ('__background__', *values['classes']), 'path': path})
+
+
+def _from_xml(path, values, tolerant):
+    """splits, classes, base"""
+    splits = _splits(path, values)
     classes, base = values.get('classes', FROM_ANNOTATIONS), values.get('base')
     base = FORMATS[values['format']].default_base if base is None else base
     if classes == FROM_ANNOTATIONS or base is None:
-        found = _all_annotations(values, tolerant)
+        found = _all_annotations({**values, 'splits': splits}, tolerant)
         base = guess_base(found.boxes) if base is None else base
         classes = _occurring(found) if classes == FROM_ANNOTATIONS else classes
-    if not classes:
-        raise ValueError(f'{path}: no classes, neither listed nor in the annotations')
-    classes = ('__background__',) + tuple(classes)
-    return Description(**{**values, 'classes': classes, 'base': base, 'path': path})
+    return {'splits': splits, 'classes': classes, 'base': base}
+
+
+def _from_coco(path, values):
+    """splits, classes, base, files"""
+    at = os.path.dirname(path)
+    given = values.get('splits') or annotation_files(os.path.join(values['root'], 'annotations'))
+    if not given:
+        raise ValueError(f'{path}: no splits are listed, and there is no {values["root"]}/annotations/*.json')
+    names, splits, files = {}, {}, {}
+    for split, source in given.items():
+        if not isinstance(source, str):
+            raise ValueError(f'{path}: split {split}: wanted an annotation file, got {source!r}')
+        source = os.path.join(at, source)
+        found = read_coco(source, os.path.join(cfg.DATA_DIR, 'cache'), f'{path} names it as split {split}')
+        splits[_word(path, 'split', split)] = found.ids.tolist()
+        files[split] = source, _image_folder(path, values, split, str(found.files[0]))
+        names[source] = found.names.tolist()
+    first = next(iter(names))
+    odd = next((source for source in names if names[source] != names[first]), None)
+    if odd:
+        raise ValueError(f'{odd}: its categories {names[odd]} are not those of {first}: {names[first]}')
+    classes = values.get('classes', FROM_ANNOTATIONS)
+    return {
+        'splits': splits,
+        'classes': names[first] if classes == FROM_ANNOTATIONS else classes,
+        'base': 0,
+        'files': files,
+    }
+
+
+def _image_folder(path, values, split, name):
+    """Where a split's images are, of which `name` is one."""
+    given = values.get('images')
+    given = given.get(split) if isinstance(given, dict) else given
+    folders = [given] if given else [os.path.join('images', split), split, 'images', '.']
+    folders = [os.path.normpath(os.path.join(values['root'], folder)) for folder in folders]
+    for folder in folders:
+        if os.path.exists(os.path.join(folder, name)):
+            return folder
+    raise FileNotFoundError(
+        f'{path}: split {split}: its first image, {name}, is not in {" or ".join(folders)}; '
+        f'say where its images are with `images: FOLDER`'
+    )
 
 
 def _over(settings, more):
@@ -157,8 +232,6 @@ def _occurring(annotations):
 def _splits(path, values):
     """{split: image ids}"""
     layout = FORMATS[values['format']](values['root'])
-    if not os.path.isdir(values['root']):
-        raise FileNotFoundError(f'{path}: root: no such folder {values["root"]}')
     given = values.get('splits') or {
         name: os.path.join(layout.sets_dir, name + '.txt') for name in layout.sets()
     }
@@ -204,6 +277,9 @@ def _checked(path, values):
     for key in ('name', 'format', 'root'):
         if key not in values:
             raise ValueError(f'{path}: {key} is missing')
+    foreign = 'base' if values['format'] == COCO else 'images'
+    if foreign in values:
+        raise ValueError(f'{path}: {foreign}: the format {values["format"]} has none')
     for key, value in values.items():
         wanted, holds = CHECKS[key]
         if not holds(value):
@@ -245,9 +321,10 @@ def _is_iters(value):
 # key -> (what is wanted, does a value fit)
 CHECKS = {
     'name': ('a word', lambda value: isinstance(value, str)),
-    'format': (' or '.join(FORMATS), lambda value: value in list(FORMATS)),
+    'format': (' or '.join([*FORMATS, COCO]), lambda value: value in [*FORMATS, COCO]),
     'root': ('a folder', lambda value: isinstance(value, str)),
     'classes': (f'a list of names (yes, no, on, off in quotes) or `{FROM_ANNOTATIONS}`', _is_classes),
+    'images': ('a folder, or one for each split', lambda value: isinstance(value, (str, dict))),
     'splits': ('names: image-set files or lists of ids', lambda value: isinstance(value, dict) and value),
     'train': ('the name of a split', lambda value: isinstance(value, str)),
     'test': ('the name of a split', lambda value: isinstance(value, str)),

@@ -1,6 +1,7 @@
-"""PASCAL VOC 2007 and 2012, imdb names voc_<year>_<split>, in data/VOCdevkit<year>/VOC<year>.
+"""PASCAL VOC 2007 and 2012, imdb names voc_<year>_<split>, in data/VOCdevkit<year>/VOC<year>; 0712 is a devkit that
+somebody made of both, whose AP is 2007's.
 
-Objects marked difficult are not trained on, and neither right nor wrong in a test. Pixels count from 1 in the
+Objects marked difficult are not trained on (cfg.TRAIN.USE_DIFFICULT), and neither right nor wrong in a test. Pixels count from 1 in the
 files.
 """
 
@@ -41,7 +42,7 @@ CLASSES = (
     'train',
     'tvmonitor',
 )
-YEARS = ('2007', '2012')
+YEARS = ('2007', '2012', '0712')
 SPLITS = ('train', 'val', 'trainval', 'test')
 
 
@@ -82,7 +83,7 @@ class pascal_voc(xml_imdb):
     @property
     def use_07_metric(self):
         """11 points until 2009, the area under the curve since."""
-        return int(self._year) < 2010
+        return int(self._year) < 2010  # 0712 too
 
     def _get_default_path(self):
         """The folder that holds VOC<year> where none is named."""
@@ -152,7 +153,8 @@ class pascal_voc(xml_imdb):
     def _do_python_eval(self, output_dir='output'):
         """Score the result files -> mean AP."""
         template = self._get_voc_results_file_template()
-        return self.report(self.class_aps(read_results(template, self.classes, self._originals, self.base)))
+        all_boxes = read_results(template, self.classes, self._originals, self.base)
+        return self.report(self.class_aps(all_boxes), self.coco_style(all_boxes))
 
     def class_aps(self, all_boxes):
         return average_precision.class_aps(all_boxes, self.truth, self.classes, self.use_07_metric)

@@ -9,6 +9,7 @@ import os
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,13 +18,36 @@ from utils.cython_bbox import bbox_overlaps
 FIELDS = 'image', 'width', 'height'
 
 
+class Crowds(NamedTuple):
+    """Boxes around more objects than anybody counted: proposals that lie in one by more than thresh of their area are
+    not trained on. starts (N + 1,), boxes (C, 4) float32: as in Objects."""
+
+    starts: np.ndarray
+    boxes: np.ndarray
+    thresh: float
+
+    def of(self, number):
+        """Those of image `number` alone, None where it has none."""
+        boxes = self.boxes[self.starts[number] : self.starts[number + 1]]
+        return Crowds(np.array([0, len(boxes)]), boxes, self.thresh) if len(boxes) else None
+
+    def hold(self, proposals):
+        """Whether one of them holds each proposal (P,)."""
+        from pycocotools import mask  # few images have crowds
+
+        corners = (boxes.astype(float) for boxes in (proposals, self.boxes))
+        sides = [np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1]) for boxes in corners]
+        return (mask.iou(*sides, [1] * len(self.boxes)) > self.thresh).any(1)
+
+
 @dataclass(eq=False)
 class Objects:
     """What N images hold, as columns: a Record refers to a row of them.
 
     num_classes K; starts (N + 1,): the objects of image i are those from starts[i] to starts[i + 1]; boxes (B, 4)
     float32; classes (B,) int32 in 1 .. K - 1; difficult (N,): how many objects of an image were left out of these;
-    areas (B,) float32, or None for those of the boxes; images: N paths, sizes (N, 2): width and height, or None.
+    areas (B,) float32, or None for those of the boxes; images: N paths, sizes (N, 2): width and height, or None; crowds: Crowds among those left
+    out, or None.
     """
 
     num_classes: int
@@ -34,6 +58,7 @@ class Objects:
     areas: np.ndarray = None
     images: list = None
     sizes: np.ndarray = None
+    crowds: Crowds = None
 
     @cached_property
     def digest(self):
@@ -41,6 +66,8 @@ class Objects:
         digest = hashlib.sha256(f'{self.num_classes}'.encode())
         for column in self.starts, self.boxes, self.classes, self.difficult, self.areas, self.sizes:
             digest.update(b'|' if column is None else np.ascontiguousarray(column).tobytes())
+        for column in self.crowds or ():
+            digest.update(np.ascontiguousarray(column).tobytes())
         if self.images:
             common = len(os.path.dirname(os.path.commonprefix(self.images)))
             digest.update('\n'.join(path[common:] for path in self.images).encode())
@@ -52,7 +79,7 @@ class Record(MutableMapping):
 
     boxes (R, 4) float32 x1 y1 x2 y2; gt_classes (R,) int32, 0 for proposals; gt_overlaps (R, K) sparse: IoU
     with the best object, in its class's column; max_overlaps (R,), max_classes (R,): the same as the best
-    class and its IoU; seg_areas (R,) float32: pixels of objects, 0 for proposals; flipped; where they are
+    class and its IoU, -1 and 0 for a proposal that a crowd holds; seg_areas (R,) float32: pixels of objects, 0 for proposals; flipped; where they are
     known image (path), width, height; bbox_targets once `targets`, a function of the record, is given.
     Any key can be set, and then stands for what would be computed.
 
@@ -75,6 +102,7 @@ class Record(MutableMapping):
         areas=None,
         proposals=None,
         difficult=0,
+        crowds=None,
     ):
         boxes, classes = _boxes(objects), np.asarray(classes, np.int32).reshape(-1)
         areas = None if areas is None else np.asarray(areas, np.float32).reshape(-1)
@@ -87,7 +115,8 @@ class Record(MutableMapping):
                 f'{classes.min()} .. {classes.max()}'
             )
         starts = np.array([0, len(boxes)])
-        self._refer(Objects(num_classes, starts, boxes, classes, np.array([int(difficult)]), areas), 0)
+        difficult = np.array([int(difficult)])
+        self._refer(Objects(num_classes, starts, boxes, classes, difficult, areas, crowds=crowds), 0)
         self.given = None if proposals is None else [_boxes(proposals)]
         known = {'image': image, 'width': width, 'height': height}
         self.own = {key: value for key, value in known.items() if value is not None} or None
@@ -130,6 +159,11 @@ class Record(MutableMapping):
     def difficult(self):
         """How many of the image's objects were left out."""
         return int(self.source.difficult[self.number])
+
+    @property
+    def crowds(self):
+        """Those of the image, or None."""
+        return self.source.crowds and self.source.crowds.of(self.number)
 
     @property
     def proposals(self):
@@ -185,12 +219,15 @@ class Record(MutableMapping):
         return record
 
     def best_objects(self):
-        """-> IoU (R,) float32 of each box with the object it meets best, and that object's class (R,) or 0"""
+        """-> IoU (R,) float32 of each box with the object it meets best, and that object's class (R,) or 0; -1 and 0 of
+        proposals that a crowd holds."""
         classes, proposals = self.classes.astype(np.int64), self.proposals
         overlaps = np.ones(len(classes), np.float32)
         if proposals is None:
             return overlaps, classes
         best, which = _best(proposals, self.objects)
+        if self.crowds and len(proposals):
+            best[self.crowds.hold(proposals)] = -1
         found = np.where(best > 0, classes[which], 0) if classes.size else np.zeros(len(best), np.int64)
         return np.append(overlaps, best), np.append(classes, found)
 
@@ -202,7 +239,8 @@ class Record(MutableMapping):
 
     def __reduce__(self):
         known = {key: getattr(self, key) for key in FIELDS}
-        held = {**known, 'areas': self.areas, 'proposals': self.proposals, 'difficult': self.difficult}
+        held = {**known, 'areas': self.areas, 'proposals': self.proposals}
+        held.update(difficult=self.difficult, crowds=self.crowds)
         state = self.mirror, self.targets, self.own
         return _restored, (self.objects, self.classes, self.num_classes, held, *state)
 

@@ -1,49 +1,21 @@
-"""Datasets annotated by VOC-style XML files: a format's reader and a metric's evaluator made one imdb.
+"""Datasets annotated by VOC-style XML files."""
 
-N images, B objects of all of them, K classes.
-"""
-
-import logging
 import os
-from functools import cached_property
 
-import numpy as np
-
-from datasets.ds_utils import filter_small_boxes, unique_boxes
-from datasets.evaluators import average_precision
-from datasets.evaluators.result_files import write_results
-from datasets.imdb import imdb
-from datasets.readers.boxes import clean_boxes
-from datasets.readers.images import image_size
-from datasets.readers.selective_search import load_selective_search
+from datasets.annotated import annotated
 from datasets.readers.truth import make_truth
-from datasets.readers.voc_xml import read_annotations
-from datasets.record import Record
+from datasets.readers.voc_xml import NO_OBJECTS, read_annotations, read_xml
 from fast_rcnn.config import cfg
-from utils.words import nearest
-
-log = logging.getLogger(__name__)
 
 
-class xml_imdb(imdb):
+class xml_imdb(annotated):
     """split (a word in result files' names), classes (without background), layout (of readers.FORMATS) and
-    image_index say what the dataset is; base is the number of the first pixel in its files. config adds
-    'use_diff' (train on difficult objects too) and 'min_size' (smallest given proposal, pixels)."""
+    image_index say what the dataset is; base is the number of the first pixel in its files."""
 
     def __init__(self, name, split, classes, layout, image_index, base):
-        super().__init__(name)
-        self._classes = ('__background__',) + tuple(classes)
-        self._class_to_ind = {cls: i for i, cls in enumerate(self._classes)}
-        self._image_index = list(image_index)
-        self._roidb_handler = self.gt_roidb
-        self.split = split
+        super().__init__(name, split, classes, image_index)
         self.layout = layout
         self.base = base
-        self.config.update(use_diff=False, min_size=2)
-
-    def class_index(self, name):
-        """Index of the class that an annotation calls name, or None."""
-        return self._class_to_ind.get(name) if name != '__background__' else None
 
     def image_path_at(self, i):
         return self.image_path_from_index(self._image_index[i])
@@ -52,133 +24,18 @@ class xml_imdb(imdb):
         """The image's file, by its id."""
         return self.layout.image(index)
 
-    def image_size_at(self, i):
-        return tuple(self.truth.sizes[i % len(self.truth.sizes)].tolist())
+    def image_key(self, i):
+        return self.layout.root, self._image_index[i]
 
     def annotation_path_at(self, i):
         """The XML file of image i, None if it is known to have no objects."""
         return self.layout.annotation(self._image_index[i])
 
-    def _annotations(self):
+    def annotation_at(self, i):
+        path = self.annotation_path_at(i)
+        return read_xml(path) if path else NO_OBJECTS
+
+    def _truth(self):
         files = [(self.annotation_path_at(i), path) for i, path in enumerate(self._image_paths)]
-        return read_annotations(files, self.name, os.path.join(cfg.DATA_DIR, 'cache'))
-
-    @cached_property
-    def _image_paths(self):
-        return [self.image_path_at(i) for i in range(len(self._originals))]
-
-    @cached_property
-    def truth(self):
-        """The objects: a readers.truth.Truth."""
-        data = self._annotations()
-        truth, faults = make_truth(data, self._known_classes(data), self.base)
-        dropped = faults['outside'] + faults['zero area']
-        if any(faults.values()):
-            log.warning(
-                '%s: %d boxes clipped, %d inverted, %d dropped (%d zero area, %d outside the image): '
-                'tools/check_dataset.py lists them',
-                self.name,
-                faults['clipped'],
-                faults['inverted'],
-                dropped,
-                faults['zero area'],
-                faults['outside'],
-            )
-        return truth
-
-    def _known_classes(self, data):
-        known = [self.class_index(name) for name in data.vocabulary.tolist()]
-        if None in known:
-            number = known.index(None)
-            name = str(data.vocabulary[number])
-            images = np.repeat(np.arange(len(data.counts)), data.counts)
-            path = self.annotation_path_at(images[np.argmax(data.names == number)])
-            raise ValueError(
-                f'{path}: unknown class {name!r}; the nearest class of {self.name} is '
-                f'{nearest(name, self.classes[1:])!r}'
-            )
-        return known
-
-    def gt_roidb(self):
-        return [self._record(i) for i in range(len(self._originals))]
-
-    def _record(self, i):
-        return Record.of(self._columns(bool(self.config.get('use_diff'))), i)
-
-    def _columns(self, use_diff):
-        """The Objects that the records refer to, made once."""
-        if use_diff not in self._made:
-            self._made[use_diff] = self.truth.objects(self.num_classes, self._image_paths, use_diff)
-        return self._made[use_diff]
-
-    @cached_property
-    def _made(self):
-        return {}
-
-    def _get_widths(self):
-        return np.resize(self.truth.sizes[:, 0], self.num_images).tolist()
-
-    def selective_search_roidb(self):
-        """Objects and the proposals in data/selective_search_data/<imdb name>.mat."""
-        path = os.path.join(cfg.DATA_DIR, 'selective_search_data', self.name + '.mat')
-        found = load_selective_search(path, self._originals)
-        return self._roidb_of([self._given_boxes(i, boxes) for i, boxes in enumerate(found)], path)
-
-    def _given_boxes(self, i, boxes):
-        """boxes less repeated, small and (by the rule for annotated boxes) impossible ones."""
-        boxes, faults = clean_boxes(boxes, *image_size(self.image_path_at(i)), 0)
-        boxes = boxes[~(faults['outside'] | faults['zero area'])]
-        boxes = boxes[unique_boxes(boxes)]
-        return boxes[filter_small_boxes(boxes, self.config.get('min_size', 2))]
-
-    def evaluate_detections(self, all_boxes, output_dir=None):
-        """Write result files to output_dir (None: nowhere), print the AP of each class that has ground truth,
-        and return their mean; in competition mode write only, and return nan."""
-        self._check_shape(all_boxes)
-        if output_dir is not None:
-            print(f'Results are written to {self.write_results(all_boxes, output_dir)}')
-        return float('nan') if self.config.get('competition') else self.report(self.class_aps(all_boxes))
-
-    def report(self, aps):
-        """Print {class: AP}, and which classes have no object to find -> the mean AP of those that have."""
-        if not aps:
-            raise ValueError(f'{self.name}: no object to be found, so there is no AP')
-        names = zip(self.classes[1:], self.class_names[1:])
-        titles = {cls: cls if cls == name else f'{cls} ({name})' for cls, name in names}
-        for cls in filter(aps.__contains__, titles):
-            print(f'AP for {titles[cls]} = {aps[cls]:.4f}')
-        absent = [title for cls, title in titles.items() if cls not in aps]
-        if absent:
-            print(f'No objects here: {", ".join(absent)}')
-        mean = float(np.mean(list(aps.values())))
-        print(
-            f'Mean AP = {mean:.4f}'
-            + f' (of {len(aps)} classes; {len(absent)} without objects here are left out)' * bool(absent)
-        )
-        return mean
-
-    def class_aps(self, all_boxes):
-        """{class: AP at IoU > 0.5}, of classes with ground truth."""
-        return average_precision.class_aps(all_boxes, self.truth, self.classes)
-
-    def write_results(self, all_boxes, output_dir):
-        """Write result files (see evaluators.result_files) -> their folder."""
-        folder = os.path.join(output_dir, 'results')
-        template = os.path.join(folder, f'comp4_det_{self.split}_{{}}.txt')
-        write_results(template, all_boxes, self.classes, self._originals, self.result_base)
-        return folder
-
-    @property
-    def result_base(self):
-        """The number of the first pixel in result files."""
-        return self.base
-
-    def _check_shape(self, all_boxes):
-        lengths = [len(images) for images in all_boxes]
-        wanted = len(self._originals)
-        if len(lengths) != self.num_classes or any(length != wanted for length in lengths[1:]):
-            raise ValueError(
-                f'{self.name}: wanted detections of {self.num_classes} classes (background '
-                f'first) in {wanted} images, got {len(lengths)} classes, images by class: '
-                f'{sorted(set(lengths[1:]))}'
-            )
+        data = read_annotations(files, self.name, os.path.join(cfg.DATA_DIR, 'cache'))
+        return make_truth(data, self._known_classes(data), self.base)

@@ -90,6 +90,10 @@ cfg.TRAIN.USE_FLIPPED = True
 # YAML file set it to True
 cfg.TRAIN.USE_EMPTY = False
 
+# Objects that VOC's annotations call difficult are trained on, as DetNet_pytorch has it; py-faster-rcnn leaves them out.
+# Crowds, of COCO, never are
+cfg.TRAIN.USE_DIFFICULT = False
+
 # Images whose short side / long side is below this are not trained on (0: all are)
 cfg.TRAIN.MIN_IM_RATIO = 0.0
 
@@ -220,6 +224,9 @@ cfg.TEST.SOFT_NMS_MIN_SCORE = 0.001
 
 # Write detections.pkl beside detections.npz, for older tools
 cfg.TEST.DETECTIONS_PKL = False
+
+# Print COCO's figures too of datasets that are not COCO's, by pycocotools: AP over IoUs .50 to .95, by size, recall
+cfg.TEST.COCO_STYLE = True
 
 # Scores are the net's raw cls_score, for SVMs trained on top, not its softmax
 cfg.TEST.SVM = False

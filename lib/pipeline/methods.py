@@ -73,7 +73,10 @@ ROUND_2 = (
 ALT_OPT = Method(
     'faster_rcnn_alt_opt',
     ROUND_1 + ROUND_2,
-    {'pascal_voc': (80000, 40000, 80000, 40000), 'imagenet': (320000,) * 4},
+    {
+        **dict.fromkeys(('pascal_voc', 'pascal_voc_0712'), (80000, 40000, 80000, 40000)),
+        **dict.fromkeys(('imagenet', 'coco'), (320000,) * 4),
+    },
     lambda four: four,
     ('faster_rcnn_test.pt', 'stage2_fast_rcnn'),
     finals=(('faster_rcnn', 'stage2_fast_rcnn'),),
@@ -82,7 +85,7 @@ RFCN_PROPOSE = {'TEST.RPN_PRE_NMS_TOP_N': 6000, 'TEST.RPN_POST_NMS_TOP_N': 300}
 RFCN = Method(
     'rfcn_end2end',
     (Stage('train', train, 'solver.prototxt'),),
-    {'pascal_voc': (110000,), 'imagenet': (320000,)},
+    {'pascal_voc': (110000,), 'pascal_voc_0712': (110000,), 'imagenet': (320000,), 'coco': (1920000,)},
     lambda four: (max(four),),
     ('test_agnostic.prototxt', 'train'),
 )
@@ -102,14 +105,14 @@ METHODS = {
         Method(
             'faster_rcnn_end2end',
             (Stage('train', train, 'solver.prototxt'),),
-            {'pascal_voc': (70000,), 'imagenet': (320000,)},
+            {'pascal_voc': (70000,), 'pascal_voc_0712': (110000,), 'imagenet': (320000,), 'coco': (490000,)},
             lambda four: (max(four),),
             ('test.prototxt', 'train'),
         ),
         Method(
             'fast_rcnn',
             (Stage('train', train, 'solver.prototxt'),),
-            {'pascal_voc': (40000,), 'imagenet': (320000,)},
+            {'pascal_voc': (40000,), 'pascal_voc_0712': (60000,), 'imagenet': (320000,), 'coco': (280000,)},
             lambda four: (four[1],),
             ('test.prototxt', 'train'),
         ),
@@ -145,7 +148,10 @@ METHODS = {
                 ),
                 Stage('stage3_rpn', train, 'stage3_rpn_solver60k80k.pt', 'stage2_rfcn', None, RPN),
             ),
-            {'pascal_voc': (80000, 120000, 80000, 120000, 80000), 'imagenet': (320000,) * 5},
+            {
+                **dict.fromkeys(('pascal_voc', 'pascal_voc_0712'), (80000, 120000, 80000, 120000, 80000)),
+                **dict.fromkeys(('imagenet', 'coco'), (320000,) * 5),
+            },
             lambda four: (*four, four[2]),
             ('rfcn_test.pt', 'stage2_rfcn'),
             proposer=('rpn_test.pt', 'stage3_rpn'),

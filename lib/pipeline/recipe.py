@@ -79,7 +79,7 @@ class Recipe:
         for what, path in method.named(results) if world.rank() == 0 else ():
             print(f'{what}: {path}')
         parallel.join('test')
-        return self.test(method, results, data.test_imdb)
+        return self.test(method, results, data)
 
     def write_nets(self, data, method):
         """Writes the nets and solvers that are missing."""
@@ -105,11 +105,12 @@ class Recipe:
             solver = read_solver(path) if 'solver' in name else None
             yield solver.train_net or solver.net if solver else path
 
-    def test(self, method, results, imdb):
-        """The mean AP on an imdb."""
+    def test(self, method, results, described):
+        """The mean AP on a described dataset's test images."""
+        imdb = described.test_imdb
         if method.proposer:
             cfg_from_list([word for setting in SETTINGS.items() for word in setting])
-            settle(imdb, self.cfg_file, self.single)
+            settle(described.train_imdb, self.cfg_file, self.single)  # whose nets they are
             log.info('proposals for %s', imdb)
             data, net = get_imdb(imdb), self.trained(method, method.proposer, results)
             seed(cfg.RNG_SEED)

@@ -14,6 +14,14 @@ from caffe.launch import my_device
 from datasets.factory import describe, registered
 from fast_rcnn.config import cfg, cfg_from_dict, cfg_from_file, cfg_from_list
 
+# How imdbs' names begin -> the dataset they are of
+OF_NAMES = {
+    r'voc_0712_': 'pascal_voc_0712',
+    r'voc_\d{4}_': 'pascal_voc',
+    r'imagenet_\d{4}_': 'imagenet',
+    r'coco_\d{4}_': 'coco',
+}
+
 
 def settle(imdb, cfg_file=None, single=()):
     """Sets cfg for work on an imdb (None: on none). single: key, value, key, value ...
@@ -34,11 +42,15 @@ def settle(imdb, cfg_file=None, single=()):
 
 
 def dataset_of(imdb):
-    """The dataset, as recipes and models/ call it, that an imdb belongs to; None where it has no name."""
-    if re.match(r'voc_\d{4}_', imdb):
-        return 'pascal_voc'
-    if re.match(r'imagenet_\d{4}_', imdb):
-        return 'imagenet'
+    """The dataset, as recipes and models/ call it, that an imdb, or several with + between, belongs to; None where it has no
+    name."""
+    if '+' in imdb:
+        datasets = sorted({dataset_of(part) or '' for part in imdb.split('+')})
+        years = {part[:9] for part in imdb.split('+')}
+        return 'pascal_voc_0712' if years == {'voc_2007_', 'voc_2012_'} else datasets[0] or None
+    for pattern, dataset in OF_NAMES.items():
+        if re.match(pattern, imdb):
+            return dataset
     return max((name for name in registered() if imdb.startswith(f'{name}_')), key=len, default=None)
 
 

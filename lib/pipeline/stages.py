@@ -14,6 +14,7 @@ import caffe
 from caffe import parallel, world
 from caffe.format.prototxt import read_solver
 from datasets.factory import get_imdb
+from datasets.joined import joined
 from datasets.imdb import imdb
 from fast_rcnn.config import DEFAULTS, cfg, cfg_restore, cfg_values, get_output_dir, overrides
 from fast_rcnn.each_image import HARMLESS
@@ -89,18 +90,19 @@ def _begin(job):
 
 def training_sets(names):
     """The imdbs of one name, or of several as voc_2007_trainval+voc_2012_trainval; all have the same classes."""
-    sets = [get_imdb(name) for name in names.split('+')]
-    if len({tuple(one.classes) for one in sets}) > 1:
-        raise ValueError(f'--imdb {names}: these have different classes')
-    return sets
+    data = get_imdb(names)
+    return data.parts if isinstance(data, joined) else [data]
 
 
 def training_data(names, proposals=None):
-    """(imdb, roidb) of the training sets together; proposals: an RPN's, where cfg trains on these."""
-    sets, roidb = training_sets(names), []
+    """(imdb, roidb) of the training sets together, each followed by its mirror images; proposals: an RPN's of them all,
+    where cfg trains on these."""
+    sets, roidb, first = training_sets(names), [], 0
+    images = sum(one.num_images for one in sets)
     for one in sets:
         one.set_proposal_method(cfg.TRAIN.PROPOSAL_METHOD)
-        one.config['rpn_file'] = proposals
+        one.config.update(rpn_file=proposals, rpn_first=first, rpn_images=images)
+        first += one.num_images
         roidb = roidb + get_training_roidb(one)
     return (sets[0] if len(sets) == 1 else imdb(names)), roidb
 
@@ -238,7 +240,7 @@ def images_digest(sets):
     digest = hashlib.sha256()
     for data in sets:
         data.set_proposal_method('gt')
-        digest.update('\n'.join([*data.image_index, roidb_digest(data.roidb)]).encode())
+        digest.update('\n'.join([*map(str, data.image_index), roidb_digest(data.roidb)]).encode())
     return digest.hexdigest()
 
 

@@ -1,0 +1,98 @@
+"""Datasets in COCO's format: an annotation file per split, and a folder of images."""
+
+import os
+from functools import cached_property
+
+from datasets.annotated import annotated
+from datasets.evaluators import coco as evaluator
+from datasets.readers.coco import load_json, read_coco
+from datasets.readers.truth import make_truth
+from fast_rcnn.config import cfg
+
+
+class coco_imdb(annotated):
+    """path: the annotation file; folder: of the images; classes: without background, default: the file's categories by
+    rising id; hint: where the file comes from.
+
+    Crowds are no ground truth. config adds 'crowd_thresh': given proposals that lie in a crowd by more than this share
+    of their area are neither foreground nor background. A file without annotations has images to be tested on, and
+    detections are only written: 'competition' is on.
+    """
+
+    def __init__(self, name, split, path, folder, classes=None, hint=''):
+        self.path, self.folder = path, folder
+        self.file = read_coco(path, os.path.join(cfg.DATA_DIR, 'cache'), hint)
+        super().__init__(
+            name, split, self.file.names.tolist() if classes is None else classes, self.file.ids.tolist()
+        )
+        self.config.update(competition=not self.file.annotated, crowd_thresh=0.7)
+
+    @property
+    def category_ids(self):
+        """{class number: id in the file}, of the classes that the file has."""
+        numbers = map(self.class_index, self.file.names.tolist())
+        return {k: number for k, number in zip(numbers, self.file.category_ids.tolist()) if k is not None}
+
+    def image_path_at(self, i):
+        return os.path.join(self.folder, str(self.file.files[i % len(self.file.files)]))
+
+    def image_size_at(self, i):
+        return tuple(self.file.sizes[i % len(self.file.sizes)].tolist())
+
+    def annotation_path_at(self, i):
+        return f'{self.path}, image {self._originals[i]}'
+
+    def annotation_at(self, i):
+        return self.file.annotation(i)
+
+    @property
+    def _image_names(self):
+        return [os.path.splitext(name)[0] for name in self.file.files.tolist()]
+
+    def _truth(self):
+        data = self.file.annotations()
+        return make_truth(data, self._known_classes(data), self.base, self.file.areas)
+
+    def _columns(self, use_diff):
+        return super()._columns(False)  # a crowd is not an object that is difficult to see
+
+    def _objects(self, use_diff):
+        thresh = self.config.get('crowd_thresh')
+        return self.truth.objects(self.num_classes, self._image_paths, crowd_thresh=thresh)
+
+    def gt_roidb(self):
+        if not self.file.annotated:
+            raise ValueError(
+                f'{self.path}: has no annotations: {self.name} can be tested on only, not scored'
+            )
+        return super().gt_roidb()
+
+    def write_results(self, all_boxes, output_dir):
+        """Write the detections in COCO's format -> the file."""
+        path = os.path.join(output_dir, 'results', f'detections_{self.split}_results.json')
+        evaluator.write(path, self._results(all_boxes))
+        return path
+
+    def _results(self, all_boxes):
+        return evaluator.results(all_boxes, self._originals, self.category_ids)
+
+    @cached_property
+    def _given_truth(self):
+        data = load_json(self.path)
+        return evaluator.ground_truth(*(data[key] for key in ('images', 'categories', 'annotations')))
+
+    def scores(self, all_boxes):
+        """COCO's evaluation: evaluators.coco.Scores."""
+        found = self._results(all_boxes)
+        return evaluator.evaluate(self._given_truth, found, self._originals, self.category_ids)
+
+    def evaluate_detections(self, all_boxes, output_dir=None):
+        """Write the results file to output_dir (None: nowhere), print the AP of each class and COCO's twelve figures ->
+        AP, the mean over IoUs .50, .55 ... .95; where the file has no annotations write only, and return nan."""
+        self._check_shape(all_boxes)
+        if output_dir is not None:
+            print(f'Results are written to {self.write_results(all_boxes, output_dir)}')
+        if self.config.get('competition'):
+            return float('nan')
+        scores = self.scores(all_boxes)
+        return self.report({self.classes[k]: ap for k, ap in scores.aps.items()}, scores.summary)
