@@ -15,9 +15,10 @@ from types import SimpleNamespace
 import pytest
 import recipe as recipe_command
 
+from datasets.factory import describe
 from fast_rcnn.config import cfg, cfg_values
 from fast_rcnn.train import iter_size
-from netgen.files import generate
+from netgen.files import files, generate
 from pipeline import recipe as recipes
 from pipeline.methods import METHODS
 from pipeline.schedule import follow, warn_of_steps
@@ -159,6 +160,17 @@ def test_published_iterations():
     assert published['rfcn_end2end'] == published['rfcn_end2end_ohem'] == (110000,)
     assert published['rfcn_alt_opt_5step_ohem'] == (80000, 120000, 80000, 120000, 80000)
     assert published['faster_rcnn_end2end'] == (70000,) and published['fast_rcnn'] == (40000,)
+
+
+@pytest.mark.parametrize('dataset', ['pascal_voc_0712', 'coco'])
+def test_the_rate_falls_within_the_iterations_of_large_sets(dataset):
+    planned = {name: recipes.iterations(method, dataset)[0] for name, method in METHODS.items()}
+    data = describe(dataset)
+    texts = {str(path): text for path, text in files(dataset, 'ResNet-10', data.num_classes).items()}
+    for name, method in METHODS.items():
+        for stage, iterations in zip(method.trained, planned[name], strict=True):
+            text = texts[str(ROOT / 'models' / dataset / 'ResNet-10' / method.nets / stage.net)]
+            assert 0.6 < int(re.search(r'stepsize: (\d+)', text)[1]) / iterations < 0.8, (name, stage)
 
 
 @pytest.mark.parametrize('given', [[7], [7, 7], [7, 7, 7, 7]])

@@ -184,13 +184,13 @@ class Training:
             if not os.path.exists(train_file):
                 raise FileNotFoundError(f'{job["net"]}: train_net {train_file}: no such file')
             method = stage.settings.get('TRAIN.PROPOSAL_METHOD', cfg.TRAIN.PROPOSAL_METHOD)
-            given = given_proposals(self.imdb, method)
+            given = given_proposals(self.imdb, method).items()
             job.update(
                 train_net=File(train_file),
                 planned=self.planned[place],
                 max_iters=self.max_iters[place],
                 only_last=bool(self.method.finals),
-                given=given and File(given),
+                given={name: File(path) for name, path in given},
             )
         return job
 
@@ -222,17 +222,19 @@ class Training:
         return made
 
 
-def given_proposals(imdb_name, method):
-    """The file of an imdb's selective-search proposals, where these are what `method` asks for."""
-    if method != 'selective_search':
-        return None
-    path = os.path.join(cfg.DATA_DIR, 'selective_search_data', f'{imdb_name}.mat')
-    if not os.path.exists(path):
-        raise FileNotFoundError(
-            f'{path}: no such file. Fast R-CNN trains and tests on proposals that are given: data/README.md '
-            f'says how selective search gives them'
-        )
-    return path
+def given_proposals(names, method):
+    """{imdb: the file of its selective-search proposals} of one, or several with + between, where these are what `method`
+    asks for."""
+    folder = os.path.join(cfg.DATA_DIR, 'selective_search_data')
+    asked = names.split('+') if method == 'selective_search' else []
+    files = {name: os.path.join(folder, f'{name}.mat') for name in asked}
+    for path in files.values():
+        if not os.path.exists(path):
+            raise FileNotFoundError(
+                f'{path}: no such file. Fast R-CNN trains and tests on proposals that are given: data/README.md '
+                f'says how selective search gives them'
+            )
+    return files
 
 
 def images_digest(sets):
