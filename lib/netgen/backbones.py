@@ -243,6 +243,7 @@ class Pyramid(Backbone):
     body: ResNet | None = None
     weights: str = ''  # the net whose ImageNet weights it starts from
     neck: str = 'FPN'  # a name of NECKS
+    channels: int = 256  # of its maps
     boxes: str = 'torchvision'
     scales: tuple = (8,)
     rpn_outputs: int = 256
@@ -259,7 +260,7 @@ class Pyramid(Backbone):
 
     @property
     def joined(self):
-        return NECKS[self.neck](self.body.stages)
+        return NECKS[self.neck](self.body.stages, self.channels)
 
     @property
     def maps(self):
@@ -306,7 +307,15 @@ BACKBONES = {
     'ResNet-34-FPN': torchvision_pyramid('resnet34', bottleneck=False),
     'ResNet-50-FPN': torchvision_pyramid('resnet50', 'ResNet-50-torchvision'),
     'ResNet-101-FPN': torchvision_pyramid('resnet101', 'ResNet-101-torchvision', blocks=(3, 4, 23, 3)),
-    'ResNet-10-FPN': Pyramid('resnet10_fpn', base_lr=0.01, body=RESNET10, boxes='caffe', widths=(256, 256)),
+    'ResNet-10-FPN': Pyramid(
+        'resnet10_fpn',
+        base_lr=0.01,
+        body=RESNET10,
+        channels=64,
+        boxes='caffe',
+        rpn_outputs=64,
+        widths=(256, 256),
+    ),
     'VGG16': VGG16('vgg16', maps=(FeatureMap('conv5_3', 16, 512),)),
     'VGG_CNN_M_1024': FiveLayers(
         'vgg_cnn_m_1024',
