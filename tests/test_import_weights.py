@@ -18,8 +18,10 @@ import caffe
 import import_weights
 import replay_torchvision
 from caffe.format.weights import read_weights, write_weights
-from fast_rcnn.config import cfg
+from fast_rcnn.config import cfg, overrides
+from netgen.backbones import BACKBONES
 from netgen.files import files, generate
+from pipeline.recipe import initial_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -43,17 +45,33 @@ class Bottleneck(nn.Module):
         return (y + (self.downsample(x) if self.downsample else x)).relu()
 
 
+class BasicBlock(nn.Module):
+    def __init__(self, inputs, width, stride):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        self.downsample = None
+        if stride > 1:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (y + (self.downsample(x) if self.downsample else x)).relu()
+
+
 class TorchvisionResNet(nn.Module):
-    def __init__(self, blocks):
+    def __init__(self, blocks, block=Bottleneck):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        inputs = 64
+        inputs, outputs = 64, 256 if block is Bottleneck else 64
         for i, count in enumerate(blocks):
-            units = [Bottleneck(inputs, 64 << i, 2 if i else 1)]
-            units += [Bottleneck(256 << i, 64 << i, 1) for _ in range(count - 1)]
+            units = [block(inputs, 64 << i, 2 if i else 1)]
+            units += [block(outputs << i, 64 << i, 1) for _ in range(count - 1)]
             setattr(self, f'layer{i + 1}', nn.Sequential(*units))
-            inputs = 256 << i
-        self.fc = nn.Linear(2048, 1000)
+            inputs = outputs << i
+        self.fc = nn.Linear(inputs, 1000)
 
     def features(self, x):
         """Outputs of bn1 (after ReLU) and of layer3 (stride 16)."""
@@ -83,9 +101,9 @@ def torchvision_vgg16(batch_norm=False):
     return net.eval()
 
 
-def random_resnet(blocks):
+def random_resnet(blocks, block=Bottleneck):
     torch.manual_seed(3)
-    net = TorchvisionResNet(blocks).eval()
+    net = TorchvisionResNet(blocks, block).eval()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1)
@@ -95,12 +113,12 @@ def random_resnet(blocks):
     return net
 
 
-def ours(folder, net, state, pixel_means, pixels, prototxt):
+def ours(folder, net, state, pixel_means, pixels, prototxt, weights_of=None):
     """Our net on BGR pixels (1, 3, H, W) in 0..255, with the imported weights."""
     weights = folder / 'w.caffemodel'
     arrays = {name: value.numpy() for name, value in state.items() if 'num_batches' not in name}
     found, rows = import_weights.convert(arrays, pixel_means)
-    assert found == net
+    assert found == (weights_of or net)
     write_weights(str(weights), rows, net)
     generate('own', net, 3, folder)
     result = caffe.Net(str(folder / 'own' / net / 'faster_rcnn_alt_opt' / prototxt), str(weights), caffe.TEST)
@@ -143,6 +161,49 @@ def test_resnet_features_are_equal(tmp_path, net, blocks, last):
     assert net.blobs[last].shape == tuple(wanted.shape)
     assert apart(net.blobs['conv1'].data, first.numpy()) < 1e-5
     assert apart(net.blobs[last].data, wanted.numpy()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    'net, blocks, block, weights',
+    [
+        ('ResNet-18-FPN', (2, 2, 2, 2), BasicBlock, 'ResNet-18-torchvision'),
+        ('ResNet-34-FPN', (3, 4, 6, 3), BasicBlock, 'ResNet-34-torchvision'),
+        ('ResNet-50-FPN', (3, 4, 6, 3), Bottleneck, 'ResNet-50-torchvision'),
+    ],
+)
+@torch.no_grad()
+def test_pyramids_start_from_classifiers(tmp_path, net, blocks, block, weights):
+    """All four maps that a pyramid joins; its file is the one that recipes look for."""
+    theirs, pixels = random_resnet(blocks, block), random_pixels(69, 83)
+    ours_ = ours(tmp_path, net, theirs.state_dict(), 255 * MEAN.numpy()[::-1], pixels, 'rpn_test.pt', weights)
+    names = [BACKBONES[net].body.block_names(stage)[-1] for stage in (2, 3, 4, 5)]
+    ours_.forward(end=names[-1] + '_relu')
+    x = nn.functional.max_pool2d(theirs.features(normalised(pixels))[0], 3, 2, 1)
+    for name, layer in zip(names, (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4)):
+        x = layer(x)
+        assert apart(ours_.blobs[name].data, x.numpy()) < 1e-4
+    with overrides({'ROOT_DIR': str(tmp_path)}):
+        path = tmp_path / 'data/imagenet_models' / f'{weights}.caffemodel'
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert initial_weights(net) == str(path)
+
+
+def test_weights_for_other_pixel_means(tmp_path, capsys):
+    """A file without a classifier, for the settings of torchvision's recipe: nothing is left to add."""
+    source, target = str(tmp_path / 'r.pth'), tmp_path / 'r.caffemodel'
+    theirs = random_resnet((2, 2, 2, 2), BasicBlock)
+    torch.save({k: v for k, v in theirs.state_dict().items() if not k.startswith('fc.')}, source)
+    own = cfg.PIXEL_MEANS.copy()
+    for more in [], ['--cfg', str(ROOT / 'experiments/cfgs/faster_rcnn_end2end_torchvision.yml')]:
+        import_weights.main([source, str(target), *more])
+        blobs = {name: arrays for name, _, arrays in read_weights(str(target))}
+        same = np.allclose(blobs['bn_conv1'][0], theirs.bn1.running_mean.numpy(), atol=1e-7)
+        assert same == bool(more) and len(blobs) == 3 * 20
+        said = capsys.readouterr().out
+        assert f'PIXEL_MEANS {[103.53, 116.28, 123.675] if more else own.ravel().tolist()}' in said
+        assert 'ResNet-18-FPN' in said and '[0.485, 0.456, 0.406]' in said
+    np.testing.assert_array_equal(cfg.PIXEL_MEANS, own)
 
 
 @torch.no_grad()

@@ -94,8 +94,11 @@ def test_files_stay_where_nothing_differs(tiny, tmp_path):  # noqa: F811
 
 def test_biases_of_published_nets(tmp_path):
     """They learn twice as fast and decay: settings make them learn as others do, without; frozen and shared ones too."""
-    texts = {path.name: text for path, text in files('own', 'ResNet-50-FPN', 3).items()}
-    (tmp_path / 'train.prototxt').write_text(texts['train.prototxt'])
+    nets = {
+        path.match('*_end2end/train.prototxt'): text
+        for path, text in files('own', 'ResNet-50-FPN', 3).items()
+    }
+    (tmp_path / 'train.prototxt').write_text(nets[True])
     path = tmp_path / 'solver.prototxt'
     path.write_text(f'train_net: "{tmp_path}/train.prototxt" base_lr: 1 snapshot_prefix: "r"')
     with overrides(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turn a state_dict (.pth) of torchvision into a .caffemodel: of ResNet-50, ResNet-101 or VGG16, to train from, or of
+"""Turn a state_dict (.pth) of torchvision into a .caffemodel: of ResNet-18, 34, 50, 101 or VGG16, to train from, or of
 fasterrcnn_resnet18/34/50/101_fpn, with the prototxt of the net that answers as it does.
 
 torchvision's nets see RGB in 0..1, less a mean and over a standard deviation per channel; nets here see BGR
@@ -8,8 +8,9 @@ what remains, a constant per output, goes where it is exact: bn_conv1's mean, co
 padding differs: it stands for a pixel that is off by 0.006 to 0.016 standard deviations of its channel.
 Measured with random weights, at 160x192: ResNet-50's conv1 is off by 0.3 % of its largest value in the two
 outermost rows and columns, and equal inside; res4f is off by 0.03 %. A detector is imported for torchvision's
-own means, with which nothing differs: experiments/cfgs/faster_rcnn_end2end_torchvision.yml has them as PIXEL_MEANS.
-Its FrozenBatchNorm becomes BatchNorm and Scale, the constant under its root that of BatchNorm (see --eps).
+own means, with which nothing differs: experiments/cfgs/faster_rcnn_end2end_torchvision.yml has them as PIXEL_MEANS, and
+weights to train from by it are made with --cfg. BatchNorm stays, as BatchNorm and Scale, and so does a detector's
+FrozenBatchNorm: the constant under its root becomes that of BatchNorm (see --eps).
 """
 
 import argparse
@@ -24,13 +25,13 @@ from netgen.backbones import BACKBONES
 from netgen.files import files
 
 from caffe.format.weights import write_weights
-from fast_rcnn.config import cfg
+from fast_rcnn.config import cfg, cfg_from_file, overrides
 from utils.files import atomic_path
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # torchvision's, RGB
-WANTED = "wanted torchvision's ResNet-50, ResNet-101 or VGG16"
+WANTED = "wanted torchvision's ResNet-18, 34, 50, 101 or VGG16"
 OWN_MEANS = 255 * MEAN[::-1]  # BGR
-RESNETS = {(3, 4, 6, 3): 'ResNet-50-torchvision', (3, 4, 23, 3): 'ResNet-101-torchvision'}
+# Blocks of layers 1 to 4, whether they are bottlenecks: the detector; it starts from the ResNet's weights
 DETECTORS = {
     ((2, 2, 2, 2), False): 'ResNet-18-FPN',
     ((3, 4, 6, 3), False): 'ResNet-34-FPN',
@@ -41,7 +42,7 @@ EPS = 1e-5  # under the root, in Caffe's BatchNorm and, unless overwritten, in t
 VGG16 = [f'conv{stage}_{i + 1}' for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(count)]
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', metavar='PTH', help='the state_dict, as torchvision publishes it')
     parser.add_argument(
@@ -54,32 +55,49 @@ def main():
         help="a detector's FrozenBatchNorm divides by the root of the variance and this; 0 in torchvision's own "
         'COCO_V1 weights (%(default)s)',
     )
-    args = parser.parse_args()
+    parser.add_argument(
+        '--cfg',
+        metavar='FILE',
+        help='the settings to train from them by: their PIXEL_MEANS (default: those of cfg)',
+    )
+    args = parser.parse_args(argv)
     try:
+        with overrides({}):
+            if args.cfg:
+                cfg_from_file(args.cfg)
+            means = cfg.PIXEL_MEANS.ravel()
         state = read_state(args.source)
         detects = is_detector(state)
-        net, rows = convert(state, OWN_MEANS if detects else cfg.PIXEL_MEANS.ravel(), args.eps)
+        means = OWN_MEANS if detects else means
+        net, rows = convert(state, means, args.eps)
     except (OSError, ValueError) as error:
         sys.exit(f'{args.source}: {error}')
     target = args.target or os.path.join(cfg.DATA_DIR, 'imagenet_models', net + '.caffemodel')
     os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
     write_weights(target, rows, net)
-    print(f'{target}: {len(rows)} layers for the net {net}')
+    print(
+        f'{target}: {len(rows)} layers for the net {net}; it looks at BGR pixels less PIXEL_MEANS '
+        f"{[round(float(mean), 4) for mean in means]}; torchvision's mean {MEAN.tolist()} and deviation "
+        f'{STD.tolist()} of RGB are in its first convolution'
+    )
     if detects:
         classes = next(len(arrays[0]) for name, _, arrays, *_ in rows if name == 'cls_score')
         prototxt = os.path.splitext(target)[0] + '.prototxt'
         write_prototxt(prototxt, net, classes)
         print(
-            f'{prototxt}: its net, of {classes} classes with the background; it looks at pixels less PIXEL_MEANS '
-            f'{[round(float(mean), 3) for mean in OWN_MEANS]}, and to train it\n'
+            f'{prototxt}: its net, of {classes} classes with the background; to train it\n'
             f'python models/generate.py NAME {net} --num_classes {classes}'
         )
     elif net != 'VGG16':
         print(
-            "torchvision's strides are in the 3x3 convolutions, so the prototxts of "
-            f'{net.removesuffix("-torchvision")} do not fit.\n'
-            f'Those that do: python models/generate.py NAME {net} --num_classes K'
+            f"{net} has torchvision's strides, in the 3x3 convolutions. Nets that start from it: "
+            f'{", ".join(starting_from(net))}\npython models/generate.py NAME NET --num_classes K'
         )
+
+
+def starting_from(weights):
+    """The nets that start from these weights."""
+    return [name for name, net in BACKBONES.items() if weights in (name, getattr(net, 'weights', ''))]
 
 
 def read_state(path):
@@ -137,15 +155,22 @@ def fold_input(weight, pixel_means):
 
 
 def _resnet(state, pixel_means):
-    blocks = _blocks(state)
-    if blocks not in RESNETS or state['layer1.0.conv2.weight'].shape != (64, 64, 3, 3):
+    shape, width = _shape(state), state['layer1.0.conv2.weight'].shape
+    if shape not in DETECTORS or width != (64, 64, 3, 3):
         raise ValueError(
-            f'{WANTED}; layers 1 to 4 of this have {blocks} blocks'
-            + (', of another width' if blocks in RESNETS else '')
+            f'{WANTED}; layers 1 to 4 of this have {shape[0]} blocks'
+            + (', of another width' if shape in DETECTORS else '')
         )
-    net = RESNETS[blocks]
-    rows = _body(state, BACKBONES[net], pixel_means)
-    return net, rows + [('fc1000', 'InnerProduct', _pair(state, 'fc'))]
+    net = BACKBONES[DETECTORS[shape]]
+    rows = _body(state, net.body, pixel_means)
+    if 'fc.weight' in state:
+        rows.append(('fc1000', 'InnerProduct', _pair(state, 'fc')))
+    return net.weights, rows
+
+
+def _shape(state):
+    """A key of DETECTORS."""
+    return _blocks(state), 'layer1.0.conv3.weight' in state
 
 
 def _blocks(state):
@@ -178,7 +203,7 @@ def _body(state, net, pixel_means, eps=EPS):
 def _detector(state, pixel_means, eps):
     """Faster R-CNN with FPN."""
     body = {name.removeprefix('backbone.body.'): name for name in state if name.startswith('backbone.body.')}
-    shape = _blocks(body), 'layer1.0.conv3.weight' in body
+    shape = _shape(body)
     masks = sorted(name for name in state if name.startswith('roi_heads.mask'))
     if shape not in DETECTORS or masks:
         what = f'its mask head, {masks[0]}' if masks else f'its layers 1 to 4 have {shape[0]} blocks'

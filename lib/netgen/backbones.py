@@ -303,8 +303,10 @@ BACKBONES = {
     'ResNet-101-torchvision': ResNet('resnet101', blocks=(3, 4, 23, 3), torchvision=True),
     'ResNet-50-torchvision': ResNet('resnet50', torchvision=True),
     'ResNet-10': RESNET10,
-    'ResNet-18-FPN': torchvision_pyramid('resnet18', blocks=(2, 2, 2, 2), bottleneck=False),
-    'ResNet-34-FPN': torchvision_pyramid('resnet34', bottleneck=False),
+    'ResNet-18-FPN': torchvision_pyramid(
+        'resnet18', 'ResNet-18-torchvision', blocks=(2, 2, 2, 2), bottleneck=False
+    ),
+    'ResNet-34-FPN': torchvision_pyramid('resnet34', 'ResNet-34-torchvision', bottleneck=False),
     'ResNet-50-FPN': torchvision_pyramid('resnet50', 'ResNet-50-torchvision'),
     'ResNet-101-FPN': torchvision_pyramid('resnet101', 'ResNet-101-torchvision', blocks=(3, 4, 23, 3)),
     'ResNet-10-FPN': Pyramid(
