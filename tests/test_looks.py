@@ -11,6 +11,7 @@ from test_loader import HEAD, records, served  # noqa: F401
 import cv2
 from datasets.record import Record
 from fast_rcnn.config import cfg, cfg_values, overrides
+from fpn.boxes import FAMILIES
 from fast_rcnn.resume import HARMLESS, LATER, training_mark
 from roi_data_layer.layer import room_for, training_sampler
 from roi_data_layer.looks import Colours, Crop, Look, check_looks, coloured, draw_looks, moved
@@ -240,6 +241,23 @@ def test_proposals_move_with_their_image(tmp_path):
         np.random.randint(0, high=1, size=1)
         blobs = get_minibatch([record], 5)
     assert set(blobs['labels']) == {0, 1} or set(blobs['labels']) == {1}
+    for name, value in blobs.items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize('family', ['caffe', 'torchvision'])
+def test_a_look_is_as_if_the_image_had_been_so(tmp_path, family):
+    """In each family's arithmetic, two images a pass."""
+    boxes = [[30, 5, 59, 24], [2, 2, 12, 12]]
+    one = painted(tmp_path / 'a.png', 80, 30, boxes)
+    cv2.imwrite(str(tmp_path / 'b.png'), cv2.imread(one['image'])[4:30, ::-1][:, 10:50])
+    other = entry(tmp_path / 'b.png', [[79 - 59 - 10, 1, 39, 20]], [1], num_classes=5, width=40, height=26)
+    looks = [Look(50, True, Crop(10, 4, 49, 29, False)), Look(60)]
+    with overrides({**RPN, 'TRAIN.IMS_PER_BATCH': 2}), pytest.MonkeyPatch.context() as patch:
+        patch.setattr('roi_data_layer.minibatch.draw_looks', lambda *args: looks)
+        blobs = get_minibatch([one, one], 5, family=FAMILIES[family])
+        looks = [Look(50), Look(60)]
+        expected = get_minibatch([other, one], 5, family=FAMILIES[family])
     for name, value in blobs.items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
