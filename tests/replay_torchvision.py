@@ -13,29 +13,25 @@ import json
 import os
 import sys
 import tempfile
-from typing import NamedTuple
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [
-    os.path.join(ROOT, folder)
-    for folder in ('caffe-fast-rcnn/python', 'lib', 'tools', 'tests/golden/torchvision')
-]
+from replays import GRADIENTS, MAPS, ROOT, Check, body_shapes, feed, off, pair, places, report
 
-import caffe  # noqa: E402
-import import_weights  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from caffe.format.weights import write_weights  # noqa: E402
-from caffe.types.boxes import overlaps  # noqa: E402
-from fast_rcnn.config import cfg, cfg_from_file, overrides  # noqa: E402
-from fast_rcnn.detection import ask, scaled_image  # noqa: E402
-from fpn.boxes import FAMILIES  # noqa: E402
-from netgen.backbones import BACKBONES  # noqa: E402
-from netgen.files import files  # noqa: E402
-from record import digest, weight  # noqa: E402
-from roi_data_layer.minibatch import Preparation, Prepared, get_minibatch  # noqa: E402
+# isort: split
+import caffe
+import import_weights
+import numpy as np
+import torch
+from caffe.format.weights import write_weights
+from caffe.types.boxes import overlaps
+from fast_rcnn.config import cfg, cfg_from_file, overrides
+from fast_rcnn.detection import ask, scaled_image
+from fpn.boxes import FAMILIES
+from netgen.backbones import BACKBONES
+from netgen.files import end2end_text
+from record import weight
+from roi_data_layer.minibatch import Preparation, Prepared, get_minibatch
 
-MAPS, GRADIENTS, LOSSES, SCORES, OVERLAP, UNMET = 1e-3, 2e-3, 1e-3, 1e-3, 0.99, 0.02
+LOSSES, SCORES, OVERLAP, UNMET = 1e-3, 1e-3, 0.99, 0.02
 FAMILY = FAMILIES['torchvision']
 LEVELS = {'0': 'p2', '1': 'p3', '2': 'p4', '3': 'p5', 'pool': 'p6'}
 LOSS_NAMES = {
@@ -46,16 +42,6 @@ LOSS_NAMES = {
 }
 GT = 'input: "gt_boxes" input_shape { dim: 1 dim: 5 }'
 DATA = 'input: "data" input_shape { dim: 1 dim: 3 dim: 64 dim: 64 } input: "im_info" input_shape { dim: 1 dim: 3 }'
-
-
-class Check(NamedTuple):
-    what: str
-    found: float
-    limit: float
-
-    @property
-    def holds(self):
-        return self.found <= self.limit  # not so where found is no number
 
 
 class Case:
@@ -89,8 +75,8 @@ class Case:
 
     def build(self, name, phase):
         """The generated net of this name, its inputs given by hand, with the case's weights."""
-        texts = {p.name: text for p, text in files('replay', self.net, self.settings['num_classes']).items()}
-        lines = [line if '"input-data"' not in line else DATA + ' ' + GT for line in texts[name].splitlines()]
+        lines = end2end_text(self.net, self.settings['num_classes'], name).splitlines()
+        lines = [line if '"input-data"' not in line else DATA + ' ' + GT for line in lines]
         path = os.path.join(self.folder, name)
         with open(path, 'w') as stream:
             stream.write('\n'.join(lines))
@@ -113,31 +99,13 @@ class Case:
         return get_minibatch(entries, self.settings['num_classes'], prepared, FAMILY)
 
 
-def feed(net, **blobs):
-    for name, values in blobs.items():
-        net.blobs[name].reshape(*values.shape)
-        net.blobs[name].data[...] = values
-
-
 def drawn_state(settings):
     """torchvision's state_dict of a case's detector, as record.py draws it."""
     net = BACKBONES['ResNet-' + settings['backbone'].removeprefix('resnet') + '-FPN'].body
-    shapes = {'backbone.body.conv1.weight': (64, 3, 7, 7), **norm('backbone.body.bn1', 64)}
-    inputs = 64
-    for layer, (count, width) in enumerate(zip(net.blocks, net.widths), 1):
-        kernels = (1, 3, 1) if net.bottleneck else (3, 3)
-        for block in range(count):
-            name, sides = f'backbone.body.layer{layer}.{block}', [width] * len(kernels)
-            sides[-1] *= net.expansion
-            if block == 0 and inputs != sides[-1]:
-                shapes[f'{name}.downsample.0.weight'] = (sides[-1], inputs, 1, 1)
-                shapes |= norm(f'{name}.downsample.1', sides[-1])
-            for i, (kernel, outputs) in enumerate(zip(kernels, sides), 1):
-                shapes[f'{name}.conv{i}.weight'] = (outputs, inputs, kernel, kernel)
-                shapes |= norm(f'{name}.bn{i}', outputs)
-                inputs = outputs
-        shapes |= pair(f'backbone.fpn.inner_blocks.{layer - 1}.0', 256, inputs, 1, 1)
-        shapes |= pair(f'backbone.fpn.layer_blocks.{layer - 1}.0', 256, 256, 3, 3)
+    shapes = body_shapes(net, 'backbone.body.')
+    for i, stage in enumerate(net.stages):
+        shapes |= pair(f'backbone.fpn.inner_blocks.{i}.0', 256, stage.channels, 1, 1)
+        shapes |= pair(f'backbone.fpn.layer_blocks.{i}.0', 256, 256, 3, 3)
     shapes |= pair('rpn.head.conv.0.0', 256, 256, 3, 3) | pair('rpn.head.cls_logits', 3, 256, 1, 1)
     shapes |= pair('rpn.head.bbox_pred', 12, 256, 1, 1)
     classes = settings['num_classes']
@@ -149,30 +117,6 @@ def drawn_state(settings):
     ):
         shapes |= pair('roi_heads.' + name, *shape)
     return {name: weight(name, shape) for name, shape in shapes.items()}
-
-
-def norm(name, channels):
-    return {f'{name}.{part}': (channels,) for part in ('weight', 'bias', 'running_mean', 'running_var')}
-
-
-def pair(name, *shape):
-    return {f'{name}.weight': shape, f'{name}.bias': shape[:1]}
-
-
-def places(state, rows):
-    """{torchvision's name: (layer, blob)} of what the importer takes as it is."""
-    found = {}
-    names = {id(values): name for name, values in state.items()}
-    for layer, _, arrays, *_ in rows:
-        for i, values in enumerate(arrays):
-            if id(values) in names:
-                found.setdefault(names[id(values)], (layer, i))
-    return found
-
-
-def off(found, wanted):
-    """How far a digest of an array is from the recorded one, of the largest recorded value."""
-    return np.abs(digest(found) - wanted).max() / np.abs(wanted).max()
 
 
 def unmet(found, wanted):
@@ -254,12 +198,7 @@ def main():
             print(f'{name}: {error}')
             failed = True
             continue
-        for check in checks:
-            print(
-                f'{name}: {check.what} {check.found:.2g} of {check.limit:.2g}{"" if check.holds else " FAILS"}'
-            )
-        failed |= not all(check.holds for check in checks)
-        print(f'{name}: {sum(check.holds for check in checks)} of {len(checks)} hold', flush=True)
+        failed |= report(name, checks)
     sys.exit(failed)
 
 

@@ -1,42 +1,49 @@
 #!/usr/bin/env python3
 """Turn a state_dict (.pth) of torchvision into a .caffemodel: of ResNet-18, 34, 50, 101 or VGG16, to train from, or of
-fasterrcnn_resnet18/34/50/101_fpn, with the prototxt of the net that answers as it does.
+fasterrcnn_resnet18/34/50/101_fpn, with the prototxt of the net that answers as it does. So too guoruoqian/DetNet_pytorch's
+detnet59.pth, and checkpoints of its detector.
 
 torchvision's nets see RGB in 0..1, less a mean and over a standard deviation per channel; nets here see BGR
 in 0..255 less cfg.PIXEL_MEANS. The first convolution takes up both: its weights are reordered and scaled, and
 what remains, a constant per output, goes where it is exact: bn_conv1's mean, conv1_1's bias. Only zero
 padding differs: it stands for a pixel that is off by 0.006 to 0.016 standard deviations of its channel.
 Measured with random weights, at 160x192: ResNet-50's conv1 is off by 0.3 % of its largest value in the two
-outermost rows and columns, and equal inside; res4f is off by 0.03 %. A detector is imported for torchvision's
-own means, with which nothing differs: experiments/cfgs/faster_rcnn_end2end_torchvision.yml has them as PIXEL_MEANS, and
-weights to train from by it are made with --cfg. BatchNorm stays, as BatchNorm and Scale, and so does a detector's
-FrozenBatchNorm: the constant under its root becomes that of BatchNorm (see --eps).
+outermost rows and columns, and equal inside; res4f is off by 0.03 %. A detector, and DetNet-59, is imported for
+torchvision's own means, with which nothing differs: experiments/cfgs/faster_rcnn_end2end_torchvision.yml and
+faster_rcnn_end2end_detnet.yml have them as PIXEL_MEANS, and weights to train from by the former are made with --cfg.
+BatchNorm stays, as BatchNorm and Scale, and so does a detector's FrozenBatchNorm: the constant under its root becomes that
+of BatchNorm (see --eps).
 """
 
 import argparse
 import os
 import pickle
+import re
 import sys
 
 import _command
 import numpy as np
 import torch
 from netgen.backbones import BACKBONES
-from netgen.files import files
+from netgen.files import end2end_text
+from netgen.layers import inner_product, layer
+from netgen.methods import DATA
 
 from caffe.format.weights import write_weights
 from fast_rcnn.config import cfg, cfg_from_file, overrides
 from utils.files import atomic_path
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # torchvision's, RGB
-WANTED = "wanted torchvision's ResNet-18, 34, 50, 101 or VGG16"
+WANTED = "wanted torchvision's ResNet-18, 34, 50, 101 or VGG16, or DetNet-59"
+DETNET = 'DetNet-59-FPN'
 OWN_MEANS = 255 * MEAN[::-1]  # BGR
-# Blocks of layers 1 to 4, whether they are bottlenecks: the detector; it starts from the ResNet's weights
+# Blocks of its layers, whether they are bottlenecks: the detector; it starts from the ResNet's weights
 DETECTORS = {
     ((2, 2, 2, 2), False): 'ResNet-18-FPN',
     ((3, 4, 6, 3), False): 'ResNet-34-FPN',
     ((3, 4, 6, 3), True): 'ResNet-50-FPN',
     ((3, 4, 23, 3), True): 'ResNet-101-FPN',
+    ((3, 4, 6, 3, 3), True): DETNET,
 }
 EPS = 1e-5  # under the root, in Caffe's BatchNorm and, unless overwritten, in torchvision's
 VGG16 = [f'conv{stage}_{i + 1}' for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(count)]
@@ -67,8 +74,8 @@ def main(argv=None):
                 cfg_from_file(args.cfg)
             means = cfg.PIXEL_MEANS.ravel()
         state = read_state(args.source)
-        detects = is_detector(state)
-        means = OWN_MEANS if detects else means
+        own = is_detector(state) or is_detnet(state)
+        means = OWN_MEANS if own else means
         net, rows = convert(state, means, args.eps)
     except (OSError, ValueError) as error:
         sys.exit(f'{args.source}: {error}')
@@ -80,13 +87,13 @@ def main(argv=None):
         f"{[round(float(mean), 4) for mean in means]}; torchvision's mean {MEAN.tolist()} and deviation "
         f'{STD.tolist()} of RGB are in its first convolution'
     )
-    if detects:
-        classes = next(len(arrays[0]) for name, _, arrays, *_ in rows if name == 'cls_score')
+    if own:
         prototxt = os.path.splitext(target)[0] + '.prototxt'
-        write_prototxt(prototxt, net, classes)
+        write_prototxt(prototxt, net, rows)
+        trained, classes = (net, classes_of(rows)) if net in BACKBONES else (DETNET, 'K')
         print(
-            f'{prototxt}: its net, of {classes} classes with the background; to train it\n'
-            f'python models/generate.py NAME {net} --num_classes {classes}'
+            f'{prototxt}: its net, of {classes_of(rows)} classes; to train it\n'
+            f'python models/generate.py NAME {trained} --num_classes {classes}'
         )
     elif net != 'VGG16':
         print(
@@ -101,12 +108,14 @@ def starting_from(weights):
 
 
 def read_state(path):
-    """A .pth file -> {name: float32 array}. Only tensors and plain containers are unpickled. Errors: OSError,
-    ValueError."""
+    """A .pth file, a state_dict or a checkpoint with one as its `model` -> {name: float32 array}. Only tensors and plain
+    containers are unpickled. Errors: OSError, ValueError."""
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f'cannot be read as a state_dict: {str(error).splitlines()[0]}') from error
+    if isinstance(state, dict) and isinstance(state.get('model'), dict):
+        state = state['model']
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError('wanted a state_dict, a mapping of names to tensors')
     return {
@@ -120,11 +129,34 @@ def is_detector(state):
     return 'backbone.body.conv1.weight' in state
 
 
-def write_prototxt(path, net, classes):
-    """The test net of an imported detector."""
-    texts = {p.name: text for p, text in files('imported', net, classes).items()}
+def is_detnet(state):
+    return 'RCNN_rpn.RPN_Conv.weight' in state or 'layer4.0.extra_conv.0.weight' in state
+
+
+def classes_of(rows):
+    """Those that imported rows tell apart: of a detector, with the background."""
+    return next(len(arrays[0]) for name, _, arrays, *_ in rows if name in ('cls_score', 'fc1000'))
+
+
+def write_prototxt(path, net, rows):
+    """The net that imported rows are of: a detector's test net, or DetNet-59 as it classifies."""
+    if net in BACKBONES:
+        text = end2end_text(net, classes_of(rows), 'test.prototxt')
+    else:
+        text = '\n'.join(classifier(BACKBONES[DETNET].body, classes_of(rows))) + '\n'
     with atomic_path(path) as temporary, open(temporary, 'w') as stream:
-        stream.write(texts['test.prototxt'])
+        stream.write(text)
+
+
+def classifier(body, classes):
+    """A backbone with the mean of its last map and a layer of scores on that."""
+    mean = 'pooling_param { pool: AVE global_pooling: true }'
+    return [
+        DATA,
+        *body.whole(None),
+        layer('mean', 'Pooling', body.stages[-1].blob, 'mean', mean),
+        inner_product('fc1000', 'mean', classes, None, 'type: "msra"'),
+    ]
 
 
 def convert(state, pixel_means, eps=EPS):
@@ -134,6 +166,8 @@ def convert(state, pixel_means, eps=EPS):
     try:
         if is_detector(state):
             net, rows = _detector(state, pixel_means, eps)
+        elif 'RCNN_rpn.RPN_Conv.weight' in state:
+            net, rows = DETNET, _detnet_detector(state, pixel_means)
         else:
             net, rows = (_vgg16 if 'features.0.weight' in state else _resnet)(state, pixel_means)
     except KeyError as error:
@@ -158,7 +192,7 @@ def _resnet(state, pixel_means):
     shape, width = _shape(state), state['layer1.0.conv2.weight'].shape
     if shape not in DETECTORS or width != (64, 64, 3, 3):
         raise ValueError(
-            f'{WANTED}; layers 1 to 4 of this have {shape[0]} blocks'
+            f'{WANTED}; the layers of this have {shape[0]} blocks'
             + (', of another width' if shape in DETECTORS else '')
         )
     net = BACKBONES[DETECTORS[shape]]
@@ -174,14 +208,14 @@ def _shape(state):
 
 
 def _blocks(state):
-    """How many each of layers 1 to 4 has."""
-    return tuple(
-        len({name.split('.')[1] for name in state if name.startswith(f'layer{i}.')}) for i in (1, 2, 3, 4)
-    )
+    """How many each of layer1, layer2 ... has."""
+    parts = [name.split('.')[:2] for name in state]
+    counts = (len({part[1] for part in parts if part[0] == f'layer{i}'}) for i in range(1, 6))
+    return tuple(filter(None, counts))
 
 
 def _body(state, net, pixel_means, eps=EPS):
-    """The rows of a ResNet's conv1 to layer4."""
+    """The rows of a ResNet's conv1 and layers."""
     conv1, shift = fold_input(state.pop('conv1.weight'), pixel_means)
     (mean, *norm), scale = _norm(state, 'bn1', eps)
     rows = [
@@ -189,12 +223,14 @@ def _body(state, net, pixel_means, eps=EPS):
         ('bn_conv1', 'BatchNorm', [mean - shift, *norm]),
         ('scale_conv1', 'Scale', scale),
     ]
-    for stage in (2, 3, 4, 5):
+    for stage in range(2, 2 + len(net.blocks)):
         for i, block in enumerate(net.block_names(stage)):
             source = f'layer{stage - 1}.{i}.'
             if i == 0 and (stage > 2 or net.bottleneck):
-                names = source + 'downsample.0', source + 'downsample.1', block + '_branch1'
-                rows += _unit(state, *names, eps)
+                shortcut = source + (
+                    'extra_conv' if source + 'extra_conv.0.weight' in state else 'downsample'
+                )
+                rows += _unit(state, shortcut + '.0', shortcut + '.1', block + '_branch1', eps)
             for k, letter in enumerate('abc' if net.bottleneck else 'ab', 1):
                 rows += _unit(state, f'{source}conv{k}', f'{source}bn{k}', f'{block}_branch2{letter}', eps)
     return rows
@@ -223,6 +259,52 @@ def _detector(state, pixel_means, eps):
     for name in 'box_head.fc6', 'box_head.fc7', 'box_predictor.cls_score', 'box_predictor.bbox_pred':
         rows.append((name.split('.')[1], 'InnerProduct', _pair(state, f'roi_heads.{name}')))
     return net, rows
+
+
+def _detnet_detector(state, pixel_means):
+    """guoruoqian/DetNet_pytorch's. What its bbox_pred says is normalised, ours is not; its RPN has learnt that channels 2i and
+    2i + 1 are background and object of anchor i, ours are those of all anchors, then these. (In tests the original first
+    normalises i with i + 3: not so here.)"""
+    for name in list(state):
+        state[_of_backbone(name)] = state.pop(name)
+    for unused in 'weight', 'bias':
+        state.pop(f'RCNN_roi_feat_ds.{unused}', None)
+    net = BACKBONES[DETNET]
+    rows = _body(state, net.body, pixel_means)
+    coarsest, *finer = [level.blob for level in reversed(net.maps)]
+    rows.append((coarsest, 'Convolution', _pair(state, 'RCNN_toplayer')))
+    for i, blob in enumerate(finer, 1):
+        rows.append((f'{blob}_lateral', 'Convolution', _pair(state, f'RCNN_latlayer{i}')))
+    for i, blob in (1, 'p3'), (2, 'p2'):
+        rows.append((blob, 'Convolution', _pair(state, f'RCNN_smooth{i}')))
+    rpn = {
+        'conv': _pair(state, 'RCNN_rpn.RPN_Conv'),
+        'scores': [np.concatenate([v[::2], v[1::2]]) for v in _pair(state, 'RCNN_rpn.RPN_cls_score')],
+        'deltas': _pair(state, 'RCNN_rpn.RPN_bbox_pred'),
+    }
+    rows += [(f'rpn_{kind}_{m.blob}', 'Convolution', pair) for kind, pair in rpn.items() for m in net.maps]
+    rows += [
+        (f'fc{i}', 'Convolution', _pair(state, name)) for i, name in ((6, 'RCNN_top.0'), (7, 'RCNN_top.2'))
+    ]
+    rows.append(('cls_score', 'InnerProduct', _pair(state, 'RCNN_cls_score')))
+    weight, bias = _pair(state, 'RCNN_bbox_pred')
+    if len(weight) != 4 * len(rows[-1][2][0]):
+        raise ValueError(
+            f'wanted boxes of {len(rows[-1][2][0])} classes; its RCNN_bbox_pred has {len(weight)} outputs'
+        )
+    means, stds = (
+        np.tile(np.float32(values), len(weight) // 4)
+        for values in (cfg.TRAIN.BBOX_NORMALIZE_MEANS, cfg.TRAIN.BBOX_NORMALIZE_STDS)
+    )
+    return [*rows, ('bbox_pred', 'InnerProduct', [weight * stds[:, None], bias * stds + means])]
+
+
+def _of_backbone(name):
+    """What a detector's parameter is called in detnet59.pth: RCNN_layer0 is its conv1, bn1, ReLU and pooling, RCNN_layer1 has
+    its layer1 as the only part."""
+    name = re.sub(r'^RCNN_layer0\.0\.', 'conv1.', name)
+    name = re.sub(r'^RCNN_layer0\.1\.', 'bn1.', name)
+    return re.sub(r'^RCNN_layer(\d)\.0\.(?=\d)', r'layer\1.', name)
 
 
 def _unit(state, conv, norm, name, eps):

@@ -27,6 +27,8 @@ class Backbone:
         0.01  # of the Gaussian that fills the convolution that makes them; None: He et al.
     )
     scales: tuple = (8, 16, 32)  # of anchors: their sides in 16 pixels, or in strides of a pyramid's level
+    biases: tuple = (2, 1)  # their multiples of the learning rate and of the decay of weights
+    weight_decay: float = 0.0005
     boxes = 'caffe'  # the family of fpn.boxes
     roi_head = 'fast_rcnn'
     is_pyramid = False  # every map has its anchors
@@ -105,12 +107,12 @@ class ResNet(Backbone):
 
     def stage(self, stage, bottom, lr, bn, dilation=1):
         """The first block of a stage halves the map (not in res2, nor dilated) and projects where it changes
-        the shape."""
+        the shape, or is dilated."""
         lines, width = [], self.widths[stage - 2]
         for i, name in enumerate(self.block_names(stage)):
             stride = 2 if i == 0 and stage > 2 and dilation == 1 else 1
             before = self.conv1_outputs if stage == 2 else self.widths[stage - 3] * self.expansion
-            project = i == 0 and (stride > 1 or before != width * self.expansion)
+            project = i == 0 and (stride > 1 or dilation > 1 or before != width * self.expansion)
             lines += self.block(name, bottom, width, stride, project, lr, bn, dilation)
             bottom = name
         return lines
@@ -160,6 +162,31 @@ class ResNet(Backbone):
         """Without weights the frozen BatchNorm has variance 0 and multiplies by 1 / sqrt(1e-5): a Scale that
         starts small keeps such a net finite through all its blocks."""
         return '' if self.scratch else f' filler {{ value: {GAMMA} }}'
+
+
+@dataclass(frozen=True)
+class DetNet(ResNet):
+    """Li et al. 2018 (arXiv 1804.06215), section 3: a ResNet-50 to res4; res5 and res6 keep its stride and width, with
+    dilated 3x3, and a 1x1 on the shortcut of their first block. torchvision's strides, as in guoruoqian/DetNet_pytorch."""
+
+    blocks: tuple = (3, 4, 6, 3, 3)  # res2 ... res6
+    widths: tuple = (64, 128, 256, 256, 256)
+    torchvision: bool = True
+    frozen: int = 2
+
+    @property
+    def stages(self):
+        """The maps of res2 to res6."""
+        widths = [width * self.expansion for width in self.widths]
+        return [
+            FeatureMap(self.block_names(s)[-1], min(2**s, 16), width) for s, width in enumerate(widths, 2)
+        ]
+
+    def whole(self, lr):
+        lines = self.trunk(lr)
+        for s in 5, 6:
+            lines += self.stage(s, self.block_names(s - 1)[-1], lr, lr, dilation=2)
+        return lines
 
 
 @dataclass(frozen=True)
@@ -249,6 +276,10 @@ class Pyramid(Backbone):
     rpn_outputs: int = 256
     pooled: int = 7
     widths: tuple = (1024, 1024)  # of fc6 and fc7
+    rpn_pairs: bool = False  # an anchor has a score of background and one of object, not a logit
+    roi_corners: bool = (
+        False  # RoI Align at the corners of bins, of RoIs scaled by the heights of map and image
+    )
     roi_pool = 'roi_pool'
     head_top = 'fc7'
     roi_head = 'pyramid'
@@ -277,6 +308,30 @@ class Pyramid(Backbone):
         return fully_connected(bottom, self.widths, lr)
 
 
+@dataclass(frozen=True)
+class DetNetPyramid(Pyramid):
+    """As guoruoqian/DetNet_pytorch has it: fc6 and fc7 are convolutions, fc6 of all that is pooled."""
+
+    neck: str = 'DetNet'
+    boxes: str = 'detnet'
+    scales: tuple = ((8,), (8,), (8,), (16,), (32,))  # of each level: 32 to 512 pixels
+    rpn_outputs: int = 512
+    pooled: int = 14
+    rpn_pairs: bool = True
+    roi_corners: bool = True
+    biases: tuple = (1, 0)
+    weight_decay: float = 0.0001
+
+    def head(self, bottom, lr, bn):
+        fc6, fc7 = self.widths
+        return [
+            conv('fc6', bottom, fc6, self.pooled, lr, stride=self.pooled, std=0.02),
+            relu('relu6', 'fc6'),
+            conv('fc7', 'fc6', fc7, 1, lr, std=0.02),
+            relu('relu7', 'fc7'),
+        ]
+
+
 RESNET10 = ResNet(
     'resnet10',
     base_lr=0.01,
@@ -294,7 +349,8 @@ RESNET10 = ResNet(
 
 def torchvision_pyramid(prefix, weights='', **body):
     """torchvision's fasterrcnn_resnet*_fpn: conv1, res2 and all statistics are as ImageNet left them."""
-    return Pyramid(prefix + '_fpn', body=ResNet(prefix, torchvision=True, frozen=2, **body), weights=weights)
+    body = ResNet(prefix, torchvision=True, frozen=2, **body)
+    return Pyramid(prefix + '_fpn', body=body, weights=weights, biases=(1, 1), weight_decay=0.0001)
 
 
 BACKBONES = {
@@ -309,6 +365,7 @@ BACKBONES = {
     'ResNet-34-FPN': torchvision_pyramid('resnet34', 'ResNet-34-torchvision', bottleneck=False),
     'ResNet-50-FPN': torchvision_pyramid('resnet50', 'ResNet-50-torchvision'),
     'ResNet-101-FPN': torchvision_pyramid('resnet101', 'ResNet-101-torchvision', blocks=(3, 4, 23, 3)),
+    'DetNet-59-FPN': DetNetPyramid('detnet59_fpn', body=DetNet('detnet59'), weights='DetNet-59'),
     'ResNet-10-FPN': Pyramid(
         'resnet10_fpn',
         base_lr=0.01,

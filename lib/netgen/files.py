@@ -12,6 +12,7 @@ from pathlib import Path
 
 from netgen.backbones import BACKBONES
 from netgen.heads import RATIOS
+from netgen.layers import with_biases
 from netgen.methods import METHODS, Detector, Schedule
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -74,8 +75,15 @@ def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, ma
         shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
         for name, lines in make(detector, schedule(set_name, max_iters), shown.as_posix()).items():
             title = [] if 'solver' in name else [f'name: "{net} {method} {Path(name).stem}"']
+            lines = with_biases(lines, *detector.net.biases)
             texts[folder / name] = _signed('\n'.join(title + lines) + '\n')
     return texts
+
+
+def end2end_text(net, num_classes, name):
+    """The text of one of a backbone's files for training end to end."""
+    texts = files('imported', net, num_classes)
+    return next(text for path, text in texts.items() if path.parts[-2:] == ('faster_rcnn_end2end', name))
 
 
 def generate(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None, force=False):

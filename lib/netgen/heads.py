@@ -111,12 +111,22 @@ class RPN:
 
 @dataclass(frozen=True)
 class PyramidRPN(RPN):
-    """The region proposal network on every map of a pyramid, the same on each: one score per anchor, a logit."""
+    """The region proposal network on every map of a pyramid, the same on each: one score per anchor, a logit.
+
+    scales: of every level, or a tuple for each."""
+
+    anchor_scores = 1  # of an anchor
+
+    @property
+    def anchors(self):
+        scales = self.scales[0] if isinstance(self.scales[0], tuple) else self.scales
+        return len(scales) * len(self.ratios)
 
     @property
     def anchor_param(self):
         parts = [f"'boxes': {self.net.boxes}", f"'strides': {[m.stride for m in self.net.maps]}"]
-        parts += [f"'scales': {list(self.scales)}"] if self.scales != PYRAMID_SCALES else []
+        scales = [list(level) if isinstance(level, tuple) else level for level in self.scales]
+        parts += [f"'scales': {scales}"] if self.scales != PYRAMID_SCALES else []
         parts += [f"'ratios': {list(self.ratios)}"] if self.ratios != RATIOS else []
         return r' \n'.join(parts)
 
@@ -124,7 +134,7 @@ class PyramidRPN(RPN):
         return [f'rpn_{kind}_{m.blob}' for m in self.net.maps]
 
     def lines(self, lr):
-        lines, outputs = [], {'scores': self.anchors, 'deltas': 4 * self.anchors}
+        lines, outputs = [], {'scores': self.anchor_scores * self.anchors, 'deltas': 4 * self.anchors}
         for m in self.net.maps:
             top, shape = f'rpn_conv_{m.blob}', (self.net.rpn_outputs, 3)
             lines += [
@@ -143,28 +153,35 @@ class PyramidRPN(RPN):
 
     def loss(self):
         """The levels' answers in a row, (N, A H W + ...), to as many labels."""
-        lines = []
-        for kind in 'scores', 'deltas':
-            rows = [f'{blob}_row' for blob in self.blobs(kind)]
-            lines += [layer(row, 'Flatten', blob, row) for row, blob in zip(rows, self.blobs(kind))]
-            lines.append(layer(f'rpn_{kind}', 'Concat', ' '.join(rows), f'rpn_{kind}'))
         targets = 'fpn.anchor_target_layer.AnchorTargetLayer'
         bottoms = ' '.join([*self.blobs('scores'), 'gt_boxes im_info data'])
         return [
-            *lines,
+            *self.score_row(),
+            *self.row('deltas'),
             python('rpn-data', targets, bottoms, f'rpn_labels {RPN_BBOX_BLOBS}', self.anchor_param),
-            layer(
-                'rpn_loss_cls',
-                'SigmoidCrossEntropyLoss',
-                'rpn_scores rpn_labels',
-                'rpn_loss_cls',
-                propagate(1, 0),
-                'loss_weight: 1 loss_param { ignore_label: -1 normalization: VALID }',
-            ),
+            self.score_loss(),
             smooth_l1_loss(
                 'rpn_loss_bbox', f'rpn_deltas {RPN_BBOX_BLOBS}', 'smooth_l1_loss_param { sigma: 3.0 }'
             ),
         ]
+
+    def row(self, kind):
+        rows = [f'{blob}_row' for blob in self.blobs(kind)]
+        lines = [layer(row, 'Flatten', blob, row) for row, blob in zip(rows, self.blobs(kind))]
+        return [*lines, layer(f'rpn_{kind}', 'Concat', ' '.join(rows), f'rpn_{kind}')]
+
+    def score_row(self):
+        return self.row('scores')
+
+    def score_loss(self):
+        return layer(
+            'rpn_loss_cls',
+            'SigmoidCrossEntropyLoss',
+            'rpn_scores rpn_labels',
+            'rpn_loss_cls',
+            propagate(1, 0),
+            'loss_weight: 1 loss_param { ignore_label: -1 normalization: VALID }',
+        )
 
     def proposal(self, tops):
         bottoms = ' '.join([*self.blobs('scores'), *self.blobs('deltas'), 'im_info data'])
@@ -178,6 +195,23 @@ class PyramidRPN(RPN):
             f'rois labels {BBOX_BLOBS}',
             rf"'boxes': {self.net.boxes} \n'num_classes': {head.box_classes}",
         )
+
+
+class PyramidPairsRPN(PyramidRPN):
+    """One whose anchors have two scores each, of background and of object: those of all anchors, then those."""
+
+    anchor_scores = 2
+
+    def score_row(self):
+        """(N, 2, A H W + ...)"""
+        rows = [f'{blob}_row' for blob in self.blobs('scores')]
+        lines = [reshape(row, blob, row, 0, 2, -1) for row, blob in zip(rows, self.blobs('scores'))]
+        axis = 'concat_param { axis: 2 }'
+        return [*lines, layer('rpn_scores', 'Concat', ' '.join(rows), 'rpn_scores', axis)]
+
+    def score_loss(self):
+        ignore = 'loss_param { ignore_label: -1 normalize: true }'
+        return softmax_loss('rpn_loss_cls', 'rpn_scores rpn_labels', ignore)
 
 
 @dataclass(frozen=True)
@@ -242,11 +276,15 @@ class PyramidRCNN(FastRCNN):
         net, maps = self.net, self.net.pooled_maps
         rois, pools = [f'rois_{m.blob}' for m in maps], [f'roi_pool_{m.blob}' for m in maps]
         param = rf"'boxes': {net.boxes} \n'first': {maps[0].stride.bit_length() - 1}"
+        bottoms = ' '.join(['rois', *[m.blob for m in maps], 'data'] if net.roi_corners else ['rois'])
         lines = [
-            python('roi-levels', 'fpn.level_layer.RoILevelsLayer', 'rois', ' '.join(rois + ['order']), param)
+            python('roi-levels', 'fpn.level_layer.RoILevelsLayer', bottoms, ' '.join(rois + ['order']), param)
         ]
         for m, mine, top in zip(maps, rois, pools):
-            size = f'pooled_w: {net.pooled} pooled_h: {net.pooled} spatial_scale: {1 / m.stride} sampling_ratio: 2'
+            points = (
+                'corners: true' if net.roi_corners else f'spatial_scale: {1 / m.stride} sampling_ratio: 2'
+            )
+            size = f'pooled_w: {net.pooled} pooled_h: {net.pooled} {points}'
             lines.append(layer(top, 'ROIAlign', f'{m.blob} {mine}', top, f'roi_align_param {{ {size} }}'))
         return [
             *lines,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from netgen.backbones import Backbone
-from netgen.heads import BBOX_BLOBS, HEADS, RATIOS, RPN, SCALES, PyramidRPN
+from netgen.heads import BBOX_BLOBS, HEADS, RATIOS, RPN, SCALES, PyramidPairsRPN, PyramidRPN
 from netgen.layers import python
 
 IMAGE_AND_BOXES = 'data im_info gt_boxes'
@@ -28,7 +28,9 @@ class Detector:
 
     @property
     def rpn(self):
-        kind = PyramidRPN if self.net.is_pyramid else RPN
+        kind = RPN
+        if self.net.is_pyramid:
+            kind = PyramidPairsRPN if self.net.rpn_pairs else PyramidRPN
         return kind(self.net, self.scales, self.ratios)
 
     def head(self, name):
@@ -108,7 +110,7 @@ class Schedule:
     images: int = 1  # that an update sees, where the published solvers differ: end to end, and R-FCN
 
 
-def solver(train_net, prefix, base_lr, step, *fields):
+def solver(train_net, prefix, base_lr, step, *fields, weight_decay=0.0005):
     return [
         f'train_net: "{train_net}"',
         f'base_lr: {base_lr}',
@@ -118,7 +120,7 @@ def solver(train_net, prefix, base_lr, step, *fields):
         'display: 20',
         'average_loss: 100',
         'momentum: 0.9',
-        'weight_decay: 0.0005',
+        f'weight_decay: {weight_decay}',
         '# the training tools write snapshots, and set iter_size where TRAIN.REAL_BATCH_SIZE asks for it',
         'snapshot: 0',
         f'snapshot_prefix: "{prefix}"',
@@ -159,6 +161,7 @@ def end2end(detector, plan, folder):
             net.base_lr,
             plan.end2end,
             f'iter_size: {plan.images}',
+            weight_decay=net.weight_decay,
         ),
     }
 
