@@ -252,6 +252,18 @@ def test_the_layer_of_levels(tmp_path):
         )
 
 
+def test_the_layer_of_levels_in_cells(tmp_path):
+    """Maps of 11 and 6 rows of 41 pixels; the level of a RoI goes by its pixels."""
+    rois = [[0, 0, 0, 40, 20], [0, 0, 0, 300, 300]]
+    bottoms = [rois, np.zeros((1, 2, 11, 16)), np.zeros((1, 2, 6, 8)), np.zeros((1, 3, 41, 61))]
+    kind, param = 'fpn.level_layer.RoILevelsLayer', "'boxes': detnet \n'first': 3"
+    tops = run_in_order(tmp_path, kind, param, bottoms, 3)
+    np.testing.assert_allclose(tops[0], [[0, 0, 0, 40 * 11 / 41, 20 * 11 / 41]], rtol=1e-6)
+    np.testing.assert_allclose(tops[1], [[0, 0, 0, 300 * 6 / 41, 300 * 6 / 41]], rtol=1e-6)
+    with pytest.raises(ValueError, match='2 maps and data; got 3 bottoms'):
+        run_in_order(tmp_path, kind, param, bottoms[:3], 3)
+
+
 # Detections
 
 

@@ -16,11 +16,12 @@ from torch import nn
 
 import caffe
 import import_weights
+import replay_detnet
 import replay_torchvision
 from caffe.format.weights import read_weights, write_weights
 from fast_rcnn.config import cfg, overrides
 from netgen.backbones import BACKBONES
-from netgen.files import files, generate
+from netgen.files import end2end_text, files, generate
 from pipeline.recipe import initial_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -355,3 +356,69 @@ def test_a_detector_comes_with_its_prototxt(monkeypatch, tmp_path, capsys):
     assert '[103.53, 116.28, 123.675]' in capsys.readouterr().out
     assert 'num_output: 3 weight_filler' in (tmp_path / 'out' / 'd.prototxt').read_text()
     assert 'rpn_deltas_p6' in {name for name, *_ in read_weights(str(target))}
+
+
+# DetNet-59: tests/test_replay_detnet.py holds the answers
+
+
+def small_detnet(monkeypatch, kind, classes=3):
+    """A state_dict of DetNet's, by its names, small where the importer does not look."""
+    monkeypatch.setattr(replay_detnet, 'weight', small_weight)
+    return getattr(replay_detnet, kind)(classes)
+
+
+def small_weight(name, shape):
+    keep = (
+        'RPN_cls_score' in name
+        or 'RCNN_cls_score' in name
+        or 'bbox_pred' in name
+        or name == 'detnet.fc.weight'
+    )
+    first = shape[:1] if keep else [min(shape[0], 3)]
+    start = 64 if name.endswith('conv2.weight') else None
+    sides = shape if start else [*first, *(min(side, 3) for side in shape[1:])]
+    return np.arange(np.prod(sides), dtype=np.float32).reshape(sides)
+
+
+def test_a_checkpoint_of_detnet_fills_every_layer(monkeypatch, tmp_path):
+    """Its names in the repository's detector, where each layer of the backbone is in a sequence of its own."""
+    state = small_detnet(monkeypatch, 'detector_state')
+    named = {}
+    for name, values in state.items():
+        name = re.sub(r'^conv1\.', 'RCNN_layer0.0.', re.sub(r'^bn1\.', 'RCNN_layer0.1.', name))
+        named[re.sub(r'^layer(\d)\.', r'RCNN_layer\1.0.', name)] = torch.from_numpy(values)
+    assert {'RCNN_layer4.0.0.extra_conv.0.weight', 'RCNN_layer0.0.weight'} <= set(named)
+    torch.save({'session': 1, 'model': named, 'class_agnostic': False}, tmp_path / 'd.pth')
+    net, rows = import_weights.convert(
+        import_weights.read_state(tmp_path / 'd.pth'), import_weights.OWN_MEANS
+    )
+    text = end2end_text('DetNet-59-FPN', 3, 'test.prototxt')
+    wanted = re.findall(r'name: "(\S+)" type: "(?:Convolution|BatchNorm|Scale|InnerProduct)"', text)
+    assert net == 'DetNet-59-FPN' and sorted(name for name, *_ in rows) == sorted(wanted)
+    blobs = {name: arrays for name, _, arrays, *_ in rows}
+    scores = state['RCNN_rpn.RPN_cls_score.bias']
+    np.testing.assert_array_equal(blobs['rpn_scores_p4'][1], scores[[0, 2, 4, 1, 3, 5]])
+    stds = [0.1, 0.1, 0.2, 0.2] * 3
+    np.testing.assert_allclose(blobs['bbox_pred'][1], state['RCNN_bbox_pred.bias'] * stds, rtol=1e-6)
+    np.testing.assert_array_equal(blobs['p5_lateral'][0], state['RCNN_latlayer1.weight'])
+    np.testing.assert_array_equal(blobs['p2'][0], state['RCNN_smooth2.weight'])
+
+
+def test_a_class_agnostic_detnet_is_refused(monkeypatch):
+    state = small_detnet(monkeypatch, 'detector_state')
+    state['RCNN_bbox_pred.weight'] = np.zeros((4, 3))
+    with pytest.raises(ValueError, match='wanted boxes of 3 classes; its RCNN_bbox_pred has 4 outputs'):
+        import_weights.convert(state, import_weights.OWN_MEANS)
+
+
+def test_detnet59_comes_with_its_prototxt(monkeypatch, tmp_path, capsys):
+    source, target = tmp_path / 'detnet59.pth', tmp_path / 'out' / 'd.caffemodel'
+    state = small_detnet(monkeypatch, 'backbone_state', 5)
+    torch.save({name: torch.from_numpy(values) for name, values in state.items()}, source)
+    import_weights.main([str(source), str(target)])
+    out = capsys.readouterr().out
+    assert '[103.53, 116.28, 123.675]' in out and 'generate.py NAME DetNet-59-FPN --num_classes K' in out
+    text = (tmp_path / 'out' / 'd.prototxt').read_text()
+    names = re.findall(r'name: "(\S+)" type: "(?:Convolution|BatchNorm|Scale|InnerProduct)"', text)
+    assert sorted(names) == sorted(name for name, *_ in read_weights(str(target)))
+    assert 'inner_product_param { num_output: 5' in text

@@ -14,7 +14,8 @@ import caffe
 from caffe.format.prototxt import parse_net, read_net, read_solver
 from fast_rcnn.config import cfg, cfg_from_file, overrides
 from netgen.backbones import BACKBONES, FeatureMap
-from netgen.files import COMMITTED, COMMITTED_NETS, files, generate, schedule
+from fpn.anchors import Pyramid
+from netgen.files import COMMITTED, COMMITTED_NETS, end2end_text, files, generate, schedule
 from netgen.layers import conv
 from netgen.methods import Schedule
 from pipeline.recipe import initial_weights
@@ -315,6 +316,37 @@ def test_a_pyramid_in_alternating_optimization():
             assert stage == '1' or moving == learns
     for name in 'stage1_fast_rcnn_train.pt', 'fast_rcnn_test.pt', 'faster_rcnn_test.pt':
         assert 'RoILevelsLayer' in texts[name]
+
+
+def test_what_learns_in_detnet():
+    """Not conv1 and res2, nor any statistics; the two last stages are dilated, and begin with a 1x1 on the shortcut."""
+    param = parse_net(end2end_text('DetNet-59-FPN', 3, 'train.prototxt'))
+    found = learning(param)
+    fixed = {name[:4] for name, rates in found['Convolution'].items() if not any(rates)}
+    assert fixed == {'conv', 'res2'} and not any(map(sum, found['Scale'].values()))
+    convs = {layer.name: layer.convolution_param for layer in param.layer if layer.type == 'Convolution'}
+    assert {name for name, c in convs.items() if 2 in c.dilation} == {
+        f'res{s}{b}_branch2b' for s in '56' for b in 'abc'
+    }
+    assert {name for name in convs if name.endswith('branch1')} == {f'res{s}a_branch1' for s in '23456'}
+    assert (
+        len([name for name in convs if name.startswith(('conv1', 'res'))]) == 59 - 1 + 5
+    )  # less fc, and the shortcuts
+    solver = end2end_text('DetNet-59-FPN', 3, 'solver.prototxt').splitlines()
+    assert 'base_lr: 0.001' in solver and 'weight_decay: 0.0001' in solver
+
+
+def test_the_anchors_of_detnet():
+    """32 to 512 pixels, at strides of 4, 8 and three times 16; two scores of each of three anchors a position."""
+    layers = {
+        layer.name: layer for layer in parse_net(end2end_text('DetNet-59-FPN', 3, 'test.prototxt')).layer
+    }
+    anchors = Pyramid(layers['proposal'].python_param.param_str).anchors
+    sides = [float(level[1, 2] - level[1, 0]) for level in anchors]
+    assert sides == [32, 64, 128, 256, 512] and all(len(level) == 3 for level in anchors)
+    assert layers['rpn_scores_p6'].convolution_param.num_output == 6
+    pools = [layer.roi_align_param for layer in layers.values() if layer.type == 'ROIAlign']
+    assert len(pools) == 4 and all(p.corners and p.pooled_h == 14 and p.spatial_scale == 1 for p in pools)
 
 
 def test_vgg16_freezes_the_first_four():

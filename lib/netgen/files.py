@@ -12,7 +12,6 @@ from pathlib import Path
 
 from netgen.backbones import BACKBONES
 from netgen.heads import RATIOS
-from netgen.layers import with_biases
 from netgen.methods import METHODS, Detector, Schedule
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -75,7 +74,6 @@ def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, ma
         shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
         for name, lines in make(detector, schedule(set_name, max_iters), shown.as_posix()).items():
             title = [] if 'solver' in name else [f'name: "{net} {method} {Path(name).stem}"']
-            lines = with_biases(lines, *detector.net.biases)
             texts[folder / name] = _signed('\n'.join(title + lines) + '\n')
     return texts
 

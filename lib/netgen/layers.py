@@ -37,12 +37,6 @@ def rates(lr, blobs='wb', share=''):
     return ' '.join(fields)
 
 
-def with_biases(lines, lr, decay):
-    """Lines in which biases that learn do so at these multiples of the solver's rate and decay, not at Caffe's 2 and 1."""
-    learns = rates(1, 'b').removeprefix('param { ')
-    return [line.replace(learns, f'lr_mult: {lr} decay_mult: {decay} }}') for line in lines]
-
-
 def conv(
     name,
     bottom,
