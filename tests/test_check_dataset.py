@@ -1,5 +1,6 @@
 """tools/check_dataset.py: each problem by file, object and rule, and the exit status."""
 
+import json
 import os
 import shutil
 
@@ -10,7 +11,7 @@ from PIL import Image
 import check_dataset
 from datasets import factory
 from datasets.imdb import imdb
-from devkits import obj, write, write_image, write_voc, write_xml
+from devkits import TOY_CATEGORIES, obj, write, write_coco_toy, write_image, write_voc, write_xml
 from fast_rcnn.config import cfg
 
 
@@ -210,3 +211,31 @@ def test_by_name(kit, capsys):
     assert 'unknown imdb cats' in capsys.readouterr().out
     assert check_dataset.main(['pascal_voc']) == 1
     assert 'no such image set' in capsys.readouterr().out
+
+
+def test_a_dataset_in_cocos_format(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cfg, 'DATA_DIR', str(tmp_path / 'data'))
+    path = write_coco_toy(tmp_path, train=3, val=3)
+    file = tmp_path / 'annotations' / 'instances_train.json'
+    content = json.loads(file.read_text())
+    content['annotations'][0]['bbox'] = [-5, 10, 30, 30]
+    content['annotations'][1]['bbox'] = [5, 10, 0, 30]
+    content['images'][2]['width'] = 1000
+    file.write_text(json.dumps(content))
+    (tmp_path / 'images' / 'val' / 'val_0001.jpg').unlink()
+    assert check_dataset.main([path]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    name = next(name for name in TOY_CATEGORIES.values() if f'object 1 ({name})' in lines[0])
+    assert lines[0].startswith(
+        f'{file}, image 10: object 1 ({name}): clipped: xmin -5 ymin 10 xmax 24 ymax 39 of '
+    )
+    assert f'{file}, image 10: object 2' in lines[1] and 'zero area' in lines[1] and 'is dropped' in lines[1]
+    assert lines[2].startswith(f'{file}, image 30: size is 1000x')
+    assert lines[3].endswith('val_0001.jpg: No such file or directory [stops training]')
+    assert (
+        lines[4] == 'toycoco_train 3, toycoco_val 3 images'
+        and '2 of them crowds; pixels count from 0' in lines[6]
+    )
+    file.write_text(file.read_text()[:-9])
+    assert check_dataset.main([path]) == 1
+    assert capsys.readouterr().out.startswith(f'{file}: not whole JSON')

@@ -21,6 +21,7 @@ from devkits import (
     obj,
 )
 from fast_rcnn.config import cfg, overrides
+from roi_data_layer.looks import Crop, Look, moved_record
 
 SHARED = os.path.join(os.path.dirname(__file__), '..', '..', 'shared')
 CATEGORIES = {1: 'cat', 3: 'dog', 90: 'yak'}
@@ -103,6 +104,18 @@ def test_proposals_in_a_crowd_are_neither_foreground_nor_background(data, tmp_pa
         assert record['gt_overlaps'].toarray().min() == 0
     assert without['max_overlaps'].min() == 0
     assert pickle.loads(pickle.dumps(without)).crowds is None
+
+
+@pytest.mark.parametrize('flipped', [False, True])
+def test_crowds_move_with_their_image(data, tmp_path, flipped):
+    """Mirrored and cropped; the crowd is the left half, which a mirror image has on the right."""
+    images = {'a.jpg': (60, 40, [coco_object(1, 40, 10, 15, 20), coco_object(1, 0, 0, 30, 40, iscrowd=1)])}
+    (entry,) = zoo(tmp_path, images=images).gt_roidb()
+    entry = entry.with_proposals(np.array([[12, 12, 20, 20], [41, 12, 50, 20]], np.float32))
+    entry = entry.mirrored() if flipped else entry
+    look = Look(60, mirrored=True, crop=Crop(8, 10, 55, 35, False))
+    overlaps = moved_record(entry, look)['max_overlaps']
+    assert overlaps[0] == 1 and overlaps[1] == -1 and overlaps[2] > 0
 
 
 def test_the_digest_of_columns_knows_crowds(data, tmp_path):

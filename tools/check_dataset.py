@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """List what is wrong with a dataset's images and annotations.
 
-    tools/check_dataset.py data/datasets/blood.yml      or a registered name, pascal_voc, imagenet, or an
-    imdb's name
+    tools/check_dataset.py data/datasets/blood.yml      or a registered name, pascal_voc, pascal_voc_0712, imagenet,
+    coco, or an imdb's name
 
 Exit status 1 if a problem would stop training (unreadable file, unknown class), 0 otherwise.
 """
@@ -22,7 +22,7 @@ def main(argv=None):
     parser.add_argument(
         'dataset',
         metavar='DATASET',
-        help='a .yml file, a registered name, pascal_voc, imagenet, or the name of an imdb',
+        help='a .yml file, a registered name, one of pascal_voc, pascal_voc_0712, imagenet, coco, or the name of an imdb',
     )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
@@ -47,7 +47,7 @@ def report(imdbs, survey):
     print(', '.join(f'{imdb.name} {imdb.num_images}' for imdb in imdbs) + ' images')
     print(f'{survey.images} different images with annotations, {survey.empty} of them without objects')
     print(
-        f'{sum(survey.objects.values())} objects, {survey.difficult} of them difficult; pixels count from '
+        f'{sum(survey.objects.values())} objects, {survey.difficult} of them {imdbs[0].left_out}; pixels count from '
         f'{imdbs[0].base}'
     )
     print_classes(imdbs, survey)

@@ -29,6 +29,9 @@ class annotated(imdb):
     cfg.TRAIN.USE_DIFFICULT has it for all) and 'min_size' (smallest given proposal, pixels)."""
 
     base = 0
+    left_out = (
+        'difficult'  # what the objects are that are not trained on, and neither right nor wrong to find
+    )
 
     def __init__(self, name, split, classes, image_index):
         super().__init__(name)

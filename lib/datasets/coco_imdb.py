@@ -19,6 +19,8 @@ class coco_imdb(annotated):
     detections are only written: 'competition' is on.
     """
 
+    left_out = 'crowds'
+
     def __init__(self, name, split, path, folder, classes=None, hint=''):
         self.path, self.folder = path, folder
         self.file = read_coco(path, os.path.join(cfg.DATA_DIR, 'cache'), hint)

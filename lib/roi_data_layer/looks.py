@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.random as npr
 
-from datasets.record import FIELDS, Record, mirror_boxes
+from datasets.record import FIELDS, Crowds, Record, mirror_boxes
 from utils.cython_bbox import bbox_overlaps
 
 LONGEST = 2  # times its short side, of a crop
@@ -242,6 +242,13 @@ def moved_record(entry, look):
         image=entry.image,
         proposals=None if entry.given is None else boxes[objects:],
         difficult=entry.difficult,
+        crowds=entry.crowds and _moved_crowds(entry, look),
     )
     record.targets = entry.targets
     return record
+
+
+def _moved_crowds(entry, look):
+    boxes = entry.crowds.boxes
+    boxes = moved(mirror_boxes(boxes, entry.width) if entry.mirror else boxes, look, entry.width)[0]
+    return Crowds(np.array([0, len(boxes)]), boxes, entry.crowds.thresh)
