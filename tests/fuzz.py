@@ -262,7 +262,7 @@ def read_description(path):
 
 
 def settle_by(path):
-    settle(None, path)
+    settle(None, [path])
 
 
 def yaml_seeds(folder):

@@ -22,6 +22,7 @@ from netgen.files import files, generate
 from pipeline import recipe as recipes
 from pipeline.methods import METHODS
 from pipeline.schedule import follow, warn_of_steps
+from pipeline.settings import cfg_files
 from pipeline.stages import INITIAL, net_file, propose, stage_cfg, train
 from tool_runs import ENVIRONMENT, copy_project
 
@@ -46,7 +47,7 @@ def test_the_nets_of_each_method_are_there(method, dataset):
     cfg.MODELS_DIR = str(ROOT / 'models' / dataset)
     for name in [stage.net for stage in method.stages] + [method.detector[0]]:
         net_file('ResNet-10', method.nets, name)
-    assert os.path.exists(recipes.cfg_file(dataset, method.name))
+    assert all(map(os.path.exists, cfg_files(method.name, 'ResNet-10', 'caffe', dataset)))
 
 
 def test_a_stage_gets_its_settings_and_leaves_cfg_alone():
@@ -226,7 +227,8 @@ def test_imagenet_ends_after_the_first_round():
 
     one_round = []
     for dataset in 'imagenet', 'pascal_voc':
-        with open(recipes.cfg_file(dataset, 'faster_rcnn_alt_opt')) as stream:
+        (path,) = cfg_files('faster_rcnn_alt_opt', 'ResNet-10', 'caffe', dataset)
+        with open(path) as stream:
             one_round.append(not yaml.safe_load(stream)['TEST']['HAS_RPN'])
     assert one_round == [True, False]
 

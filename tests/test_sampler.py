@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roi_data_layer.sampler import Sampler, epoch_order, is_train_split, mix_val
+from roi_data_layer.sampler import Sampler, bands, epoch_order, is_train_split, mix_val
 
 
 def roidb(count, wide=None):
@@ -47,6 +47,28 @@ def test_the_draws_are_the_originals():
     sampler = Sampler(roidb(6, wide=(0, 2, 4)), 1)
     sampler.shuffle()
     assert sampler.order.tolist() == pairs.ravel().tolist()
+
+
+def test_bands_of_width_over_height():
+    """Three to an octave: edges at 2^-1, 2^-2/3, 2^-1/3, 1, 2^1/3, 2^2/3, 2."""
+    ratios = np.array([0.4, 0.5, 0.62, 0.7, 0.9, 1, 1.2, 1.3, 1.5, 1.6, 1.9, 2, 3])
+    assert bands(ratios, 3).tolist() == [0, 1, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7]
+
+
+def test_a_minibatch_is_of_one_band():
+    """Of bands of 5, 4 and 1 images, in pairs: two and two whole ones, the fifth and the tenth with another of theirs."""
+    entries = [
+        {'width': w, 'height': 10, 'image': f'{i}.jpg'} for i, w in enumerate([5] * 5 + [10] * 4 + [30])
+    ]
+    sampler = Sampler(entries, 2, factor=3)
+    for _ in range(3):
+        sampler.shuffle()
+        pairs = sampler.order.reshape(-1, 2)
+        assert len(pairs) == 5 and all(len({entries[i]['width'] for i in pair}) == 1 for pair in pairs)
+        assert set(range(4, 9)) & set(pairs[:4].ravel()) and len(set(pairs[:4].ravel())) == 8
+    lone = Sampler(entries[9:] + entries[:2], 2, factor=3)
+    lone.shuffle()
+    assert lone.order.tolist() in ([1, 2], [2, 1])  # no whole minibatch more of three images
 
 
 def test_train_split():

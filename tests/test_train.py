@@ -472,7 +472,7 @@ def test_boxes_of_another_family_than_the_nets_are_told_before_the_first_iterati
     given = "'num_classes': 3 \\n'boxes': torchvision"
     (tmp_path / 'net.prototxt').write_text(NET.replace("'num_classes': 3", given))
     with pytest.raises(
-        ValueError, match=r'layer data serves boxes of Torchvision.*other layers are of Caffe\('
+        ValueError, match=r'layer data serves boxes of torchvision.*other layers are of caffe'
     ):
         train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=1)
 

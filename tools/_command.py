@@ -38,7 +38,11 @@ FLAGS = {
         dest='weights', metavar='CAFFEMODEL', help='initial weights; none: as the net fills them'
     ),
     'imdb': dict(dest='imdb', metavar='NAME_SPLIT', help='the images, e.g. voc_2007_trainval'),
-    'cfg': dict(dest='cfg_file', metavar='YAML', help="settings that differ from the library's"),
+    'cfg': dict(
+        dest='cfg_file',
+        metavar='YAML',
+        help="settings that differ from the library's (default: those that suit the net)",
+    ),
     'max_iters': dict(
         dest='max_iters', type=int, metavar='N', help='iterations of training, or of each training stage'
     ),
@@ -158,18 +162,34 @@ def single(args):
     return [*(args.set_cfgs or []), *precision]
 
 
-def load_cfg(args, world=''):
-    """Settles cfg from --cfg, the dataset of --imdb, --set and --precision; then the device. world: joins the one of that name,
-    where there are several workers."""
+def load_cfg(args, world='', known=()):
+    """Settles cfg from --cfg, by default what suits the net of --def or --solver; the settings `known`, key, value ...; the
+    dataset of --imdb, --set and --precision; then the device. world: joins the one of that name, where there are several
+    workers."""
     from caffe import parallel
-    from fast_rcnn.config import cfg
-    from pipeline.settings import settle, use_device
+    from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
+    from pipeline.settings import cfg_files_of, settle, use_device
 
-    settle(args.imdb, args.cfg_file, single(args))
+    net = net_file(args)
+    for path in cfg_files_of(net, args.imdb) if net and not args.cfg_file else ():
+        cfg_from_file(path)
+    cfg_from_list(known)
+    settle(args.imdb, [args.cfg_file] if args.cfg_file else (), single(args))
     use_device(args.gpu)
     if world:
         parallel.join(world)
     return cfg
+
+
+def net_file(args):
+    """The file of --def, or the train net of --solver; None where there is none."""
+    from caffe.format.prototxt import read_solver
+
+    path = getattr(args, 'prototxt', None)
+    if os.path.isfile(getattr(args, 'solver', None) or ''):
+        solver = read_solver(args.solver)
+        path = solver.train_net or solver.net
+    return path if path and os.path.isfile(path) else None
 
 
 NO_FOLDER = 'is a file, not a folder'

@@ -76,14 +76,15 @@ def knowledge(args):
     """What knows the classes: --imdb, else the model's sidecar, else VOC's list for a published net. Settles cfg,
     the sidecar's settings first, and completes --def, --net and the pictures."""
     from datasets.pascal_voc import CLASSES
-    from fast_rcnn.config import cfg, cfg_from_list
+    from fast_rcnn.config import cfg
     from fast_rcnn.sidecar import Sidecar, read_sidecar, sidecar_path
 
     known = None
     if os.path.exists(sidecar_path(args.weights)):
         known = read_sidecar(args.weights)
-        cfg_from_list([word for setting in known.cfg.items() for word in setting])
-    _command.load_cfg(args)
+    _command.load_cfg(
+        args, known=[word for setting in known.cfg.items() for word in setting] if known else ()
+    )
     if args.prototxt is None:
         if args.weights not in NAMED:
             sys.exit(f'--def is missing: the net of {args.weights}')

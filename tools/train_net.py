@@ -13,21 +13,27 @@ def main():
     from caffe.parallel import share
     from fast_rcnn.config import get_output_dir
     from fast_rcnn.hooks import Display
+    from fast_rcnn.schedule import iterations_of
     from fast_rcnn.train import train_net
     from pipeline.schedule import warn_of_steps
     from pipeline.stages import training_data
+    from roi_data_layer.roidb import filter_roidb
 
     if args.rand:  # workers draw from one seed all the same
         cfg.RNG_SEED = share(secrets.randbits(31))
     _command.seed(cfg.RNG_SEED)
-    warn_of_steps(_command.require(args.solver, '--solver'), args.max_iters)
+    _command.require(args.solver, '--solver')
     data, roidb = training_data(args.imdb)
+    roidb = filter_roidb(roidb)
+    max_iters = args.max_iters or iterations_of(args.solver, cfg.TRAIN, len(roidb))
+    if not any(cfg.TRAIN.EPOCH_STEPS):
+        warn_of_steps(args.solver, max_iters)
     paths = train_net(
         args.solver,
         roidb,
         get_output_dir(data),
         pretrained_model=args.weights and _command.require(args.weights, '--weights'),
-        max_iters=args.max_iters,
+        max_iters=max_iters,
         hooks=[Display(verbose=args.verbose)],
     )
     _command.say(f'Final model: {paths[-1]}')
@@ -36,7 +42,7 @@ def main():
 def parse_args(argv=None):
     parser = _command.parser(__doc__, 'gpu', 'weights', 'cfg', 'imdb', required=('imdb',))
     parser.add_argument('--solver', required=True, metavar='PROTOTXT', help='the solver')
-    _command.add(parser, 'max_iters', default=40000)
+    _command.add(parser, 'max_iters', help='iterations of training (default: TRAIN.EPOCHS, or 40000)')
     parser.add_argument(
         '--rand', action='store_true', help='a seed by chance: no two runs alike, and none goes on'
     )

@@ -115,6 +115,27 @@ cfg.TRAIN.BBOX_THRESH = 0.5
 # object
 cfg.TRAIN.AGNOSTIC = False
 
+# How many times a training goes through its images (mirror images of USE_FLIPPED are images of their own): what its
+# iterations then are, unless --max_iters says so. 0: iterations as the recipe has them
+cfg.TRAIN.EPOCHS = 0.0
+
+# Epochs after which the learning rate falls (lr_policy multistep, by the solver's gamma); with other iterations than
+# EPOCHS, at the same shares of them. (0,): as the solver's file says
+cfg.TRAIN.EPOCH_STEPS = (0.0,)
+
+# The learning rate and the weight decay. 0 and -1: as the solver's file says
+cfg.TRAIN.BASE_LR = 0.0
+cfg.TRAIN.WEIGHT_DECAY = -1.0
+
+# The images of an update that the learning rate is meant for: it is scaled in proportion to those there are, over all
+# passes and workers (arXiv 1706.02677). 0: it stays as it is
+cfg.TRAIN.LR_BATCH = 0
+
+# Iterations, less than an epoch, in which the learning rate rises evenly from WARMUP_FACTOR of it to all of it. 0: none,
+# or as the solver's file says, rampup_interval and rampup_lr
+cfg.TRAIN.WARMUP_ITERS = 0
+cfg.TRAIN.WARMUP_FACTOR = 0.001
+
 # Layers that do not learn, by name or pattern of names, over the net's file: ['conv1', 'res2*', 'scale2*']. Nothing is
 # kept or computed for gradients that only they would want; BatchNorm among them takes its statistics as they are
 cfg.TRAIN.FREEZE = ()
@@ -165,6 +186,11 @@ cfg.TRAIN.PROPOSAL_METHOD = 'selective_search'
 
 # Serve wide images with wide ones, tall with tall, so that padding is small
 cfg.TRAIN.ASPECT_GROUPING = True
+
+# Grouped finer, with F > 0: by width / height in 2F bands between 1/2 and 2, evenly spaced in its logarithm, and those
+# beyond. A minibatch is of one band; what is left of a band is completed by more of its images, and as many minibatches
+# are drawn as there are whole ones of all images. 0: wide and tall
+cfg.TRAIN.ASPECT_GROUP_FACTOR = 0
 
 # The net has a region proposal network to train: the data layer serves data, im_info, gt_boxes
 cfg.TRAIN.HAS_RPN = False

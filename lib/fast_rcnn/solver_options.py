@@ -47,12 +47,13 @@ def with_options(solver_file, train, folder):
     stem = os.path.join(folder, f'{solver.snapshot_prefix}_options')
     if net_changes:
         setattr(solver, field, f'{stem}_net.prototxt')
-        _write(f'{stem}_net.prototxt', net, net_file, net_changes)
-    _write(f'{stem}_solver.prototxt', solver, solver_file, changes + net_changes)
+        write_changed(f'{stem}_net.prototxt', net, net_file, net_changes)
+    write_changed(f'{stem}_solver.prototxt', solver, solver_file, changes + net_changes)
     return f'{stem}_solver.prototxt'
 
 
-def _write(path, message, source, changes):
+def write_changed(path, message, source, changes):
+    """Writes a message made of the file `source`, and says in its head and in the log what was changed, in words."""
     with atomic_path(path) as temporary, open(temporary, 'w') as stream:
         stream.write(f'# {source}, by the settings: {"; ".join(changes)}\n')
         stream.write(text_format.MessageToString(message))

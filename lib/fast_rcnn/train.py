@@ -21,6 +21,7 @@ from fast_rcnn.hooks import Checkpoints, Display, Log, Snapshots
 from fast_rcnn.losses import Losses
 from fast_rcnn.resume import States, training_mark
 from fast_rcnn.net_classes import check_classes
+from fast_rcnn.schedule import iterations_of, scheduled
 from fast_rcnn.solver_options import with_options
 from fpn.boxes import family_of_net
 from roi_data_layer import roidb as rdl_roidb
@@ -43,14 +44,19 @@ def get_training_roidb(imdb):
 
 
 def train_net(
-    solver_prototxt, roidb, output_dir, pretrained_model=None, max_iters=40000, resume=True, hooks=None
+    solver_prototxt, roidb, output_dir, pretrained_model=None, max_iters=None, resume=True, hooks=None
 ):
-    """Train to iteration max_iters -> paths of the snapshots written, the final one last.
+    """Train to iteration max_iters (by default cfg.TRAIN.EPOCHS, or 40000) -> paths of the snapshots written, the final one
+    last.
 
     resume: go on where the same training (settings, nets, initial weights, roidb) was interrupted, if it was; it
     then ends as if it had not been. hooks: see fast_rcnn.hooks; default a Display.
     """
-    solver = SolverWrapper(solver_prototxt, filter_roidb(roidb), output_dir, pretrained_model, resume)
+    roidb = filter_roidb(roidb)
+    max_iters = max_iters or iterations_of(solver_prototxt, cfg.TRAIN, len(roidb))
+    os.makedirs(output_dir, exist_ok=True)
+    solver_prototxt = scheduled(solver_prototxt, cfg.TRAIN, len(roidb), max_iters, output_dir)
+    solver = SolverWrapper(solver_prototxt, roidb, output_dir, pretrained_model, resume)
     solver.hooks = [Display()] if hooks is None else hooks
     return solver.train_model(max_iters)
 
@@ -232,8 +238,8 @@ def check_families(net):
     wanted, data_layer = family_of_net(net), net.layers[0]
     if getattr(data_layer, 'family', wanted) != wanted:
         raise ValueError(
-            f"layer {data_layer.layer_param.name} serves boxes of {data_layer.family}, those of the net's other layers are "
-            f"of {wanted}: its param_str wants the 'boxes' that theirs have; --force writes the nets anew"
+            f"layer {data_layer.layer_param.name} serves boxes of {data_layer.family.name}, those of the net's other "
+            f"layers are of {wanted.name}: its param_str wants the 'boxes' that theirs have; --force writes the nets anew"
         )
 
 

@@ -33,6 +33,7 @@ LEAST_SIDE = 1e-2  # of a detection of torchvision's, in pixels of the scaled im
 class Caffe:
     """py-faster-rcnn's arithmetic."""
 
+    name: str = 'caffe'
     offset: int = 1  # of a width over x2 - x1
     roi_weights: tuple = (1.0, 1.0, 1.0, 1.0)  # that the codes of RoIs are multiplied by
     most: float = math.inf  # the largest log ratio of sides that a code is taken to say
@@ -146,6 +147,7 @@ class Caffe:
 class DetNet(Caffe):
     """DetNet_pytorch's, and jwyang/fpn.pytorch's."""
 
+    name: str = 'detnet'
     levels_compete: bool = True
 
     def least_side(self, setting, scale):
@@ -169,6 +171,7 @@ def centred(stride, scales, ratios):
 class Torchvision(Caffe):
     """torchvision's, which is Detectron's: models/detection/{_utils,anchor_utils,rpn,roi_heads}.py, ops/boxes.py."""
 
+    name: str = 'torchvision'
     offset: int = 0
     roi_weights: tuple = (10.0, 10.0, 5.0, 5.0)
     most: float = math.log(1000 / 16)
@@ -233,7 +236,7 @@ class Torchvision(Caffe):
         return tuple(-(-side // whole) * whole // cells for side, cells in zip(size, shape))
 
 
-FAMILIES = {'caffe': Caffe(), 'detnet': DetNet(), 'torchvision': Torchvision()}
+FAMILIES = {family.name: family for family in (Caffe(), DetNet(), Torchvision())}
 
 
 def family_of_net(net):

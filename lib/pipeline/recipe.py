@@ -20,7 +20,7 @@ from fast_rcnn.test import test_net
 from netgen.backbones import BACKBONES
 from netgen.files import generate
 from pipeline.methods import METHODS
-from pipeline.settings import seed, settle, use_device
+from pipeline.settings import cfg_files, seed, settle, use_device
 from pipeline.stages import Training, given_proposals, net_file
 from rpn.generate import SETTINGS, write_proposals
 from utils.proposals import proposal_file
@@ -52,8 +52,9 @@ class Recipe:
     def run(self):
         """Trains and tests; what was done before is not done again."""
         data = register(self.dataset) if is_path(self.dataset) else describe(self.dataset)
-        self.cfg_file, method = cfg_file(data.name, self.method), METHODS[self.method]
-        settle(data.train_imdb, self.cfg_file, self.single)
+        family = getattr(BACKBONES.get(self.net), 'boxes', 'caffe')
+        self.cfg_files, method = cfg_files(self.method, self.net, family, data.name), METHODS[self.method]
+        settle(data.train_imdb, self.cfg_files, self.single)
         use_device(self.gpu)
         if self.stages == 1 and not method.one_round:
             raise ValueError(f'--stages 1: {method.name} has no first round that stands for itself')
@@ -133,15 +134,6 @@ class Recipe:
         return net
 
 
-def cfg_file(dataset, method):
-    """The settings of a method; alternating optimization may have a dataset's own."""
-    folder = os.path.join(cfg.ROOT_DIR, 'experiments', 'cfgs')
-    own = os.path.join(folder, f'{dataset}.yml')
-    if method == 'faster_rcnn_alt_opt' and os.path.exists(own):
-        return own
-    return os.path.join(folder, f'{method}.yml')
-
-
 def four_iterations(data):
     """Iterations of an own dataset's RPN and detector, both rounds: as its file has them, one or four, or by
     its images: each eight times, at least 2000, at most MOST; half of that for the second RPN."""
@@ -155,14 +147,18 @@ def four_iterations(data):
 
 def iterations(method, dataset, max_iters=None):
     """(those that the solvers are written for, those wanted) of each training stage. dataset: by name, None:
-    unknown. max_iters: one number, or one a stage; None: as the solvers have them."""
+    unknown. max_iters: one number, or one a stage; None: as the solvers have them, or (None,) for cfg.TRAIN.EPOCHS."""
     if dataset is None or dataset in METHODS[method.name].iterations:
         planned = method.iterations[dataset or 'pascal_voc']
     else:
         planned = method.own(four_iterations(describe(dataset)))
-    if max_iters is None:
-        return planned, planned
     stages = len(method.trained)
+    if max_iters is None and cfg.TRAIN.EPOCHS and stages > 1:
+        raise ValueError(
+            f'TRAIN.EPOCHS is the length of one training, and {method.name} has {stages}: --max_iters tells each'
+        )
+    if max_iters is None:
+        return planned, (None,) if cfg.TRAIN.EPOCHS else planned
     if len(max_iters) not in (1, stages, len(planned)) or min(max_iters) < 1:
         raise ValueError(f'--max_iters wants one number or {stages}, at least 1; got {max_iters}')
     return planned, tuple(max_iters) * (len(planned) // len(max_iters))

@@ -1,7 +1,7 @@
 """What a process settles before it works: cfg, the device and how it computes, the seeds.
 
-Settings come in this order, the later over the earlier: the library's own, the method's file, the dataset's
-(`cfg` in its YAML file), single ones.
+Settings come in this order, the later over the earlier: the library's own, files of experiments/cfgs (cfg_files: by the
+method, the net and the dataset; or the one that --cfg names), the dataset's (`cfg` in its YAML file), single ones.
 """
 
 import os
@@ -9,10 +9,12 @@ import re
 
 import caffe
 import numpy as np
+from caffe.format.prototxt import read_net
 from caffe.launch import my_device
 
 from datasets.factory import describe, registered
 from fast_rcnn.config import cfg, cfg_from_dict, cfg_from_file, cfg_from_list
+from fpn.boxes import family_of_layers
 
 # How imdbs' names begin -> the dataset they are of
 OF_NAMES = {
@@ -23,14 +25,14 @@ OF_NAMES = {
 }
 
 
-def settle(imdb, cfg_file=None, single=()):
+def settle(imdb, files=(), single=()):
     """Sets cfg for work on an imdb (None: on none). single: key, value, key, value ...
 
     Errors: KeyError, OSError, ValueError.
     """
     try:
-        if cfg_file:
-            cfg_from_file(cfg_file)
+        for path in files:
+            cfg_from_file(path)
         cfg_from_list(single)  # already here: DATA_DIR says where datasets are registered
         dataset = imdb and dataset_of(imdb)
         if dataset:
@@ -39,6 +41,33 @@ def settle(imdb, cfg_file=None, single=()):
         cfg_from_list(single)
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def cfg_files(method, net, family, dataset):
+    """The settings files of experiments/cfgs for a net, by name, and the name of its family of boxes: the first that is there
+    of <method>_<net>.yml, <method>_<family>.yml, <method>.yml, and after it, where it is there, that one's
+    ..._<dataset>.yml with what differs for the dataset. Alternating optimization on a dataset that has a file of its
+    own, <dataset>.yml, takes that alone."""
+    folder = os.path.join(cfg.ROOT_DIR, 'experiments', 'cfgs')
+    stems = [f'{method}_{net}', f'{method}_{family}', method]
+    if method == 'faster_rcnn_alt_opt':
+        stems.insert(2, dataset)
+    stems = [os.path.join(folder, stem) for stem in stems]
+    stem = next((stem for stem in stems if os.path.exists(f'{stem}.yml')), stems[-1])
+    more = f'{stem}_{dataset}.yml'
+    return [f'{stem}.yml', *([more] if os.path.exists(more) else [])]
+
+
+def cfg_files_of(prototxt, imdb):
+    """The settings files of cfg_files that suit a net's file and an imdb (None: none); none for a net of Caffe's family,
+    which the library's own suit."""
+    net = read_net(prototxt)
+    family = family_of_layers(net.layer, net.name).name
+    if family == 'caffe':
+        return []
+    name, method, *_ = [*net.name.split(), '', '']
+    known = os.path.exists(os.path.join(cfg.ROOT_DIR, 'experiments', 'scripts', f'{method}.sh'))
+    return cfg_files(method if known else 'faster_rcnn_end2end', name, family, imdb and dataset_of(imdb))
 
 
 def dataset_of(imdb):

@@ -19,12 +19,13 @@ from datasets.imdb import imdb
 from fast_rcnn.config import DEFAULTS, cfg, cfg_restore, cfg_values, get_output_dir, overrides
 from fast_rcnn.each_image import HARMLESS
 from fast_rcnn.hooks import Display
+from fast_rcnn.schedule import iterations_of
 from fast_rcnn.sidecar import write_sidecar
 from fast_rcnn.train import get_training_roidb, train_net
 from pipeline.manifest import File, Manifest
 from pipeline.schedule import follow
 from pipeline.settings import seed, use_device
-from roi_data_layer.roidb import roidb_digest
+from roi_data_layer.roidb import filter_roidb, roidb_digest
 from rpn.generate import write_proposals
 from utils.files import atomic_path
 from utils.progress import span
@@ -50,12 +51,17 @@ IGNORE = ('gpu', 'output_dir', 'title', 'iterations_after', 'images_after', 'beg
 def train(job):
     """Trains to the end; returns the file of the weights."""
     _begin(job)
+    roidb = filter_roidb(training_data(job['imdb'], job['proposals'])[1])
+    max_iters = job['max_iters'] or iterations_of(job['net'], cfg.TRAIN, len(roidb))
+    solver = job['net']
+    if not any(cfg.TRAIN.EPOCH_STEPS):
+        solver = follow(solver, job['planned'], max_iters, f'{job["stem"]}_solver.prototxt')
     *earlier, last = train_net(
-        follow(job['net'], job['planned'], job['max_iters'], f'{job["stem"]}_solver.prototxt'),
-        training_data(job['imdb'], job['proposals'])[1],
+        solver,
+        roidb,
         job['output_dir'],
         pretrained_model=job['weights'],
-        max_iters=job['max_iters'],
+        max_iters=max_iters,
         hooks=[Display(job['title'], lambda loop: later(job, loop), job['verbose'], job['began'])],
     )
     for path in earlier if job['only_last'] and caffe.solver_rank() == 0 else ():
@@ -131,7 +137,8 @@ class Stage:
 class Training:
     """A method's stages on the images of an imdb, cfg being settled.
 
-    planned, max_iters: iterations of each training stage, as the solvers are written for, and as wanted.
+    planned, max_iters: iterations of each training stage, as the solvers are written for, and as wanted (None, of one
+    stage: cfg.TRAIN.EPOCHS).
     """
 
     method: object

@@ -27,6 +27,25 @@ def epoch_order(wide, aspect_grouping, random=np.random, group=2):
     return np.append(shuffled, order[len(shuffled) :])
 
 
+def bands(ratios, factor):
+    """The band (N,) of each of ratios (N,), widths over heights: 2 factor between 1/2 and 2, and those beyond."""
+    return np.searchsorted(2 ** np.linspace(-1, 1, 2 * factor + 1), ratios, 'right')
+
+
+def banded_order(bands, random, group):
+    """Indices of images of bands (N,) in groups of one band each, N // group of them: whole groups in random order, then
+    those of what is left of a band, most images first, completed by more of its images."""
+    whole, left = [np.zeros((0, group), np.int64)], []
+    for band in np.unique(bands):
+        mine = random.permutation(np.where(bands == band)[0])
+        count = len(mine) // group * group
+        whole.append(mine[:count].reshape(-1, group))
+        left.append((len(mine) - count, np.resize(np.roll(mine, -count), group)))
+    whole = random.permutation(np.concatenate(whole))
+    left = [group_of for _, group_of in sorted(left, key=lambda one: -one[0])]
+    return np.concatenate([whole, left])[: len(bands) // group].ravel()
+
+
 def mix_val(order, is_val, val_images, real_batch):
     """Of every real_batch places of the order (N,) the first val_images go to images of val (N,) bool, the
     others to those of train, each kind as it comes and over again where it is too few. No draws."""
@@ -55,14 +74,17 @@ class Sampler:
     follow, with (seed, epoch, its place in the order); so they do not depend on which worker takes it. A new order
     then begins only with a real batch, when no more than the real_batch images of one are left (set real_batch to k n
     iter_size); an order that is shorter is gone through over again.
+
+    factor: of bands of width over height, 0: wide and tall.
     """
 
-    def __init__(self, roidb, images, aspect_grouping=True, mix=None, rank=0, count=1, seed=None):
+    def __init__(self, roidb, images, aspect_grouping=True, mix=None, rank=0, count=1, seed=None, factor=0):
         if count > 1 and seed is None:
             raise ValueError(f'{count} workers go through one order only if their draws have a seed')
         self.roidb, self.images, self.grouping, self.mix = roidb, images, aspect_grouping, mix
         self.rank, self.count, self.seed, self.real_batch = rank, count, seed, images * count
         self.wide = np.array([entry['width'] >= entry['height'] for entry in roidb], bool)
+        self.bands = bands(np.array([e['width'] / e['height'] for e in roidb]), factor) if factor else None
         self.is_val = mix and self._is_val()
         self.order, self.place, self.epoch = np.zeros(0, np.int64), 0, 0
 
@@ -88,7 +110,10 @@ class Sampler:
 
     def _begin_order(self, random):
         self.place, self.epoch = 0, self.epoch + 1
-        self.order = epoch_order(self.wide, self.grouping, random, max(2, self.images))
+        if self.grouping and self.bands is not None:
+            self.order = banded_order(self.bands, random, self.images)
+        else:
+            self.order = epoch_order(self.wide, self.grouping, random, max(2, self.images))
         if self.mix:
             self.order = mix_val(self.order, self.is_val, *self.mix)
 

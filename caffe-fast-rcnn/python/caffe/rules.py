@@ -26,6 +26,15 @@ POLICIES = {
     'poly': lambda p, it: p.base_lr * (1 - it / p.max_iter) ** p.power,
     'sigmoid': lambda p, it: p.base_lr / (1 + math.exp(-p.gamma * (it - p.stepsize))),
 }
+
+
+def learning_rate(p, it):
+    """That after `it` updates: by the policy, once rampup_interval of them, in which it rises evenly, are done."""
+    if it < p.rampup_interval:
+        return p.rampup_lr + (p.base_lr - p.rampup_lr) * it / p.rampup_interval
+    return POLICIES[p.lr_policy](p, it)
+
+
 POLICY_NEEDS = {
     'step': ['gamma', 'stepsize'],
     'exp': ['gamma'],

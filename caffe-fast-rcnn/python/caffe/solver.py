@@ -262,7 +262,7 @@ class Solver:
     # updating
 
     def learning_rate(self):
-        return rules.POLICIES[self.param.lr_policy](self.param, self.iter)
+        return rules.learning_rate(self.param, self.iter)
 
     def apply_update(self):
         """Turn the parameters' diffs into updates and subtract them; the diffs then hold the updates. Counts one
