@@ -13,27 +13,24 @@ def main():
     from caffe.parallel import share
     from fast_rcnn.config import get_output_dir
     from fast_rcnn.hooks import Display
-    from fast_rcnn.schedule import iterations_of
+    from fast_rcnn.schedule import ITERATIONS
     from fast_rcnn.train import train_net
     from pipeline.schedule import warn_of_steps
     from pipeline.stages import training_data
-    from roi_data_layer.roidb import filter_roidb
 
     if args.rand:  # workers draw from one seed all the same
         cfg.RNG_SEED = share(secrets.randbits(31))
     _command.seed(cfg.RNG_SEED)
     _command.require(args.solver, '--solver')
+    if not cfg.TRAIN.EPOCHS:
+        warn_of_steps(args.solver, args.max_iters or ITERATIONS)
     data, roidb = training_data(args.imdb)
-    roidb = filter_roidb(roidb)
-    max_iters = args.max_iters or iterations_of(args.solver, cfg.TRAIN, len(roidb))
-    if not any(cfg.TRAIN.EPOCH_STEPS):
-        warn_of_steps(args.solver, max_iters)
     paths = train_net(
         args.solver,
         roidb,
         get_output_dir(data),
         pretrained_model=args.weights and _command.require(args.weights, '--weights'),
-        max_iters=max_iters,
+        max_iters=args.max_iters,
         hooks=[Display(verbose=args.verbose)],
     )
     _command.say(f'Final model: {paths[-1]}')
