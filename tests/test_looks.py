@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from layer_runs import entry, write_image
 from test_loader import HEAD, records, served  # noqa: F401
+from test_train import Killed, kill_at, tiny, train_from_seed  # noqa: F401
 
 import cv2
 from datasets.record import Record
 from fast_rcnn.config import cfg, cfg_values, overrides
 from fpn.boxes import FAMILIES
+from fast_rcnn.train import SolverWrapper
 from fast_rcnn.resume import HARMLESS, LATER, training_mark
 from roi_data_layer.layer import room_for, training_sampler
 from roi_data_layer.looks import Colours, Crop, Look, check_looks, coloured, draw_looks, moved
@@ -271,6 +273,31 @@ def test_boxes_that_cannot_move_are_refused(tmp_path):
         for refused in one, own:
             with pytest.raises(ValueError, match='a.png: TRAIN.FLIP_PROB.* of Records'):
                 get_minibatch([refused], 3)
+
+
+def test_a_training_that_was_killed_goes_on_with_the_same_looks(tiny, tmp_path, monkeypatch):  # noqa: F811
+    solver, entries = tiny
+    roidb = [
+        Record(
+            e['boxes'][:1],
+            [2],
+            3,
+            image=e['image'],
+            width=60,
+            height=40,
+            proposals=[*e['boxes'][1:], [0, 0, 50, 20]],
+        )
+        for e in entries
+    ]
+    with overrides({**EVERYTHING, 'TRAIN.SNAPSHOT_ITERS': 3}):
+        expected = train_from_seed(solver, roidb, str(tmp_path / 'straight'), 6)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_at(SolverWrapper, 5, patch)
+            train_from_seed(solver, roidb, str(tmp_path / 'out'), 6)
+        np.random.seed(99)
+        ended = train_from_seed(solver, roidb, str(tmp_path / 'out'), 6)
+    for ours, theirs in zip(ended, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def initial_weights(net):
     raise FileNotFoundError(
         f'{" or ".join(names)}: no such file. {net} starts from weights trained on '
         f"ImageNet: put its public .caffemodel there, or make one of torchvision's "
-        f'weights with tools/import_weights.py. ResNet-10 needs none'
+        f'weights with tools/fetch.py (--list: which), or of a file with tools/import_weights.py. ResNet-10 needs none'
     )
 
 
