@@ -9,7 +9,7 @@ import torch
 from layer_runs import run_in_order
 
 from fast_rcnn.config import overrides
-from fast_rcnn.detection import Answer, proposing_blobs, scaled_image
+from fast_rcnn.detection import Answer, Scaled, proposing_blobs, scaled_image
 from fpn.anchors import Pyramid, in_maps, in_rows, logits
 from fpn.boxes import FAMILIES, family_of, family_of_net
 from fpn.images import resized, scaled_size
@@ -265,6 +265,19 @@ def test_the_layer_of_levels_in_cells(tmp_path):
 
 
 # Detections
+
+
+def test_detnet_moves_boxes_in_the_scaled_image():
+    """An image of 50 x 60 that was scaled twice; a box that moves by its width, 20 pixels of the scaled one, and to the rim."""
+    image = Scaled(np.zeros((1, 3, 100, 120), np.float32), np.array([2.0]), (50, 60, 3))
+    rois = boxes([10, 10, 29, 29]).numpy()
+    rois, size = FAMILIES['detnet'].looked_at(rois, image)
+    codes = np.zeros((1, 8), np.float32)
+    codes[0, 4] = 1
+    answer = Answer(image.shape, np.ones((1, 2)), rois, codes, FAMILIES['detnet'], size)
+    np.testing.assert_allclose(answer.boxes(), [[5, 5, 15, 15, 15, 5, 25, 15]], rtol=1e-6)
+    codes[0, 4] = 9
+    np.testing.assert_allclose(answer.boxes()[0, [4, 6]], [59.5, 59.5])
 
 
 def test_detections():

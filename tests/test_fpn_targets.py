@@ -60,6 +60,35 @@ def test_anchor_targets():
     np.testing.assert_allclose(targets[0, 0], [0.1, 0, 0, 0], rtol=1e-6)
 
 
+def test_what_detnet_counts_otherwise():
+    """Three positive anchors where one may be: no negative takes the places of those ignored. An object that no anchor
+    meets has none. An example weighs one over the examples of the last image."""
+    grid = boxes([0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 9, 9], [20, 20, 29, 29], [20, 30, 29, 39])
+    objects = [boxes([0, 0, 9, 9, 1], [100, 100, 109, 109, 1]), boxes([20, 20, 29, 29, 1])]
+    info, few = [[200, 200, 1]] * 2, settings(RPN_BATCHSIZE=3, RPN_FG_FRACTION=0.4)
+    labels, _, _, outside = anchor_targets(grid, objects, info, FAMILIES['detnet'], few)
+    assert (labels[0] == 1).sum() == 1 and (labels[0] == 0).sum() == 0
+    assert (labels[1] == 1).sum() == 1 and (labels[1] == 0).sum() == 2
+    assert outside.max() == pytest.approx(1 / 3)
+    labels = anchor_targets(grid, objects, info, CAFFE, few)[0]
+    assert (labels[0] == 1).sum() == 1 and (labels[0] == 0).sum() == 0  # all are the second object's best
+    labels = anchor_targets(grid, [objects[0][:1]], info[:1], CAFFE, few)[0]
+    assert (labels[0] == 0).sum() == 2
+
+
+def test_rois_are_repeated():
+    """An example and two background RoIs make eight, of which a quarter may be examples; with one kind alone, eight of it."""
+    rois = boxes([0, 0, 0, 9, 9], [0, 20, 0, 29, 9], [0, 40, 0, 49, 9])
+    objects = [boxes([0, 0, 9, 9, 2])]
+    found, labels, *_ = roi_targets(rois, objects, 3, 8, FAMILIES['detnet'], settings())
+    assert labels.tolist() == [2] * 2 + [0] * 6 and set(found[2:, 1].tolist()) <= {20, 40}
+    found, labels, targets, _ = roi_targets(rois[:1], objects, 3, 8, FAMILIES['detnet'], settings())
+    assert labels.tolist() == [2] * 8 and found.shape == (8, 5) and not targets.any()
+    _, labels, *_ = roi_targets(rois, [torch.zeros(0, 5)], 3, 8, FAMILIES['detnet'], settings())
+    assert labels.tolist() == [0] * 8
+    assert len(roi_targets(rois[:0], [torch.zeros(0, 5)], 3, 8, FAMILIES['detnet'], settings())[1]) == 0
+
+
 def test_roi_targets():
     """Two images: an example and background in the first with its object itself, background alone in the second."""
     rois = boxes([0, 0, 0, 10, 10], [0, 20, 0, 30, 10], [1, 0, 0, 10, 10])

@@ -5,6 +5,7 @@ and the same come out.
 """
 
 import numpy as np
+import numpy.random as npr
 
 from fast_rcnn.bbox_transform import bbox_transform
 from utils.arrays import beside, draw, library, whole, zeros
@@ -34,10 +35,31 @@ def sample_rois(overlaps, num_rois, fg_fraction, fg_thresh, bg_thresh_hi, bg_thr
     return lib.concatenate([fg, bg]), num_fg
 
 
-def sample_by(train, overlaps, num_rois, has_object, bg_times=None):
-    """sample_rois by the settings cfg.TRAIN; with USE_EMPTY any RoI may be background in an image without an object."""
+def sample_repeating(overlaps, num_rois, fg_fraction, fg_thresh, bg_thresh_hi, bg_thresh_lo):
+    """As sample_rois, but always num_rois (a number) of them, unless there are none: background is drawn with replacement,
+    and where there is none foreground is, whatever its fraction."""
+    lib = library(overlaps)
+    fg = lib.where(overlaps >= fg_thresh)[0]
+    bg = lib.where((overlaps < bg_thresh_hi) & (overlaps >= bg_thresh_lo))[0]
+    if not len(bg):
+        return (_repeating(fg, num_rois), num_rois) if len(fg) else (fg, 0)
+    num_fg = int(min(np.round(fg_fraction * num_rois), len(fg)))
+    fg = draw(fg, num_fg) if num_fg else fg[:0]
+    return lib.concatenate([fg, _repeating(bg, num_rois - num_fg)]), num_fg
+
+
+def _repeating(values, count):
+    """`count` of the values, each drawn from all, by numpy's global generator."""
+    return values[beside(values, np.floor(npr.rand(count) * len(values)), np.int64)]
+
+
+def sample_by(train, overlaps, num_rois, has_object, bg_times=None, repeats=False):
+    """sample_rois, or sample_repeating unless there is no limit, by the settings cfg.TRAIN; with USE_EMPTY any RoI may be
+    background in an image without an object."""
     lowest = 0.0 if train.USE_EMPTY and not has_object else train.BG_THRESH_LO
     thresholds = train.FG_FRACTION, train.FG_THRESH, train.BG_THRESH_HI, lowest
+    if repeats and num_rois < np.inf:
+        return sample_repeating(overlaps, num_rois, *thresholds)
     return sample_rois(overlaps, num_rois, *thresholds, bg_times)
 
 

@@ -39,6 +39,9 @@ class Caffe:
     most: float = math.inf  # the largest log ratio of sides that a code is taken to say
     nudge: float = 0.0  # of levels, towards the coarser
     levels_compete: bool = False  # the best are chosen, and near-duplicates found, among those of all levels
+    unmet_objects: bool = True  # have all anchors as their best: none meets them
+    refills: bool = True  # negative anchors take the places of positive ones that are too many
+    repeats_rois: bool = False  # where an image has too few
     divisor: int = 1  # of the sides of what a net sees, padded to it
 
     # Images
@@ -121,6 +124,11 @@ class Caffe:
         """Widths and heights (N, 2)."""
         return boxes[:, 2:] - boxes[:, :2] + self.offset
 
+    def example_weight(self, labels):
+        """Of the box loss of each anchor that is an example, by labels (N, I), -1 where it is none, in a loss that is divided
+        by N: one over all examples."""
+        return len(labels) / (labels >= 0).sum().clamp(min=1)
+
     def least_side(self, setting, scale):
         """Of a proposal, in pixels: cfg's RPN_MIN_SIZE, which is of the image before it was scaled."""
         return setting * scale
@@ -145,10 +153,25 @@ class Caffe:
 
 @dataclass(frozen=True)
 class DetNet(Caffe):
-    """DetNet_pytorch's, and jwyang/fpn.pytorch's."""
+    """DetNet_pytorch's, and jwyang/fpn.pytorch's: lib/model/rpn/*_fpn.py, proposal_target_layer.py, test_net.py."""
 
     name: str = 'detnet'
     levels_compete: bool = True
+    unmet_objects: bool = False
+    refills: bool = False
+    repeats_rois: bool = True
+
+    def looked_at(self, rois, image):
+        """In the scaled image."""
+        return rois, image.data.shape[2:]
+
+    def back(self, boxes, size, new):
+        """Over the factor of the short side, which is a whole number of pixels before and after."""
+        return boxes * (min(new[:2]) / min(size))
+
+    def example_weight(self, labels):
+        """Over those of the last image, for the mean over images."""
+        return 1 / (labels[-1] >= 0).sum().clamp(min=1)
 
     def least_side(self, setting, scale):
         """None: no proposal is too small."""

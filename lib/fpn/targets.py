@@ -14,7 +14,8 @@ def anchor_targets(grid, objects, im_info, family, train):
     """Labels (N, I) in 1, 0, -1, targets, inside weights and outside weights (N, I, 4) of anchors grid (I, 4), which all
     images have; objects: (G, 4+) of each; train: settings cfg.TRAIN.
 
-    An example's outside weight is N over all examples: a loss that is divided by N is divided by the examples.
+    An example's outside weight is the family's; by Caffe's and torchvision's a loss that is divided by N is divided by the
+    examples.
     """
     parts = [
         _of_image(grid, gt[:, :4], info, family, train) for gt, info in zip(objects, im_info, strict=True)
@@ -22,8 +23,7 @@ def anchor_targets(grid, objects, im_info, family, train):
     labels, targets = (torch.stack(values) for values in zip(*parts))
     inside = (labels == POSITIVE)[..., None] * grid.new_tensor(train.RPN_BBOX_INSIDE_WEIGHTS)
     examples = (labels != IGNORED)[..., None].expand(targets.shape).float()
-    count = (labels != IGNORED).sum().clamp(min=1)
-    return labels, targets, inside, examples * len(labels) / count
+    return labels, targets, inside, examples * family.example_weight(labels)
 
 
 def _of_image(grid, objects, info, family, train):
@@ -31,9 +31,13 @@ def _of_image(grid, objects, info, family, train):
     rows = family.inside(grid, info).nonzero()[:, 0]
     overlaps = family.overlaps(grid[rows], objects)
     mine = label_anchors(
-        overlaps, train.RPN_POSITIVE_OVERLAP, train.RPN_NEGATIVE_OVERLAP, train.RPN_CLOBBER_POSITIVES
+        overlaps,
+        train.RPN_POSITIVE_OVERLAP,
+        train.RPN_NEGATIVE_OVERLAP,
+        train.RPN_CLOBBER_POSITIVES,
+        family.unmet_objects,
     )
-    subsample(mine, train.RPN_BATCHSIZE, train.RPN_FG_FRACTION)
+    subsample(mine, train.RPN_BATCHSIZE, train.RPN_FG_FRACTION, refills=family.refills)
     labels[rows] = mine
     positive = (mine == POSITIVE).nonzero()[:, 0] if len(objects) else rows[:0]
     targets[rows[positive]] = family.encode(
@@ -56,7 +60,7 @@ def _sampled(rois, objects, image, num_rois, family, train):
     rois = torch.cat([rois, own])
     overlaps = family.overlaps(rois[:, 1:], objects[:, :4])
     highest = overlaps.amax(1) if len(objects) else overlaps.new_zeros(len(rois))
-    keep, num_fg = sample_by(train, highest, num_rois, len(objects))
+    keep, num_fg = sample_by(train, highest, num_rois, len(objects), repeats=family.repeats_rois)
     targets, fg = rois.new_zeros(len(keep), 5), keep[:num_fg]
     if num_fg:
         best = objects[overlaps[fg].argmax(1)]

@@ -20,11 +20,11 @@ from utils.cython_bbox import bbox_overlaps
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
-def label_anchors(overlaps, positive_overlap, negative_overlap, clobber_positives):
+def label_anchors(overlaps, positive_overlap, negative_overlap, clobber_positives, unmet_objects=True):
     """overlaps (I, G) -> labels (I,) float32.
 
     Positive: each object's best anchors (ties too; where nothing meets an object at all, every anchor is such
-    a tie, as in the original), and overlap >= positive_overlap. Negative: overlap with all objects below
+    a tie, as in the original, or with unmet_objects False none), and overlap >= positive_overlap. Negative: overlap with all objects below
     negative_overlap. clobber_positives lets negative win where both hold. No object: all negative.
     """
     lib, labels = library(overlaps), zeros(overlaps, len(overlaps)) + NEGATIVE
@@ -33,21 +33,24 @@ def label_anchors(overlaps, positive_overlap, negative_overlap, clobber_positive
     highest = lib.amax(overlaps, 1)
     negative = highest < negative_overlap
     labels[~negative] = IGNORED
-    labels[(overlaps == lib.amax(overlaps, 0)).any(1)] = POSITIVE
+    best = overlaps == lib.amax(overlaps, 0)
+    labels[(best if unmet_objects else best & (overlaps > 0)).any(1)] = POSITIVE
     labels[highest >= positive_overlap] = POSITIVE
     if clobber_positives:
         labels[negative] = NEGATIVE
     return labels
 
 
-def subsample(labels, batch_size, fg_fraction, bg_times=None):
+def subsample(labels, batch_size, fg_fraction, bg_times=None, refills=True):
     """Ignore, in place, all but batch_size labels, at most fg_fraction of them positive; these draw first.
 
-    bg_times: instead of what positive ones leave, so many times 1 - fg_fraction of the batch are negative.
+    bg_times: instead of what positive ones leave, so many times 1 - fg_fraction of the batch are negative. refills: what
+    they leave is counted after those that were too many are ignored, not before.
     """
+    found = 0 if refills else int((labels == POSITIVE).sum())
     positive = _at_most(int(fg_fraction * batch_size), labels, POSITIVE)
     if bg_times is None:
-        negative = batch_size - positive
+        negative = max(0, batch_size - max(positive, found))
     else:
         negative = int(bg_times * (1 - fg_fraction) * batch_size)
     _at_most(negative, labels, NEGATIVE)
