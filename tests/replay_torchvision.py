@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 
-from replays import GRADIENTS, MAPS, ROOT, Check, body_shapes, feed, off, pair, places, report
+from replays import GRADIENTS, MAPS, ROOT, Check, body_shapes, feed, off, pair, places, report, share
 
 # isort: split
 import caffe
@@ -51,6 +51,8 @@ class Case:
         self.recorded, self.settings = recorded, json.loads(str(recorded['settings']))
         if self.settings['kind'] != 'faster':
             raise NotImplementedError(f'{self.settings["kind"]} heads are not built yet')
+        if body_name(self.settings) not in BACKBONES:
+            raise NotImplementedError(f'{self.settings["backbone"]} is no backbone of a net here')
         state = drawn_state(self.settings)
         self.net, rows = import_weights.convert(state, import_weights.OWN_MEANS)
         self.places = places(state, rows)
@@ -99,9 +101,14 @@ class Case:
         return get_minibatch(entries, self.settings['num_classes'], prepared, FAMILY)
 
 
+def body_name(settings):
+    """The net of netgen.backbones for a case, if there is one."""
+    return 'ResNet-' + settings['backbone'].removeprefix('resnet') + '-FPN'
+
+
 def drawn_state(settings):
     """torchvision's state_dict of a case's detector, as record.py draws it."""
-    net = BACKBONES['ResNet-' + settings['backbone'].removeprefix('resnet') + '-FPN'].body
+    net = BACKBONES[body_name(settings)].body
     shapes = body_shapes(net, 'backbone.body.')
     for i, stage in enumerate(net.stages):
         shapes |= pair(f'backbone.fpn.inner_blocks.{i}.0', 256, stage.channels, 1, 1)
@@ -158,7 +165,7 @@ def train_checks(case):
     net.forward()
     for name, wanted in json.loads(str(recorded['losses'])).items():
         found = float(net.blobs[LOSS_NAMES[name]].data)
-        yield Check(name, abs(found - wanted) / abs(wanted), LOSSES)
+        yield Check(name, share(abs(found - wanted), abs(wanted)), LOSSES)
     net.backward()
     for key in recorded:
         if key.startswith('grad/'):
@@ -191,6 +198,9 @@ def main():
     parser.add_argument('--only', nargs='+', metavar='CASE')
     args = parser.parse_args()
     cases, failed = cases_of(args.file), False
+    unknown = set(args.only or ()) - set(cases)
+    if unknown:
+        parser.error(f'{args.file} has no case {sorted(unknown)[0]}; it has {", ".join(cases)}')
     for name in args.only or cases:
         try:
             checks = replay(cases[name])

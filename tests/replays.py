@@ -72,8 +72,13 @@ def places(state, rows):
 
 
 def off(found, wanted):
-    """How far a digest of an array is from the recorded one, of the largest recorded value."""
-    return np.abs(digest(found) - wanted).max() / np.abs(wanted).max()
+    """How far a digest of an array is from the recorded one, of the largest recorded value; where all are 0 so must it."""
+    return share(np.abs(digest(found) - wanted).max(), np.abs(wanted).max())
+
+
+def share(part, whole):
+    """part / whole; 0 / 0 is 0."""
+    return part / whole if whole else np.inf * part if part else 0.0
 
 
 def report(case, checks):

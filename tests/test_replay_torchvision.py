@@ -1,11 +1,14 @@
 """tests/replay_torchvision.py: a recorded detector of torchvision, its answers and how it learns."""
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import replay_torchvision as replay
+from replays import digest, off, share
 
 RECORDED = Path(__file__).resolve().parent / 'golden' / 'torchvision' / 'recorded.npz'
 
@@ -28,3 +31,29 @@ def test_boxes_that_are_not_met():
     assert replay.unmet([one], [one]) == 0 and replay.unmet([one], [other]) == 0.5
     assert replay.unmet([one, [1, 2]], [one, [1, 2.01]]) == 0.5
     assert replay.unmet([one[:0]], [one[:0]]) == 0 and replay.unmet([one[:0]], [one]) == 1
+
+
+def test_what_is_zero_must_be_zero():
+    """As losses and gradients of boxes are where no image has an object."""
+    assert (share(0, 0), share(1e-9, 0), share(1, 4)) == (0, np.inf, 0.25)
+    nothing = digest(np.zeros(9))
+    assert off(np.zeros(9), nothing) == 0 and off(np.full(9, 1e-9), nothing) == np.inf
+
+
+def test_cases_that_no_net_is_for(tmp_path, monkeypatch, capsys):
+    """Each is a line, and the status says that it does not hold; a case that is not there is refused."""
+    kinds = {
+        'masks': {'kind': 'mask', 'backbone': 'resnet18'},
+        'wide': {'kind': 'faster', 'backbone': 'resnet152'},
+    }
+    path = str(tmp_path / 'r.npz')
+    np.savez(path, **{f'{case}/settings': json.dumps(settings) for case, settings in kinds.items()})
+    monkeypatch.setattr(sys, 'argv', ['replay', path])
+    with pytest.raises(SystemExit, match='True'):
+        replay.main()
+    said = capsys.readouterr().out
+    assert said == 'masks: mask heads are not built yet\nwide: resnet152 is no backbone of a net here\n'
+    monkeypatch.setattr(sys, 'argv', ['replay', path, '--only', 'other'])
+    with pytest.raises(SystemExit, match='2'):
+        replay.main()
+    assert 'has no case other; it has masks, wide' in capsys.readouterr().err

@@ -105,8 +105,8 @@ class Caffe:
         return clip_boxes(bbox_transform_inv(rois, codes), size)
 
     def moves(self, rois, objects):
-        """What a head is to say of RoIs (N, 4), so that `moved` makes objects (N, 4) of them: arrays."""
-        return bbox_transform(rois, objects, self.offset) * np.array(self.roi_weights)
+        """What a head is to say of RoIs (N, 4), so that `moved` makes objects (N, 4) of them: a dataset's both, arrays."""
+        return bbox_transform(self.own(rois), self.own(objects), self.offset) * np.array(self.roi_weights)
 
     def clip(self, boxes, size):
         """boxes (N, 4K) cut to an image of `size` (height, width), in place; returned."""
