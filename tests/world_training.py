@@ -150,28 +150,27 @@ def work(out, iterations):
             json.dump(told, stream)
 
 
-def worker(rank, count, port, out, iterations):
+def worker(rank, count, port, work, *given):
     """A worker of a world, in a process of its own."""
     torch.set_num_threads(1)
     if count > 1:
         os.environ.update(RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
         parallel.join('training')
-    work(out, iterations)
+    work(*given)
 
 
-def run_world(count, out, iterations):
-    """Have a world of so many workers do its work."""
+def run_world(count, work, *given):
+    """Have a world of so many workers do their work -> their exit codes."""
     port = caffe.NCCL.new_uid().decode().split(':')[-1]
     context = multiprocessing.get_context('fork')  # all is loaded already
     workers = [
-        context.Process(target=worker, args=(rank, count, port, out, iterations)) for rank in range(count)
+        context.Process(target=worker, args=(rank, count, port, work, *given)) for rank in range(count)
     ]
     for process in workers:
         process.start()
     for process in workers:
         process.join()
-    if any(process.exitcode for process in workers):
-        sys.exit(f'exit codes of {count} workers: {[process.exitcode for process in workers]}')
+    return [process.exitcode for process in workers]
 
 
 def read_log(folder):
@@ -236,7 +235,8 @@ def compare_worlds(out, iterations):
     """Train in all worlds, printing how they agree -> whether they do."""
     good = []
     for count in 1, *WORLDS:
-        run_world(count, f'{out}/{count}', iterations)
+        if any(codes := run_world(count, work, f'{out}/{count}', iterations)):
+            sys.exit(f'exit codes of {count} workers: {codes}')
         for line, holds in compare(f'{out}/1', f'{out}/{count}', count, iterations) if count > 1 else ():
             print(line if holds else f'{line}: TOO MUCH', flush=True)
             good.append(holds)

@@ -35,7 +35,7 @@ def scheduled(solver_file, train, images, max_iters, folder):
     if not new:
         return solver_file
     changes = [f'{field} {_said(_read(solver, field))} -> {_said(value)}' for field, value in new.items()]
-    if train.LR_BATCH and 'base_lr' in new:
+    if train.LR_BATCH not in (0, batch):
         changes.append(f'the rate is scaled from {train.LR_BATCH} to {batch} images an update')
     for field, value in new.items():
         solver.ClearField(field)
