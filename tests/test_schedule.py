@@ -16,6 +16,7 @@ from fast_rcnn.train import train_net
 from pipeline import recipe
 from pipeline.methods import METHODS
 from pipeline.settings import cfg_files, cfg_files_of, settle
+from roi_data_layer.minibatch import rois_per_image
 from netgen.files import files
 
 SOLVER = """train_net: "train.pt" base_lr: 0.001 lr_policy: "step" stepsize: 50000 gamma: 0.1 momentum: 0.9
@@ -68,6 +69,25 @@ def test_torchvisions_recipe_for_coco(solver, tmp_path, caplog):
         1333,
     )
     assert train.BATCH_SIZE == 512 * 16 and train.ASPECT_GROUP_FACTOR == 3
+
+
+@pytest.mark.parametrize(
+    'dataset, images, iterations, steps, rate, rois',
+    [
+        ('pascal_voc', 10022, 12 * 5011, [10 * 5011], 0.001, 128),
+        ('pascal_voc_0712', 33102, 12 * 33102, [10 * 33102], 0.001, 128),
+        ('coco', 234532, 11 * 58633, [4 * 58633, 9 * 58633], 0.004, 128),
+    ],
+)
+def test_detnets_recipes(solver, tmp_path, dataset, images, iterations, steps, rate, rois):
+    """Two images, one or four an update; 5010 is the last iteration of an epoch in DetNet_pytorch's README, 58632 of COCO's."""
+    settle(None, cfg_files('faster_rcnn_end2end', 'DetNet-59-FPN', 'detnet', dataset))
+    assert iterations_of(solver(), cfg.TRAIN, images) == iterations
+    p = read_solver(scheduled(solver(), cfg.TRAIN, images, iterations, str(tmp_path)))
+    assert (list(p.stepvalue), p.base_lr) == (steps, pytest.approx(rate))
+    assert p.weight_decay == pytest.approx(1e-4) and not cfg.TRAIN.BIAS_DECAY and not cfg.TRAIN.DOUBLE_BIAS
+    assert rois_per_image(cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.REAL_BATCH_SIZE, cfg.TRAIN.IMS_PER_BATCH) == rois
+    assert cfg.TRAIN.ASPECT_CROPPING == (dataset != 'pascal_voc_0712')
 
 
 def test_without_settings_a_solver_stays_as_it_is(solver, tmp_path):

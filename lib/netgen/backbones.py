@@ -27,7 +27,6 @@ class Backbone:
         0.01  # of the Gaussian that fills the convolution that makes them; None: He et al.
     )
     scales: tuple = (8, 16, 32)  # of anchors: their sides in 16 pixels, or in strides of a pyramid's level
-    weight_decay: float = 0.0005
     boxes = 'caffe'  # the family of fpn.boxes
     roi_head = 'fast_rcnn'
     is_pyramid = False  # every map has its anchors
@@ -318,7 +317,6 @@ class DetNetPyramid(Pyramid):
     pooled: int = 14
     rpn_pairs: bool = True
     roi_corners: bool = True
-    weight_decay: float = 0.0001
 
     def head(self, bottom, lr, bn):
         fc6, fc7 = self.widths
@@ -348,7 +346,7 @@ RESNET10 = ResNet(
 def torchvision_pyramid(prefix, weights='', **body):
     """torchvision's fasterrcnn_resnet*_fpn: conv1, res2 and all statistics are as ImageNet left them."""
     body = ResNet(prefix, torchvision=True, frozen=2, **body)
-    return Pyramid(prefix + '_fpn', body=body, weights=weights, weight_decay=0.0001)
+    return Pyramid(prefix + '_fpn', body=body, weights=weights)
 
 
 BACKBONES = {

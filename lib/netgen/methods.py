@@ -110,7 +110,7 @@ class Schedule:
     images: int = 1  # that an update sees, where the published solvers differ: end to end, and R-FCN
 
 
-def solver(train_net, prefix, base_lr, step, *fields, weight_decay=0.0005):
+def solver(train_net, prefix, base_lr, step, *fields):
     return [
         f'train_net: "{train_net}"',
         f'base_lr: {base_lr}',
@@ -120,7 +120,7 @@ def solver(train_net, prefix, base_lr, step, *fields, weight_decay=0.0005):
         'display: 20',
         'average_loss: 100',
         'momentum: 0.9',
-        f'weight_decay: {weight_decay}',
+        'weight_decay: 0.0005',
         '# the training tools write snapshots, and set iter_size where TRAIN.REAL_BATCH_SIZE asks for it',
         'snapshot: 0',
         f'snapshot_prefix: "{prefix}"',
@@ -161,7 +161,6 @@ def end2end(detector, plan, folder):
             net.base_lr,
             plan.end2end,
             f'iter_size: {plan.images}',
-            weight_decay=net.weight_decay,
         ),
     }
 

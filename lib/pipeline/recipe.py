@@ -111,7 +111,7 @@ class Recipe:
         imdb = described.test_imdb
         if method.proposer:
             cfg_from_list([word for setting in SETTINGS.items() for word in setting])
-            settle(described.train_imdb, self.cfg_file, self.single)  # whose nets they are
+            settle(described.train_imdb, self.cfg_files, self.single)  # whose nets they are
             log.info('proposals for %s', imdb)
             data, net = get_imdb(imdb), self.trained(method, method.proposer, results)
             seed(cfg.RNG_SEED)
