@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from netgen.backbones import BACKBONES, FeatureMap
 from fpn.anchors import Pyramid
 from netgen.files import COMMITTED, COMMITTED_NETS, end2end_text, files, generate, schedule
 from netgen.layers import conv
-from netgen.methods import Schedule
+from netgen.methods import Detector, Schedule
 from pipeline.recipe import initial_weights
 from utils.param_str import parse_param_str
 
@@ -345,6 +346,33 @@ def test_the_anchors_of_detnet():
     assert layers['rpn_scores_p6'].convolution_param.num_output == 6
     pools = [layer.roi_align_param for layer in layers.values() if layer.type == 'ROIAlign']
     assert len(pools) == 4 and all(p.corners and p.pooled_h == 14 and p.spatial_scale == 1 for p in pools)
+
+
+def test_pairs_of_scores_meet_their_labels(tmp_path):
+    """Two levels of 1x2 and 1x1 cells, three anchors: the mean over examples of -log softmax of each anchor's pair."""
+    detector = Detector(BACKBONES['DetNet-59-FPN'], 3, scales=(8,))
+    levels, rpn = {'p2': (1, 2), 'p3': (1, 1)}, detector.rpn
+    maps = [FeatureMap(blob, 4, 1) for blob in levels]
+    rpn = replace(rpn, net=SimpleNamespace(maps=maps))
+    shapes = {f'rpn_scores_{blob}': f'dim: 1 dim: 6 dim: {h} dim: {w}' for blob, (h, w) in levels.items()}
+    shapes['rpn_labels'] = 'dim: 1 dim: 9'
+    inputs = [f'input: "{name}" input_shape {{ {dims} }}' for name, dims in shapes.items()]
+    (tmp_path / 'n.prototxt').write_text('\n'.join([*inputs, *rpn.score_row(), rpn.score_loss()]))
+    net, rng = caffe.Net(str(tmp_path / 'n.prototxt'), caffe.TRAIN), np.random.RandomState(0)
+    for name in list(shapes)[:2]:
+        net.blobs[name].data[...] = rng.normal(size=net.blobs[name].shape)
+    labels = np.array([1, 0, -1, 0, 1, -1, 0, 1, 1])
+    net.blobs['rpn_labels'].data[...] = labels
+    net.forward()
+    losses, at = [], 0
+    for blob in levels:
+        scores = net.blobs[f'rpn_scores_{blob}'].data[0].astype(np.float64)
+        for a, y, x in np.ndindex(3, *scores.shape[1:]):  # as labels lie
+            pair = scores[[a, a + 3], y, x]
+            if labels[at] >= 0:
+                losses.append(np.log(np.exp(pair).sum()) - pair[labels[at]])
+            at += 1
+    assert net.blobs['rpn_loss_cls'].data == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_vgg16_freezes_the_first_four():
