@@ -19,6 +19,7 @@ import import_weights
 import replay_detnet
 import replay_torchvision
 from caffe.format.weights import read_weights, write_weights
+from fast_rcnn.sidecar import read_sidecar
 from fast_rcnn.config import cfg, overrides
 from netgen.backbones import BACKBONES
 from netgen.files import end2end_text, files, generate
@@ -356,6 +357,27 @@ def test_a_detector_comes_with_its_prototxt(monkeypatch, tmp_path, capsys):
     assert '[103.53, 116.28, 123.675]' in capsys.readouterr().out
     assert 'num_output: 3 weight_filler' in (tmp_path / 'out' / 'd.prototxt').read_text()
     assert 'rpn_deltas_p6' in {name for name, *_ in read_weights(str(target))}
+
+
+def test_a_detector_of_cocos_category_ids_becomes_one_of_its_classes(monkeypatch, tmp_path):
+    """Of 91 those that have a name: the 11th is a fire hydrant, the 12th is none, and so the stop sign, 13, comes next."""
+    state, target = small_state(monkeypatch), tmp_path / 'd.caffemodel'
+    state['roi_heads.box_predictor.cls_score.weight'] = np.arange(91.0, dtype=np.float32)[:, None]
+    state['roi_heads.box_predictor.cls_score.bias'] = np.arange(91, dtype=np.float32)
+    state['roi_heads.box_predictor.bbox_pred.weight'] = np.arange(364, dtype=np.float32)[:, None]
+    state['roi_heads.box_predictor.bbox_pred.bias'] = np.arange(364, dtype=np.float32)
+    torch.save({name: torch.from_numpy(v) for name, v in state.items()}, tmp_path / 'd.pth')
+    import_weights.main([str(tmp_path / 'd.pth'), str(target), '--coco'])
+    blobs = {name: blobs for name, _, blobs, *_ in read_weights(str(target))}
+    scores, bias = blobs['cls_score']
+    assert scores.shape == (81, 1) and bias.tolist()[9:14] == [9, 10, 11, 13, 14] and bias[-1] == 90
+    boxes, bias = blobs['bbox_pred']
+    assert boxes.shape == (324, 1) and bias[44:52].tolist() == [44, 45, 46, 47, 52, 53, 54, 55]
+    known = read_sidecar(str(target))
+    assert known.classes[11:13] == ('fire hydrant', 'stop sign') and known.num_classes == 81
+    assert known.cfg['TEST.SCALES'] == [800] and known.cfg['TEST.MAX_SIZE'] == 1333
+    with pytest.raises(ValueError, match='--coco wants a detector of 91 classes, got 3'):
+        import_weights.of_coco(import_weights.convert(small_state(monkeypatch), import_weights.OWN_MEANS)[1])
 
 
 # DetNet-59: tests/test_replay_detnet.py holds the answers

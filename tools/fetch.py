@@ -55,7 +55,7 @@ WEIGHTS = {
         'fasterrcnn_resnet50_fpn_coco-258fb6c6.pth',
         data='COCO',
         target='faster_rcnn_models/ResNet-50-FPN_coco.caffemodel',
-        arguments=('--eps', '0'),
+        arguments=('--eps', '0', '--coco'),
     ),
     'detnet59': Public(
         'DetNet-59, ImageNet',

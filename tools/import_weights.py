@@ -20,6 +20,7 @@ import os
 import pickle
 import re
 import sys
+from types import SimpleNamespace
 
 import _command
 import numpy as np
@@ -30,7 +31,10 @@ from netgen.layers import inner_product, layer
 from netgen.methods import DATA
 
 from caffe.format.weights import write_weights
+from datasets.coco import CATEGORIES
 from fast_rcnn.config import cfg, cfg_from_file, overrides
+from fast_rcnn.sidecar import write_sidecar
+from pipeline.settings import cfg_files
 from utils.files import atomic_path
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # torchvision's, RGB
@@ -47,6 +51,9 @@ DETECTORS = {
 }
 EPS = 1e-5  # under the root, in Caffe's BatchNorm and, unless overwritten, in torchvision's
 VGG16 = [f'conv{stage}_{i + 1}' for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(count)]
+
+
+COCO_IDS = 91  # COCO's category ids end with 90; 0 is the background
 
 
 def main(argv=None):
@@ -67,6 +74,12 @@ def main(argv=None):
         metavar='FILE',
         help='the settings to train from them by: their PIXEL_MEANS (default: those of cfg)',
     )
+    parser.add_argument(
+        '--coco',
+        action='store_true',
+        help="of a detector's 91 classes, COCO's category ids, keep those of the 80 that there are, as the coco_* imdbs "
+        'have them: probabilities are then those among these',
+    )
     args = parser.parse_args(argv)
     try:
         with overrides({}):
@@ -77,6 +90,7 @@ def main(argv=None):
         own = is_detector(state) or is_detnet(state)
         means = OWN_MEANS if own else means
         net, rows = convert(state, means, args.eps)
+        rows = of_coco(rows) if args.coco else rows
     except (OSError, ValueError) as error:
         sys.exit(f'{args.source}: {error}')
     target = args.target or os.path.join(cfg.DATA_DIR, 'imagenet_models', net + '.caffemodel')
@@ -90,6 +104,8 @@ def main(argv=None):
     if own:
         prototxt = os.path.splitext(target)[0] + '.prototxt'
         write_prototxt(prototxt, net, rows)
+        if args.coco:
+            print(write_coco_sidecar(target, net))
         trained, classes = (net, classes_of(rows)) if net in BACKBONES else (DETNET, 'K')
         print(
             f'{prototxt}: its net, of {classes_of(rows)} classes; to train it\n'
@@ -136,6 +152,33 @@ def is_detnet(state):
 def classes_of(rows):
     """Those that imported rows tell apart: of a detector, with the background."""
     return next(len(arrays[0]) for name, _, arrays, *_ in rows if name in ('cls_score', 'fc1000'))
+
+
+def of_coco(rows):
+    """Imported rows of a detector that scores the background and COCO's category ids 1 to 90 -> those of the classes that
+    datasets.coco has. ValueError for another number of classes."""
+    if classes_of(rows) != COCO_IDS:
+        raise ValueError(f'--coco wants a detector of {COCO_IDS} classes, got {classes_of(rows)}')
+    kept = [0, *CATEGORIES]
+    return [
+        (name, kind, [of_classes(array, kept) for array in arrays], *more)
+        if name in ('cls_score', 'bbox_pred')
+        else (name, kind, arrays, *more)
+        for name, kind, arrays, *more in rows
+    ]
+
+
+def of_classes(array, kept):
+    """(91 n, ...) -> what belongs to the classes that are kept, (n, ...) of each."""
+    return array.reshape(COCO_IDS, -1, *array.shape[1:])[kept].reshape(-1, *array.shape[1:])
+
+
+def write_coco_sidecar(target, net):
+    """What lets a detector of COCO's classes be used without the dataset -> its path."""
+    with overrides({}):
+        for path in cfg_files('faster_rcnn_end2end', net, BACKBONES[net].boxes, 'coco'):
+            cfg_from_file(path)
+        return write_sidecar(target, SimpleNamespace(class_names=('__background__', *CATEGORIES.values())))
 
 
 def write_prototxt(path, net, rows):
