@@ -48,7 +48,8 @@ def with_options(solver_file, train, folder):
     if net_changes:
         setattr(solver, field, f'{stem}_net.prototxt')
         write_changed(f'{stem}_net.prototxt', net, net_file, net_changes)
-    write_changed(f'{stem}_solver.prototxt', solver, solver_file, changes + net_changes)
+        changes.append(f'{field} {net_file} -> {stem}_net.prototxt')
+    write_changed(f'{stem}_solver.prototxt', solver, solver_file, changes)
     return f'{stem}_solver.prototxt'
 
 
