@@ -191,21 +191,30 @@ def test_pyramids_start_from_classifiers(tmp_path, net, blocks, block, weights):
         assert initial_weights(net) == str(path)
 
 
-def test_weights_for_other_pixel_means(tmp_path, capsys):
-    """A file without a classifier, for the settings of torchvision's recipe: nothing is left to add."""
+@pytest.mark.parametrize(
+    'blocks, block, cfg_file, own',
+    [
+        ((2, 2, 2, 2), BasicBlock, None, True),  # only pyramids start from it
+        ((3, 4, 6, 3), Bottleneck, None, False),
+        ((3, 4, 6, 3), Bottleneck, 'torchvision', True),
+    ],
+)
+def test_pixel_means_are_those_of_the_recipe(tmp_path, capsys, blocks, block, cfg_file, own):
+    """A file without a classifier; with torchvision's own means nothing is left to add."""
     source, target = str(tmp_path / 'r.pth'), tmp_path / 'r.caffemodel'
-    theirs = random_resnet((2, 2, 2, 2), BasicBlock)
+    theirs, before = random_resnet(blocks, block), cfg.PIXEL_MEANS.copy()
     torch.save({k: v for k, v in theirs.state_dict().items() if not k.startswith('fc.')}, source)
-    own = cfg.PIXEL_MEANS.copy()
-    for more in [], ['--cfg', str(ROOT / 'experiments/cfgs/faster_rcnn_end2end_torchvision.yml')]:
-        import_weights.main([source, str(target), *more])
-        blobs = {name: arrays for name, _, arrays in read_weights(str(target))}
-        same = np.allclose(blobs['bn_conv1'][0], theirs.bn1.running_mean.numpy(), atol=1e-7)
-        assert same == bool(more) and len(blobs) == 3 * 20
-        said = capsys.readouterr().out
-        assert f'PIXEL_MEANS {[103.53, 116.28, 123.675] if more else own.ravel().tolist()}' in said
-        assert 'ResNet-18-FPN' in said and '[0.485, 0.456, 0.406]' in said
-    np.testing.assert_array_equal(cfg.PIXEL_MEANS, own)
+    path = str(ROOT / f'experiments/cfgs/faster_rcnn_end2end_{cfg_file}.yml')
+    import_weights.main([source, str(target), *(['--cfg', path] if cfg_file else [])])
+    blobs = {name: arrays for name, _, arrays in read_weights(str(target))}
+    assert np.allclose(blobs['bn_conv1'][0], theirs.bn1.running_mean.numpy(), atol=1e-7) == own
+    assert 'fc1000' not in blobs
+    said = capsys.readouterr().out
+    assert f'PIXEL_MEANS {[103.53, 116.28, 123.675] if own else before.ravel().tolist()}' in said
+    assert f'-{18 if len(blobs) == 60 else 50}-FPN' in said and '[0.485, 0.456, 0.406]' in said
+    other = {True: '-50-torchvision', False: '-50-FPN'}[own]
+    assert (f'The recipe of ResNet{other} has other PIXEL_MEANS' in said) == (block is Bottleneck)
+    np.testing.assert_array_equal(cfg.PIXEL_MEANS, before)
 
 
 @torch.no_grad()

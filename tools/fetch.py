@@ -51,7 +51,7 @@ WEIGHTS = {
     'resnet101': _torchvision('ResNet-101, ImageNet (IMAGENET1K_V1)', 'resnet101-63fe2227.pth'),
     'vgg16': _torchvision('VGG16, ImageNet', 'vgg16-397923af.pth'),
     'fasterrcnn_resnet50_fpn': _torchvision(
-        'Faster R-CNN with ResNet-50 and FPN, COCO (COCO_V1)',
+        'Faster R-CNN with ResNet-50 and FPN, COCO (COCO_V1), of the 80 classes that there are',
         'fasterrcnn_resnet50_fpn_coco-258fb6c6.pth',
         data='COCO',
         target='faster_rcnn_models/ResNet-50-FPN_coco.caffemodel',

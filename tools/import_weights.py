@@ -72,7 +72,7 @@ def main(argv=None):
     parser.add_argument(
         '--cfg',
         metavar='FILE',
-        help='the settings to train from them by: their PIXEL_MEANS (default: those of cfg)',
+        help='the settings to train from them by: their PIXEL_MEANS (default: those of the first net that starts from them)',
     )
     parser.add_argument(
         '--coco',
@@ -82,13 +82,12 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     try:
-        with overrides({}):
-            if args.cfg:
-                cfg_from_file(args.cfg)
-            means = cfg.PIXEL_MEANS.ravel()
         state = read_state(args.source)
         own = is_detector(state) or is_detnet(state)
-        means = OWN_MEANS if own else means
+        if own:
+            means = OWN_MEANS
+        else:
+            means = means_of([args.cfg]) if args.cfg else default_means(state)
         net, rows = convert(state, means, args.eps)
         rows = of_coco(rows) if args.coco else rows
     except (OSError, ValueError) as error:
@@ -116,6 +115,28 @@ def main(argv=None):
             f"{net} has torchvision's strides, in the 3x3 convolutions. Nets that start from it: "
             f'{", ".join(starting_from(net))}\npython models/generate.py NAME NET --num_classes K'
         )
+        for other in starting_from(net):
+            if not np.array_equal(means_of(recipe_of(other)), means):
+                print(f'The recipe of {other} has other PIXEL_MEANS; for it: --cfg {recipe_of(other)[0]}')
+
+
+def means_of(cfg_files):
+    """The PIXEL_MEANS (3,) of settings files."""
+    with overrides({}):
+        for path in cfg_files:
+            cfg_from_file(path)
+        return cfg.PIXEL_MEANS.ravel()
+
+
+def recipe_of(net):
+    """The settings files that a net trains by, end to end."""
+    return cfg_files('faster_rcnn_end2end', net, BACKBONES[net].boxes, None)
+
+
+def default_means(state):
+    """The PIXEL_MEANS of the first net that starts from a classifier."""
+    detector = DETECTORS.get(_shape(state))
+    return means_of(recipe_of(starting_from(BACKBONES[detector].weights)[0]) if detector else [])
 
 
 def starting_from(weights):
