@@ -33,7 +33,18 @@ class Memory:
     """Room for `size` numbers. `host` is a CPU tensor of any shape, `dev` its copy on a CUDA device, of float32
     or of 16 bits; None: not there. Both None: zeros. Of a tensor smaller than the room the rest is zeros."""
 
-    __slots__ = ('size', 'host', 'dev', 'own', 'factor', 'recall', 'version', '_view', '__weakref__')
+    __slots__ = (
+        'size',
+        'host',
+        'dev',
+        'own',
+        'factor',
+        'recall',
+        'recalled',
+        'version',
+        '_view',
+        '__weakref__',
+    )
 
     def __init__(self, size):
         self.size = size
@@ -42,7 +53,8 @@ class Memory:
         self.factor = (
             None  # a tensor or number that the array is still to be multiplied by, once somebody reads it
         )
-        self.recall = None  # computes the array that was let go of
+        self.recall = None  # recall(this memory) sets the array that was let go of
+        self.recalled = False  # somebody has looked at what was let go of
         self.version = next(_versions)  # another one after each possible write
 
     def clear(self):
@@ -82,8 +94,8 @@ class Memory:
     def _complete(self):
         """Do what waits until somebody reads."""
         if self.recall is not None:
-            recall, self.recall = self.recall, None
-            recall()
+            recall, self.recall, self.recalled = self.recall, None, True
+            recall(self)
         if self.factor is not None:
             self._hold(self.raw.float() * self.factor)
             self.own, self.factor = True, None
@@ -148,7 +160,7 @@ class Memory:
         self.own, self.factor, self.recall = own, factor, None
 
     def let_go(self, recall):
-        """Keep no array, unless somebody looks at it; recall() is to set it when somebody does."""
+        """Keep no array, unless somebody looks at it; recall(this memory) is to set it when somebody does."""
         if self.view is None:
             self.host = self.dev = self.factor = None
             self.own, self.recall = False, recall
@@ -342,14 +354,21 @@ class Blob:
             value = source._diff.lend(value)
         self._diff.set(value.detach(), own, factor)
 
-    def take_grads(self, parts):
-        """Take the sum of some pairs, as held_grad gives them, as the diff."""
+    def take_grads(self, parts, ours):
+        """Take the sum of some pairs, as held_grad gives them, as the diff. ours: for each whether its tensor may be
+        written over."""
         factors = {factor for _, factor in parts}
         if len(factors) > 1:
             parts = [(part.float() * (1 if factor is None else factor), None) for part, factor in parts]
             factors = {None}
-        first, *rest = (part for part, _ in parts)
-        self.take_grad(sum(rest, first), factor=factors.pop())
+        parts = [part for part, _ in parts]
+        if len(parts) == 2 and ours[1]:  # of more the order tells in the last bits
+            parts, ours = parts[::-1], ours[::-1]
+        total, mine = parts[0], ours[0]
+        for part in parts[1:]:
+            total = total.add_(part) if mine and total.dtype == part.dtype else total + part
+            mine = True
+        self.take_grad(total, factor=factors.pop())
 
     def fill(self, value):
         """Take the tensor `value` as the values, and its memory for our own."""

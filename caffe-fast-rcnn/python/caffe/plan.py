@@ -13,6 +13,7 @@ product reads it.
 """
 
 import contextlib
+import functools
 
 import torch
 
@@ -95,6 +96,23 @@ class Chain(TorchLayer):
                 factor = _per_channel(self._factor, grad) * (1 if factor is None else factor)
             top[0].take_grad(grad, bottom, factor)  # few look at it, so the product waits until one does
         self._at_head.clear()
+
+    def as_now(self, bottoms):
+        """What sets a memory to what the last run gave, whatever is written to these bottoms or to the weights by then;
+        None where that would want copies, or a backward pass may come."""
+        if self._tape or 'weights' not in self._kept or None in [b.state for b in [*bottoms, *self.blobs]]:
+            return None
+        inputs, weights = [b._data.lend(b.held) for b in bottoms], self._kept['weights'][1]
+        for blob in self.head.blobs:
+            weights = [blob._data.lend(w) for w in weights]
+        return functools.partial(self._set, inputs, weights, *self._widths(inputs))
+
+    def _set(self, inputs, weights, computes, makes, memory):
+        self.head.weights = weights
+        with torch.no_grad():
+            (output,) = self._run([x.to(computes) for x in inputs], self.head.compute)
+        self.head.weights = []
+        memory.set(output.to(makes))
 
     def _keep(self, what, compute, blobs, weights):
         """compute(), or its result of before when no blob may have changed and none of their `weights` takes a

@@ -3,9 +3,10 @@
 Values that no backward reads, those of the layers below all that learns, go once their last reader has run; the diff
 of a blob between layers goes once the layer that made the blob has used it. Values come back by running their
 layers again in file order, from what their bottoms hold by then; diffs by another backward, on the weights that the
-pass had. What somebody holds a view of never goes, and whoever has looked once finds everything kept from then on.
+pass had; a branch over which a sum was written (sums.py), likewise. What somebody holds a view of never goes, and whoever has looked once finds everything kept from then on.
 """
 
+import contextlib
 import functools
 
 from . import common
@@ -67,7 +68,7 @@ class Released:
             for blob, maker in self._after.get(i, ()):
                 blob._data.let_go(functools.partial(self._values_again, maker))
 
-    def _values_again(self, last):
+    def _values_again(self, last, _):
         """Compute what went and is made by layer `last` or before."""
         self._values = False
         for i in filter(lambda i: i <= last, self._units):
@@ -77,6 +78,15 @@ class Released:
                 for top, output in zip(node.tops, outputs):
                     top.take(output, node.bottoms)
 
+    def branch_again(self, over):
+        """What gives the values again of a branch over which a sum was written in a solver's pass."""
+        return functools.partial(self._branch_again, over)
+
+    def _branch_again(self, over, memory):
+        with self._weights_of_the_pass() if self.updated else contextlib.nullcontext():
+            (output,) = over.chain.record_again([b.held for b in over.sources])
+        memory.set(output.detach())
+
     def after_backward(self, node, first):
         """Layer `first`, that of `node`, or a chain that begins there, ran backward in a solver's pass."""
         self._reached = first
@@ -84,22 +94,31 @@ class Released:
             if blob in self._between and blob not in node.bottoms:
                 blob._diff.let_go(self._diffs_again)
 
-    def _diffs_again(self):
+    def _diffs_again(self, _):
         """Run the pass's layers backward once more, for the diffs of blobs alone."""
         self._diffs = False
         for blob in self._between:
             if blob._diff.recall is not None:
                 blob.clear_grad()
+        with self._weights_of_the_pass(), self._runner.without_hooks(), common.scaled(self._scale):
+            self._runner.backward(len(self._nodes) - 1, self._reached)
+        settle()
+
+    @contextlib.contextmanager
+    def _weights_of_the_pass(self):
+        """Within, the parameters are those that the pass had, and their diffs begin as zeros."""
         kept = [
             (blob, blob.tensor.clone(), blob.grad.clone()) for blob in self._runner.graph.learnable_params
         ]
+        updated, self.updated = self.updated, False
         for blob, values, diff in kept:
             blob.clear_grad()
-            if self.updated:
+            if updated:
                 blob.fill(values + diff)
-        with self._runner.without_hooks(), common.scaled(self._scale):
-            self._runner.backward(len(self._nodes) - 1, self._reached)
-        for blob, values, diff in kept:
-            blob.take_grad(diff, own=True)
-            blob.fill(values)
-        settle()
+        try:
+            yield
+        finally:
+            for blob, values, diff in kept:
+                blob.take_grad(diff, own=True)
+                blob.fill(values)
+            self.updated = updated

@@ -10,7 +10,7 @@ import functools
 
 import torch
 
-from . import checks, plan
+from . import checks, plan, sums
 from .blob import settle
 from .graph import weigh
 from .released import Released
@@ -41,15 +41,19 @@ class Forks:
                 self._open[version] = blob
 
     def close(self, versions, free):
-        """Make the sums of these versions where one is due. free: and forget the parts."""
+        """Make the sums of these versions where one is due. free: and forget the parts, so that a sum may be written
+        over the gradient that comes from a product, which is new and in no other place."""
         for version in versions:
             if version in self._open:
                 blob = self._open.pop(version)
-                parts = [p for p in self._parts[version].values() if p[0].shape == blob.shape]
+                taken = [(n, p) for n, p in self._parts[version].items() if p[0].shape == blob.shape]
+                parts = [part for _, part in taken]
+                ours = [free and getattr(node.layer, 'absorbs', False) for node, _ in taken]
                 if version in self._losses:
                     weight = torch.full_like(parts[0][0], self._losses[version], dtype=torch.float32)
                     parts.append((weight, None))
-                blob.take_grads(parts)
+                    ours.append(True)
+                blob.take_grads(parts, ours)
                 if free:
                     self._parts[version].clear()
 
@@ -73,6 +77,7 @@ class Runner:
         self.graph, self.nodes = graph, graph.nodes
         plan.mark_narrow(self.nodes)
         self.chains = plan.chains(self.nodes)
+        self._sums = sums.find(self.nodes, self.chains)
         self.refresh()
         self.before_forward, self.after_forward, self.before_backward, self.after_backward = [], [], [], []
         self._last_pass = None  # whose checks may still be looked at
@@ -120,7 +125,11 @@ class Runner:
                 for hook in self.before_forward:
                     hook(i)
                 node = self.nodes[i]
-                (chain or node.layer).forward_in_net(node.bottoms, node.tops)
+                over, recall = self._over(i, start, solving)
+                if recall:
+                    over.run(chain or node.layer, recall)
+                else:
+                    (chain or node.layer).forward_in_net(node.bottoms, node.tops)
                 self._forget_other_tapes(chain, i, last)
                 loss = self._add_losses(loss, node)
                 for hook in self.after_forward:
@@ -138,6 +147,17 @@ class Runner:
         hooked = self.before_forward or self.after_forward
         whole = chain and chain.last <= end and not (chain.last > i and hooked)
         return chain if whole else None
+
+    def _over(self, i, start, solving):
+        """(Over, what gives its branch again) where layer i is to write over a bottom, which this pass made; else
+        a pair without the latter."""
+        over = self._sums.get(i)
+        hooked = self.before_forward or self.after_forward
+        if over is None or hooked or not over.possible():
+            return over, None
+        if over.chain.first < start or self._ran[over.chain.first] is not over.chain:
+            return over, None
+        return over, self.released.branch_again(over) if solving else over.chain.as_now(over.sources)
 
     def _add_losses(self, loss, node):
         for top, weight in zip(node.tops, node.layer.loss_weights):

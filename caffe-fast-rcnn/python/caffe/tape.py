@@ -40,6 +40,7 @@ class TorchLayer(Layer):
     is_affine = False  # a fixed factor and shift per channel, by factor_and_shift(weights), each or None
     activation = None  # the layer as a function that writes its tensor in place
     channels_last = False  # runs faster on the CPU with the channels last in memory
+    adds = False  # the top is the sum of the two bottoms
     narrow = True  # what plan answers: in half precision its tops may be
     # what reshape asks
     itemwise = False  # what comes of an item (index of axis 0) of the bottoms depends on that item alone
@@ -50,6 +51,7 @@ class TorchLayer(Layer):
         self.num_tops = max(1, len(self.layer_param.top))
         self.weights = []
         self._inferred = None
+        self.over = None  # of what adds: the number of the bottom that the sum is to be written over
         self._tape = None  # inputs, weights, their marks, outputs, of the last run that a backward may follow
         self._generator_state = None  # of torch's generator, before that run
         self.again = False  # compute runs for the tape or for shapes alone: it counts nothing (twice)
@@ -228,11 +230,11 @@ class TorchLayer(Layer):
                 if grad is not None:
                     blob.add_grad(_times(grad, factor), shared=holders[storage(grad)] > 1)
 
-    def _run(self, tensors):
-        """compute's tops as a tuple."""
+    def _run(self, tensors, compute=None):
+        """The tops of compute, self's or another, as a tuple."""
         checks.layer_runs(lambda text: self._says(text, tensors))
         try:
-            outputs = self.compute(*tensors)
+            outputs = (compute or self.compute)(*tensors)
         except torch.OutOfMemoryError:
             raise
         except (ValueError, RuntimeError, IndexError, TypeError) as error:

@@ -17,6 +17,7 @@ class Eltwise(TorchLayer):
 
     def setup(self, bottom, top):
         self.is_head = len(bottom) > 1  # the result of one may be the bottom itself
+        self.adds = self.field('operation') == 'SUM' and set(self.field('coeff')) <= {1} and len(bottom) == 2
 
     def compute(self, *xs):
         operation, coeff = self.field('operation'), self.field('coeff')
@@ -26,6 +27,8 @@ class Eltwise(TorchLayer):
             )
         first, *rest = xs
         rest = alike(first, *rest)
+        if self.over is not None and xs[0].shape == xs[1].shape:
+            return _SumOver.apply(self.over, *xs)
         if operation == 'SUM':
             coeff = coeff or (1,) * len(xs)
             top = first if coeff[0] == 1 else first * coeff[0]
@@ -39,6 +42,18 @@ class Eltwise(TorchLayer):
         for i, x in enumerate(rest):
             first = torch.where(first > x if i == 0 else first >= x, first, x)
         return first
+
+
+class _SumOver(torch.autograd.Function):
+    """The sum of two tensors, written over the one of number `place`."""
+
+    @staticmethod
+    def forward(ctx, place, *xs):
+        return xs[place].detach().add_(xs[1 - place])
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None, grad, grad
 
 
 @layer('Reduction')
