@@ -21,7 +21,7 @@ from caffe.parallel import gather, share
 
 from fast_rcnn.config import DEFAULTS, cfg, cfg_values
 from roi_data_layer.roidb import roidb_digest
-from utils.files import load_npz, save_npz
+from utils.files import file_digest, load_npz, save_npz
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def training_mark(files, sampler):
     )  # older states'
     return {
         'settings': _digest(repr(sorted(settings.items())).encode()),
-        'files': _digest(*(_file_digest(path).encode() for path in filter(None, files))),
+        'files': _digest(*(file_digest(path).encode() for path in filter(None, files))),
         'images': roidb_digest(sampler.roidb),
         'seeds': SEQUENCE if sampler.seed is None else _each_image(sampler),
     }
@@ -65,11 +65,6 @@ def _digest(*parts):
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
-
-
-def _file_digest(path):
-    with open(path, 'rb') as stream:
-        return _digest(*iter(lambda: stream.read(1 << 20), b''))
 
 
 class States:
@@ -100,7 +95,7 @@ class States:
             save_npz(
                 path,
                 mark=json.dumps(self.mark),
-                digests=[_file_digest(path) for path in self._files(solver.iter)],
+                digests=[file_digest(path) for path in self._files(solver.iter)],
                 losses=loop.losses.recent,
                 **{f'sampler_{name}': value for name, value in loop.data_layer.sampler.state().items()},
                 **{name: [each[name] for each in generators] for name in generators[0]},
@@ -161,7 +156,7 @@ class States:
         if differs:
             return f'it is of a training with other {", ".join(differs)}'
         for path, digest in zip(self._files(iteration), digests):
-            if not os.path.exists(path) or _file_digest(path) != digest:
+            if not os.path.exists(path) or file_digest(path) != digest:
                 return f'{path} is missing, cut off or another'
         return None
 

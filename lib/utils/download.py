@@ -1,6 +1,5 @@
 """Files from the web: with progress, gone on with where a download was cut off, checked, and whole or not there."""
 
-import hashlib
 import http.client
 import logging
 import os
@@ -8,7 +7,7 @@ import re
 import urllib.error
 import urllib.request
 
-from utils.files import locked
+from utils.files import file_digest, locked
 from utils.progress import progress
 
 log = logging.getLogger(__name__)
@@ -44,17 +43,9 @@ def file_fault(path, size=None, digest=None):
     if not digest:
         return None
     kind, wanted = digest
-    with open(path, 'rb') as stream:
-        result = hashlib.new(kind)
-        for block in iter(lambda: stream.read(BLOCK), b''):
-            result.update(block)
-    begins = 'begins with ' * (len(wanted) < 2 * result.digest_size)
-    got = result.hexdigest()
-    return (
-        None
-        if got.startswith(wanted)
-        else f'its {kind} is {got}, wanted is one that {begins or "is "}{wanted}'
-    )
+    got = file_digest(path, kind)
+    begins = 'begins with ' if len(wanted) < len(got) else 'is '
+    return None if got.startswith(wanted) else f'its {kind} is {got}, wanted is one that {begins}{wanted}'
 
 
 def _fetch(url, part, have, timeout):

@@ -6,6 +6,7 @@ A ragged list of R arrays (n_r, C) is kept as one (sum n_r, C) array and R count
 import contextlib
 import errno
 import fcntl
+import hashlib
 import logging
 import math
 import os
@@ -70,6 +71,15 @@ def read_text(path):
             return stream.read()
         except UnicodeDecodeError as error:
             raise ValueError(f'{path}: not UTF-8 text ({error.reason} at byte {error.start})') from None
+
+
+def file_digest(path, kind='sha256'):
+    """Hexadecimal, by an algorithm of hashlib."""
+    digest = hashlib.new(kind)
+    with open(path, 'rb') as stream:
+        for block in iter(lambda: stream.read(1 << 20), b''):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def save_npz(path, **arrays):
