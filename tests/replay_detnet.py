@@ -9,6 +9,7 @@ classifier's scores (fc), gradients: digests; the head's fc7, cls_score and bbox
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 
@@ -29,9 +30,13 @@ PIXEL = 255 * import_weights.STD[::-1].reshape(3, 1, 1)  # of BGR, in normalised
 SUM_OF_SQUARES = 'loss_weight: 1 reduction_param { operation: SUMSQ coeff: 0.001 }'
 
 
-def drawn(shapes):
+def drawn(shapes, blank=()):
+    """A state_dict of these shapes; blank: names whose values nobody looks at."""
     names = {name: 'detnet.' + name.replace('extra_conv.1', 'downsample.1') for name in shapes}
-    return {name: weight(names[name], shape) for name, shape in shapes.items()}
+    return {
+        name: np.zeros(shape, np.float32) if name in blank else weight(names[name], shape)
+        for name, shape in shapes.items()
+    }
 
 
 def backbone_state(classes):
@@ -40,7 +45,7 @@ def backbone_state(classes):
     return drawn(shapes)
 
 
-def detector_state(classes):
+def detector_state(classes, blank=()):
     """A detector's, its backbone named as in detnet59.pth."""
     shapes, (*finer, coarsest) = body_shapes(NET.body, extra=(4, 5)), NET.body.stages
     shapes |= pair('RCNN_toplayer', 256, coarsest.channels, 1, 1)
@@ -58,24 +63,26 @@ def detector_state(classes):
         ('RCNN_bbox_pred', 4 * classes, 1024),
     ):
         shapes |= pair(name, *shape)
-    return drawn(shapes)
-
-
-def build(folder, lines, weights, phase=caffe.TEST):
-    path = os.path.join(folder, 'net.prototxt')
-    with open(path, 'w') as stream:
-        stream.write('\n'.join(lines))
-    return caffe.Net(path, weights, phase)
+    return drawn(shapes, blank)
 
 
 def imported(folder, state):
-    """(net, rows, .caffemodel, the lines of the prototxt) of what the importer makes of a state_dict."""
+    """(rows, the lines of the prototxt) of what the importer makes of a state_dict."""
     net, rows = import_weights.convert(state, import_weights.OWN_MEANS)
-    weights, prototxt = (os.path.join(folder, net + suffix) for suffix in ('.caffemodel', '.prototxt'))
-    write_weights(weights, rows, net)
+    prototxt = os.path.join(folder, 'imported.prototxt')
     import_weights.write_prototxt(prototxt, net, rows)
     with open(prototxt) as stream:
-        return rows, weights, stream.read().splitlines()
+        return rows, stream.read().splitlines()
+
+
+def build(folder, lines, rows, phase=caffe.TEST):
+    """The net of these lines, with what rows have for it."""
+    prototxt, weights = (os.path.join(folder, 'net' + suffix) for suffix in ('.prototxt', '.caffemodel'))
+    with open(prototxt, 'w') as stream:
+        stream.write('\n'.join(lines))
+    names = set(re.findall(r'layer { name: "(\S+)"', '\n'.join(lines)))
+    write_weights(weights, [row for row in rows if row[0] in names])
+    return caffe.Net(prototxt, weights, phase)
 
 
 def pixels(image):
@@ -87,21 +94,21 @@ def whole(key, found, wanted):
     return Check(key, np.abs(found - wanted).max() / np.abs(wanted).max(), MAPS)
 
 
-def head_checks(recorded, folder, weights, lines):
+def head_checks(recorded, folder, rows, lines):
     """From what is pooled on."""
     count = len(recorded['fc7'])
     first = next(i for i, line in enumerate(lines) if 'name: "fc6"' in line)
     shape = f'shape {{ dim: {count} dim: 256 dim: {NET.pooled} dim: {NET.pooled} }}'
     source = layer('pooled', 'Input', '', 'roi_pool', f'input_param {{ {shape} }}')
-    net = build(folder, [source, *lines[first:]], weights)
+    net = build(folder, [source, *lines[first:]], rows)
     pooled = seeded('detnet pooled').randn(count, 256, NET.pooled, NET.pooled)
     feed(net, roi_pool=np.abs(pooled).astype(np.float32))
     net.forward()
     yield whole('fc7', net.blobs['fc7'].data.reshape(recorded['fc7'].shape), recorded['fc7'])
     yield whole('cls_score', net.blobs['cls_score'].data, recorded['cls_score'])
     columns = recorded['bbox_pred'].shape[1] // 4
-    stds, means = (
-        np.tile(values, columns) for values in (cfg.TRAIN.BBOX_NORMALIZE_STDS, cfg.TRAIN.BBOX_NORMALIZE_MEANS)
+    means, stds = (
+        np.tile(values, columns) for values in (cfg.TRAIN.BBOX_NORMALIZE_MEANS, cfg.TRAIN.BBOX_NORMALIZE_STDS)
     )
     yield whole('bbox_pred', (net.blobs['bbox_pred'].data - means) / stds, recorded['bbox_pred'])
 
@@ -140,28 +147,35 @@ def gradient_checks(recorded, net, where):
         yield Check(key, off(found, recorded[key]), GRADIENTS)
 
 
-def replay(recorded):
-    """The Checks of a recording, {key: array}."""
-    data = pixels(recorded['image'])
+def pyramid_checks(recorded, folder, state, rows, lines):
+    """The net as it is up to the proposals; then a loss for each map."""
+    first = next(i for i, line in enumerate(lines) if 'name: "proposal"' in line)
+    losses = [
+        layer(f'loss_{m.blob}', 'Reduction', m.blob, f'loss_{m.blob}', SUM_OF_SQUARES) for m in NET.maps
+    ]
+    lines = [line for line in lines[:first] if '"im_info"' not in line] + losses
+    net = build(folder, lines, rows, caffe.TRAIN)
+    feed(net, data=pixels(recorded['image']))
+    net.forward()
+    return [*map_checks(recorded, net), *gradient_checks(recorded, net, places(state, rows))]
+
+
+def classifier_checks(recorded, folder):
+    rows, lines = imported(folder, backbone_state(1000))
+    net = build(folder, lines, rows)
+    feed(net, data=pixels(recorded['image']))
+    net.forward()
+    return [Check('fc', off(net.blobs['fc1000'].data, recorded['fc']), MAPS)]
+
+
+def replay(recorded, head=True):
+    """The Checks of a recording, {key: array}; those of the head, which has most of the weights, or not."""
     with tempfile.TemporaryDirectory() as folder:
-        state = detector_state(recorded['cls_score'].shape[1])
-        rows, weights, lines = imported(folder, state)
-        first = next(i for i, line in enumerate(lines) if 'name: "proposal"' in line)
-        losses = [
-            layer(f'loss_{m.blob}', 'Reduction', m.blob, f'loss_{m.blob}', SUM_OF_SQUARES) for m in NET.maps
-        ]
-        net = build(
-            folder, [line for line in lines[:first] if '"im_info"' not in line] + losses, weights, caffe.TRAIN
-        )
-        feed(net, data=data)
-        net.forward()
-        checks = [*map_checks(recorded, net), *gradient_checks(recorded, net, places(state, rows))]
-        checks += head_checks(recorded, folder, weights, lines)
-        _, weights, lines = imported(folder, backbone_state(1000))
-        net = build(folder, lines, weights)
-        feed(net, data=data)
-        net.forward()
-        return [*checks, Check('fc', off(net.blobs['fc1000'].data, recorded['fc']), MAPS)]
+        state = detector_state(recorded['cls_score'].shape[1], () if head else ('RCNN_top.0.weight',))
+        rows, lines = imported(folder, state)
+        checks = pyramid_checks(recorded, folder, state, rows, lines)
+        checks += head_checks(recorded, folder, rows, lines) if head else []
+        return checks + classifier_checks(recorded, folder)
 
 
 def main():
