@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 import caffe
 from caffe.format.prototxt import parse_net, read_net, read_solver
@@ -19,6 +21,7 @@ from fpn.anchors import Pyramid
 from netgen.files import COMMITTED, COMMITTED_NETS, end2end_text, files, generate, schedule
 from netgen.layers import conv
 from netgen.methods import Detector, Schedule
+from netgen.necks import NECKS
 from pipeline.recipe import initial_weights
 from utils.param_str import parse_param_str
 
@@ -246,13 +249,92 @@ def pyramid(tmp_path):
 def test_a_pyramid(pyramid):
     """Maps of 75 x 101 pixels, rounded up but for columns in pool1, which is not padded; RoIs of two images, pooled where they belong."""
     pyramid.forward()
+    channels = BACKBONES['ResNet-10-FPN'].channels
     sides = [pyramid.blobs[f'p{level}'].shape[1:] for level in range(2, 7)]
-    assert sides == [(256, 19, 25), (256, 10, 13), (256, 5, 7), (256, 3, 4), (256, 2, 2)]
+    assert sides == [(channels, *side) for side in [(19, 25), (10, 13), (5, 7), (3, 4), (2, 2)]]
     assert pyramid.blobs['rpn_deltas_p3'].shape == (2, 12, 10, 13)
     rois = pyramid.blobs['rois'].data
     assert set(rois[:, 0]) == {0, 1} and rois[rois[:, 0] == 1, 4].max() <= 60
-    assert pyramid.blobs['roi_pool'].shape == (len(rois), 256, 7, 7)
+    assert pyramid.blobs['roi_pool'].shape == (len(rois), channels, 7, 7)
     assert pyramid.blobs['cls_prob'].shape == (len(rois), 3) and pyramid.blobs['bbox_pred'].shape[1] == 12
+
+
+@pytest.mark.parametrize('name', ['FPN', 'FPN-bilinear', 'FPN-P6P7-of-P5', 'FPN-P6P7-of-C5'])
+def test_necks_against_torch(tmp_path, name):
+    """Of maps with sides that are no halves of each other's."""
+    sides = [(13, 9), (7, 5), (4, 3), (2, 2)]
+    bodies = [FeatureMap(f'c{i}', 2**i, i) for i in range(2, 6)]
+    inputs = [
+        f'input: "{m.blob}" input_shape {{ dim: 1 dim: {m.channels} dim: {h} dim: {w} }}'
+        for m, (h, w) in zip(bodies, sides)
+    ]
+    neck = NECKS[name](bodies, 5)
+    path = tmp_path / 'neck.prototxt'
+    path.write_text('\n'.join([*inputs, *neck.lines(None)]))
+    net, rng = caffe.Net(str(path), caffe.TEST), np.random.RandomState(0)
+    given = {m.blob: rng.randn(1, m.channels, *size).astype(np.float32) for m, size in zip(bodies, sides)}
+    for blobs in net.params.values():
+        for blob in blobs:
+            blob.data[...] = rng.randn(*blob.shape) / 3
+    found = net.forward(**given, blobs=[m.blob for m in neck.maps])
+    params = {key: [torch.from_numpy(blob.data) for blob in blobs] for key, blobs in net.params.items()}
+
+    def convolved(key, x, stride=1):
+        weight, bias = params[key]
+        return F.conv2d(x, weight, bias, stride, weight.shape[2] // 2)
+
+    how = {'mode': 'bilinear', 'align_corners': False} if name == 'FPN-bilinear' else {'mode': 'nearest'}
+    given, wanted, total = {key: torch.from_numpy(x) for key, x in given.items()}, {}, None
+    for level in '5432':
+        lateral = convolved(f'p{level}_lateral', given[f'c{level}'])
+        total = lateral if total is None else lateral + F.interpolate(total, lateral.shape[2:], **how)
+        wanted[f'p{level}'] = convolved(f'p{level}', total)
+    if 'P6P7' in name:
+        wanted['p6'] = convolved('p6', wanted['p5'] if name.endswith('P5') else given['c5'], 2)
+        wanted['p7'] = convolved('p7', wanted['p6'].relu(), 2)
+    else:
+        wanted['p6'] = wanted['p5'][:, :, ::2, ::2]
+    assert (
+        found.keys() == wanted.keys()
+        and [m.stride for m in neck.maps] == [4, 8, 16, 32, 64, 128][: len(found)]
+    )
+    for key, values in wanted.items():
+        np.testing.assert_allclose(found[key], values, rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    'roi_layer, kind', [('align', 'ROIAlign'), ('pool', 'ROIPooling'), ('crop', 'ROICrop')]
+)
+def test_what_pools_rois_of_a_pyramid(monkeypatch, roi_layer, kind):
+    """Each level at its scale."""
+    monkeypatch.setitem(BACKBONES, 'Mine', replace(BACKBONES['ResNet-10-FPN'], roi_layer=roi_layer))
+    net = parse_net(end2end_text('Mine', 3, 'test.prototxt'))
+    pools = [layer for layer in net.layer if layer.type == kind]
+    params = [
+        getattr(p, {'align': 'roi_align', 'pool': 'roi_pooling', 'crop': 'roi_crop'}[roi_layer] + '_param')
+        for p in pools
+    ]
+    assert [(p.pooled_w, p.pooled_h, 1 / p.spatial_scale) for p in params] == [
+        (7, 7, 2**i) for i in range(2, 6)
+    ]
+    assert [list(p.bottom) for p in pools] == [[f'p{i}', f'rois_p{i}'] for i in range(2, 6)]
+
+
+@pytest.mark.parametrize('net', ['ResNet-50-FPN-caffe', 'ResNet-101-FPN-caffe'])
+def test_a_pyramid_on_the_published_nets(net):
+    """The stride is in the first 1x1, boxes are Caffe's, and the layers' names those of the published weights."""
+    param, body = parse_net(end2end_text(net, 3, 'train.prototxt')), BACKBONES[BACKBONES[net].weights]
+    names = {layer.name for layer in param.layer}
+    assert {f'res{s}a_branch2a' for s in '2345'} <= names and set(
+        weighted(read(BACKBONES[net].weights, 'fast_rcnn_test'))
+    ) - names == set()
+    convs = [layer for layer in param.layer if layer.type == 'Convolution']
+    strided = {layer.name for layer in convs if 2 in layer.convolution_param.stride}
+    assert strided == {'conv1', *(f'res{s}a_branch{b}' for s in '345' for b in ('1', '2a'))}
+    conv1 = next(layer for layer in param.layer if layer.name == 'conv1')
+    assert conv1.convolution_param.bias_term == body.conv1_bias
+    fixed = {name[:4] for name, rates in learning(param)['Convolution'].items() if not any(rates)}
+    assert fixed == {'conv', 'res2'} and BACKBONES[net].boxes == 'caffe'
 
 
 def test_a_pyramid_is_judged_by_one_rpn(pyramid):
@@ -508,10 +590,21 @@ def test_resnet_10_trains(roidb, path, settings, losses, moving):
     assert (np.abs(net.params['conv1'][0].diff).max() > 0) == (moving == 'conv1')
 
 
-@pytest.mark.parametrize('boxes', ['caffe', 'torchvision'])
-def test_a_pyramid_trains(roidb, tmp_path, monkeypatch, boxes):
-    """On two images a pass; gradients reach the whole body, and each of the shared RPN's blobs once."""
-    monkeypatch.setitem(BACKBONES, 'ResNet-10-FPN', replace(BACKBONES['ResNet-10-FPN'], boxes=boxes))
+@pytest.mark.parametrize(
+    'parts, more',
+    [
+        ({'boxes': 'caffe'}, ()),
+        ({'boxes': 'torchvision'}, ()),
+        ({'neck': 'FPN-P6P7-of-C5', 'roi_layer': 'crop'}, ()),
+        ({'boxes': 'torchvision', 'neck': 'FPN-P6P7-of-P5', 'roi_layer': 'pool'}, ('p6', 'p7')),
+        ({'neck': 'FPN-bilinear'}, ()),
+    ],
+    ids=lambda value: ' '.join(value.values()) if isinstance(value, dict) else '',
+)
+def test_a_pyramid_trains(roidb, tmp_path, monkeypatch, parts, more):
+    """On two images a pass; gradients reach the whole body, and each of the shared RPN's blobs once. Caffe's family has
+    maps of 25 x 34 cells, of which the next has 13 x 17 and the one after it 7 x 9."""
+    monkeypatch.setitem(BACKBONES, 'ResNet-10-FPN', replace(BACKBONES['ResNet-10-FPN'], **parts))
     text = files('own', 'ResNet-10-FPN', 3)[
         ROOT / 'models/own/ResNet-10-FPN/faster_rcnn_end2end/train.prototxt'
     ]
@@ -520,14 +613,16 @@ def test_a_pyramid_trains(roidb, tmp_path, monkeypatch, boxes):
     caffe.set_mode_cpu()
     caffe.set_random_seed(1)
     np.random.seed(1)
-    with overrides({**SMALL, **END2END, 'TRAIN.IMS_PER_BATCH': 2, 'TRAIN.SCALES': [100]}):
+    everything = {'TRAIN.IMS_PER_BATCH': 2, 'TRAIN.SCALES': [100], 'TRAIN.RPN_BATCHSIZE': 10**5}
+    with overrides({**SMALL, **END2END, **everything}):
         net = caffe.Net(str(path), caffe.TRAIN)
         net.layers[0].set_roidb(roidb)
         out = net.forward()
         net.backward()
     assert set(out) == {'rpn_loss_cls', 'rpn_loss_bbox', 'loss_cls', 'loss_bbox'}
     assert all(np.isfinite(loss) for loss in out.values()) and out['loss_cls'] > 0
-    for name in 'conv1', 'res5a_branch2b', 'p2_lateral', 'rpn_conv_p2', 'rpn_deltas_p6', 'fc6', 'bbox_pred':
+    moving = 'conv1', 'res5a_branch2b', 'p2_lateral', 'rpn_conv_p2', 'rpn_deltas_p6', 'fc6', 'bbox_pred'
+    for name in (*moving, *more):
         assert np.abs(net.params[name][0].diff).max() > 0, name
     assert set(net.blobs['rois'].data[:, 0]) == {0, 1}
 

@@ -275,9 +275,7 @@ class Pyramid(Backbone):
     pooled: int = 7
     widths: tuple = (1024, 1024)  # of fc6 and fc7
     rpn_pairs: bool = False  # an anchor has a score of background and one of object, not a logit
-    roi_corners: bool = (
-        False  # RoI Align at the corners of bins, of RoIs scaled by the heights of map and image
-    )
+    roi_layer: str = 'align'  # what pools RoIs, a name of heads.ROI_LAYERS
     roi_pool = 'roi_pool'
     head_top = 'fc7'
     roi_head = 'pyramid'
@@ -316,7 +314,7 @@ class DetNetPyramid(Pyramid):
     rpn_outputs: int = 512
     pooled: int = 14
     rpn_pairs: bool = True
-    roi_corners: bool = True
+    roi_layer: str = 'corners'
 
     def head(self, bottom, lr, bn):
         fc6, fc7 = self.widths
@@ -349,6 +347,11 @@ def torchvision_pyramid(prefix, weights='', **body):
     return Pyramid(prefix + '_fpn', body=body, weights=weights)
 
 
+def caffe_pyramid(prefix, weights, **body):
+    """From the nets that ResNet's authors published, with Caffe's boxes: conv1, res2 and all statistics stay."""
+    return Pyramid(prefix + '_fpn', body=ResNet(prefix, frozen=2, **body), weights=weights, boxes='caffe')
+
+
 BACKBONES = {
     'ResNet-101': ResNet('resnet101', blocks=(3, 4, 23, 3)),
     'ResNet-50': ResNet('resnet50', conv1_bias=True),
@@ -361,6 +364,8 @@ BACKBONES = {
     'ResNet-34-FPN': torchvision_pyramid('resnet34', 'ResNet-34-torchvision', bottleneck=False),
     'ResNet-50-FPN': torchvision_pyramid('resnet50', 'ResNet-50-torchvision'),
     'ResNet-101-FPN': torchvision_pyramid('resnet101', 'ResNet-101-torchvision', blocks=(3, 4, 23, 3)),
+    'ResNet-50-FPN-caffe': caffe_pyramid('resnet50', 'ResNet-50', conv1_bias=True),
+    'ResNet-101-FPN-caffe': caffe_pyramid('resnet101', 'ResNet-101', blocks=(3, 4, 23, 3)),
     'DetNet-59-FPN': DetNetPyramid('detnet59_fpn', body=DetNet('detnet59'), weights='DetNet-59'),
     'ResNet-10-FPN': Pyramid(
         'resnet10_fpn',

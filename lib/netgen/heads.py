@@ -7,6 +7,7 @@ and a row of HEADS; a net in netgen.methods names it. K classes with the backgro
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from netgen.backbones import Backbone
 from netgen.layers import (
@@ -270,22 +271,20 @@ class FastRCNN:
 
 class PyramidRCNN(FastRCNN):
     """RoIs go to the level of the pyramid that suits their size, and what is pooled from there comes back in their order
-    (Lin et al., 2017, section 4.2; RoI Align of He et al., Mask R-CNN, 2017)."""
+    (Lin et al., 2017, section 4.2), by the layer that the backbone names."""
 
     def pooling(self):
         net, maps = self.net, self.net.pooled_maps
         rois, pools = [f'rois_{m.blob}' for m in maps], [f'roi_pool_{m.blob}' for m in maps]
-        param = rf"'boxes': {net.boxes} \n'first': {maps[0].stride.bit_length() - 1}"
-        bottoms = ' '.join(['rois', *[m.blob for m in maps], 'data'] if net.roi_corners else ['rois'])
-        lines = [
-            python('roi-levels', 'fpn.level_layer.RoILevelsLayer', bottoms, ' '.join(rois + ['order']), param)
-        ]
+        kind, param, how, in_cells = ROI_LAYERS[net.roi_layer]
+        bottoms = ' '.join(['rois', *[m.blob for m in maps], 'data'] if in_cells else ['rois'])
+        tops = ' '.join([*rois, 'order'])
+        first = rf"'boxes': {net.boxes} \n'first': {maps[0].stride.bit_length() - 1}"
+        lines = [python('roi-levels', 'fpn.level_layer.RoILevelsLayer', bottoms, tops, first)]
         for m, mine, top in zip(maps, rois, pools):
-            points = (
-                'corners: true' if net.roi_corners else f'spatial_scale: {1 / m.stride} sampling_ratio: 2'
-            )
-            size = f'pooled_w: {net.pooled} pooled_h: {net.pooled} {points}'
-            lines.append(layer(top, 'ROIAlign', f'{m.blob} {mine}', top, f'roi_align_param {{ {size} }}'))
+            scale = [] if in_cells else [f'spatial_scale: {1 / m.stride}']
+            size = [f'pooled_w: {net.pooled} pooled_h: {net.pooled}', *scale, *how]
+            lines.append(layer(top, kind, f'{m.blob} {mine}', top, f'{param} {{ {" ".join(size)} }}'))
         return [
             *lines,
             layer('roi_pools', 'Concat', ' '.join(pools), 'roi_pools', 'concat_param { axis: 0 }'),
@@ -300,6 +299,24 @@ class PyramidRCNN(FastRCNN):
                 'loss_bbox', f'bbox_pred {BBOX_BLOBS}', f'smooth_l1_loss_param {{ sigma: {sigma} }}'
             ),
         ]
+
+
+class RoILayer(NamedTuple):
+    """What pools RoIs: the layer's type, its message and fields of that; whether RoIs come in cells of the map, as many to
+    a pixel as its height has to that of the data, or in pixels."""
+
+    kind: str
+    param: str
+    how: tuple = ()
+    in_cells: bool = False
+
+
+ROI_LAYERS = {
+    'align': RoILayer('ROIAlign', 'roi_align_param', ('sampling_ratio: 2',)),
+    'corners': RoILayer('ROIAlign', 'roi_align_param', ('corners: true',), True),
+    'pool': RoILayer('ROIPooling', 'roi_pooling_param'),
+    'crop': RoILayer('ROICrop', 'roi_crop_param', ('max_pool: true',)),
+}
 
 
 @dataclass(frozen=True)

@@ -4,51 +4,68 @@
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from netgen.layers import FeatureMap, conv, layer, pool, propagate
 
 
 @dataclass(frozen=True)
 class FPN:
-    """Lin et al. 2017 (arXiv 1612.03144), section 3: from the coarsest map on, each is enlarged by its nearest cells to
-    the size of the one below, and added to what a 1x1 convolution makes of that; a 3x3 convolution ends each level. One
-    more level is every second cell of the coarsest, for the RPN alone.
+    """Lin et al. 2017 (arXiv 1612.03144), section 3: from the coarsest map on, each is enlarged to the size of the one
+    below, and added to what a 1x1 convolution makes of that; a 3x3 convolution ends each level.
 
-    The maps of a body, stage s of stride 2^s, become p2 ... p6.
+    Above them lie levels for the RPN alone. extra 'pool': one, every second cell of the coarsest. 'P5', 'C5': two, as in
+    Lin et al. 2017 (arXiv 1708.02002), section 4: 3x3 convolutions of stride 2, of the coarsest level, or of the body's
+    coarsest map, and of the rectified first.
+
+    The maps of a body, stage s of stride 2^s, become p2 ... p6, or p7.
     """
 
     bodies: list  # of FeatureMap, each of twice the stride of the one before
     channels: int = 256
+    enlarged: str = 'mode: NEAREST'  # fields of interp_param
+    extra: str = 'pool'
 
     @property
     def pooled_maps(self):
         """Those that RoIs are pooled from."""
-        return [FeatureMap(f'p{self.level(m)}', m.stride, self.channels) for m in self.bodies]
+        return [self.map(m.stride) for m in self.bodies]
 
     @property
     def maps(self):
-        last = self.bodies[-1]
-        return [*self.pooled_maps, FeatureMap(f'p{self.level(last) + 1}', 2 * last.stride, self.channels)]
+        above = 1 if self.extra == 'pool' else 2
+        return [*self.pooled_maps, *(self.map(self.bodies[-1].stride << i) for i in range(1, above + 1))]
 
-    def level(self, body):
-        return body.stride.bit_length() - 1
+    def map(self, stride):
+        return FeatureMap(f'p{stride.bit_length() - 1}', stride, self.channels)
 
     def lines(self, lr):
         lines, above = [], None
-        for body in reversed(self.bodies):
-            top = f'p{self.level(body)}'
+        for body, level in reversed(list(zip(self.bodies, self.pooled_maps))):
+            top = level.blob
             merged = lateral = top + '_lateral'
             lines.append(self.conv(lateral, body.blob, 1, lr))
             if above:
                 merged = top + '_sum'
-                lines += enlarged_sum(top, above, lateral, merged, 'mode: NEAREST')
+                lines += enlarged_sum(top, above, lateral, merged, self.enlarged)
             lines.append(self.conv(top, merged, 3, lr))
             above = merged
-        *_, last, extra = self.maps
-        return [*lines, pool(extra.blob, last.blob, 'MAX', 1, 2, 'ceil_mode: false')]
+        return [*lines, *self.levels_above(lr)]
 
-    def conv(self, name, bottom, kernel, lr):
-        return conv(name, bottom, self.channels, kernel, lr, pad=kernel // 2, filler='type: "xavier"')
+    def levels_above(self, lr):
+        last, first, *second = [m.blob for m in self.maps[len(self.bodies) - 1 :]]
+        if self.extra == 'pool':
+            return [pool(first, last, 'MAX', 1, 2, 'ceil_mode: false')]
+        bottom, rectified = last if self.extra == 'P5' else self.bodies[-1].blob, first + '_relu'
+        return [
+            self.conv(first, bottom, 3, lr, stride=2),
+            layer(rectified, 'ReLU', first, rectified),
+            self.conv(second[0], rectified, 3, lr, stride=2),
+        ]
+
+    def conv(self, name, bottom, kernel, lr, stride=1):
+        filler = 'type: "xavier"'
+        return conv(name, bottom, self.channels, kernel, lr, stride, kernel // 2, filler=filler)
 
 
 @dataclass(frozen=True)
@@ -99,4 +116,10 @@ def enlarged_sum(level, above, lateral, top, *mode):
     ]
 
 
-NECKS = {'FPN': FPN, 'DetNet': DetNetFPN}
+NECKS = {
+    'FPN': FPN,
+    'FPN-bilinear': partial(FPN, enlarged='align_corners: false'),
+    'FPN-P6P7-of-P5': partial(FPN, extra='P5'),
+    'FPN-P6P7-of-C5': partial(FPN, extra='C5'),
+    'DetNet': DetNetFPN,
+}
