@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 
-from replays import GRADIENTS, MAPS, Check, body_shapes, feed, off, pair, places, report
+from replays import GRADIENTS, MAPS, Check, body_shapes, feed, off, pair, places, report, share
 
 # isort: split
 import caffe
@@ -91,7 +91,7 @@ def pixels(image):
 
 
 def whole(key, found, wanted):
-    return Check(key, np.abs(found - wanted).max() / np.abs(wanted).max(), MAPS)
+    return Check(key, share(np.abs(found - wanted).max(), np.abs(wanted).max()), MAPS)
 
 
 def head_checks(recorded, folder, rows, lines):

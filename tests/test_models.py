@@ -16,7 +16,9 @@ import torch.nn.functional as F
 import caffe
 from caffe.format.prototxt import parse_net, read_net, read_solver
 from fast_rcnn.config import cfg, cfg_from_file, overrides
-from netgen.backbones import BACKBONES, FeatureMap
+from fast_rcnn.detection import im_detect
+from fast_rcnn.train import SolverWrapper
+from netgen.backbones import BACKBONES, DetNet, DetNetPyramid, FeatureMap
 from fpn.anchors import Pyramid
 from netgen.files import COMMITTED, COMMITTED_NETS, end2end_text, files, generate, schedule
 from netgen.layers import conv
@@ -548,6 +550,40 @@ SMALL = {
 }
 RPN_STAGE = {'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_REG': False}
 END2END = {'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True}
+
+
+def test_a_narrow_detnet_trains_and_detects(roidb, tmp_path, monkeypatch):
+    """Two images a pass, one block a stage, by DetNet's own settings: losses are finite, res3 moves, conv1 and res2 do not."""
+    body = DetNet('narrow', blocks=(1,) * 5, widths=(8,) * 5, conv1_outputs=8)
+    row = DetNetPyramid('narrow', body=body, channels=16, rpn_outputs=16, pooled=4, widths=(32, 32))
+    monkeypatch.setitem(BACKBONES, 'Narrow', row)
+    generate('own', 'Narrow', 201, tmp_path)
+    folder = tmp_path / 'own/Narrow/faster_rcnn_end2end'
+    small = {
+        'TRAIN.SCALES': [120],
+        'TRAIN.BATCH_SIZE': 16,
+        'TRAIN.RPN_POST_NMS_TOP_N': 50,
+        'TEST.SCALES': [120],
+    }
+    caffe.set_mode_cpu()
+    caffe.set_random_seed(1)
+    np.random.seed(1)
+    with overrides({'TEST.RPN_POST_NMS_TOP_N': 20, 'USE_GPU_NMS': False}):
+        cfg_from_file(ROOT / 'experiments/cfgs/faster_rcnn_end2end_detnet.yml')
+        with overrides(small):
+            solver = SolverWrapper(str(folder / 'solver.prototxt'), roidb, str(tmp_path))
+            before = {name: blobs[0].data.copy() for name, blobs in solver.solver.net.params.items()}
+            *_, path = solver.train_model(2)
+            net = solver.solver.net
+            assert net.blobs['data'].shape == (2, 3, 120, 160) and len(net.blobs['rois'].data) == 16
+            assert all(np.isfinite(net.blobs[name].data) for name in net.outputs)
+            still = {name for name, blobs in net.params.items() if (blobs[0].data == before[name]).all()}
+            assert {name[:5] for name in still if name.startswith(('conv', 'res'))} == {'conv1', 'res2a'}
+            scores, boxes = im_detect(
+                caffe.Net(str(folder / 'test.prototxt'), path, caffe.TEST), cv2.imread(roidb[0]['image'])
+            )
+    assert scores.shape[1:] == (201,) and boxes.shape == (len(scores), 804) and np.isfinite(boxes).all()
+    assert boxes.min() >= 0 and boxes[:, 2::4].max() <= 159 and boxes[:, 3::4].max() <= 119
 
 
 @pytest.mark.parametrize(
