@@ -58,6 +58,7 @@ from caffe.format.weights import array_to_blobproto, read_weights, upgrade_net_b
 from caffe.proto import caffe_pb2  # noqa: E402
 from caffe.types.sources.transformer import decode_image, read_file, read_mean  # noqa: E402
 from datasets import own  # noqa: E402
+from datasets.coco_imdb import coco_imdb  # noqa: E402
 from datasets.readers.images import image_size  # noqa: E402
 from datasets.readers.selective_search import load_selective_search, save_selective_search  # noqa: E402
 from datasets.readers.voc_xml import read_xml  # noqa: E402
@@ -258,7 +259,7 @@ def pickle_seeds(folder):
 
 def read_description(path):
     description = own.load(path)
-    return own.own(description, description.train).gt_roidb()
+    return own.make(description, description.train).gt_roidb()
 
 
 def settle_by(path):
@@ -296,6 +297,21 @@ def xml_seeds(folder):
         yield path.name, path.read_bytes(), read_xml
 
 
+def read_annotations_of(path):
+    truth = coco_imdb('zoo_train', 'train', path, 'images')
+    return truth.gt_roidb(), truth.annotation_at(0)
+
+
+def coco_seeds(folder):
+    objects = [
+        devkits.coco_object(3, 1, 2.5, 9, 9),
+        devkits.coco_object(7, 0, 0, 9, 9, iscrowd=1, segmentation={}),
+    ]
+    images = {'a.jpg': (60, 40, objects), 'b.jpg': (60, 40, [])}
+    devkits.write_coco(folder / 'c.json', images, {3: 'cat', 7: 'dog'})
+    yield 'c.json', (folder / 'c.json').read_bytes(), read_annotations_of
+
+
 def see(path):
     """All readers of images."""
     for read in read_image, read_upright, image_size, caffe.io.load_image:
@@ -330,6 +346,7 @@ SEEDS = {
     'pickle': pickle_seeds,
     'yaml': yaml_seeds,
     'xml': xml_seeds,
+    'coco': coco_seeds,
     'image': image_seeds,
 }
 

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+import coco_scale
 from datasets import coco, factory, own
+from datasets.coco_imdb import coco_imdb
 from datasets.readers import coco as coco_reader
 from devkits import (
     TOY_CATEGORIES,
@@ -464,3 +466,23 @@ def test_large_files_are_kept(data, tmp_path, monkeypatch):
         np.testing.assert_array_equal(own.make(own.load(path), 'train').roidb[0]['boxes'], first)
     images = {**IMAGES, 'b.jpg': (60, 40, [coco_object(1, 1, 1, 5, 5)])}
     assert len(zoo(tmp_path, images=images).roidb[1]['boxes']) == 1
+
+
+def test_five_thousand_images(data, tmp_path):
+    """Of which some are compared with what the file says, by a plain loop."""
+    path = str(tmp_path / 'large.json')
+    coco_scale.write(path, 5000, corners=3)
+    db = coco_imdb('large_train', 'train', path, 'images')
+    content = json.load(open(path))
+    assert sum(map(len, (entry.objects for entry in db.roidb))) > 30000
+    for number in 1, 77, 5000:
+        rows = [row for row in content['annotations'] if row['image_id'] == number and not row['iscrowd']]
+        wanted = [
+            [x, y, x + width - 1, y + height - 1] for x, y, width, height in (row['bbox'] for row in rows)
+        ]
+        entry = db.roidb[number - 1]
+        np.testing.assert_allclose(
+            entry['boxes'], np.reshape(wanted, (-1, 4)).clip(0, [639, 479] * 2), atol=1e-4
+        )
+        assert entry['gt_classes'].tolist() == [row['category_id'] for row in rows]
+        assert entry['seg_areas'].tolist() == pytest.approx([row['area'] for row in rows])

@@ -20,6 +20,7 @@ MADE_LATER = (
     'data/VOCdevkit2007',
     'data/VOCdevkit2012',
     'data/ImageNet2015',
+    'data/coco',
     'data/datasets/',
     '.venv',
     'models/mine',

@@ -32,6 +32,30 @@ def _devkit(year, images, **lists):
     }
 
 
+COCO = 'http://images.cocodataset.org/'
+COCO_UNPACK = 'the annotations unpack to annotations: put it in data/coco; the images to train{0} and val{0}: put them in data/coco/images'
+
+
+def _coco(year, sums, more, **counts):
+    """sums: the MD5 of the archives of train, val and annotations; counts: images of each set."""
+    files = (
+        (f'train{year}.zip', 'zips'),
+        (f'val{year}.zip', 'zips'),
+        (f'annotations_trainval{year}.zip', 'annotations'),
+    )
+    return Source(
+        f'COCO {year}: {counts["train"]:,} images to train on, {counts["val"]:,} of val, 80 classes',
+        'https://cocodataset.org/#download',
+        tuple((file, f'{COCO}{at}/{file}', None, ('md5', md5)) for (file, at), md5 in zip(files, sums)),
+        COCO_UNPACK.format(year) + more,
+        {
+            **{f'coco/images/{name}{year}': ('files', count) for name, count in counts.items()},
+            f'coco/annotations/instances_train{year}.json': ('bytes', 300000000),
+            f'coco/annotations/instances_val{year}.json': ('bytes', 15000000),
+        },
+    )
+
+
 SOURCES = {
     'voc_2007': Source(
         'PASCAL VOC 2007: 9,963 images, 20 classes',
@@ -88,6 +112,29 @@ SOURCES = {
             'ImageNet2015/ImageSets/DET/val1.txt': ('lines', 9887),
             'ImageNet2015/ImageSets/DET/val2.txt': ('lines', 9917),
         },
+    ),
+    'coco_2017': _coco(
+        2017,
+        (
+            'cced6f7f71b7629ddf16f17bbcfab6b2',
+            '442b8da7639aecaf257c1dceb8ba8c80',
+            'f4bbac642086de4f52a3fdda2de5fa2c',
+        ),
+        '',
+        train=118287,
+        val=5000,
+    ),
+    'coco_2014': _coco(
+        2014,
+        (
+            '0da8cfa0e090c266b78f30e2d2874f1a',
+            'a3d79f5ed8d289b7a7554ce06a5782b3',
+            '0a379cfc70b0e71301e0f377548639bd',
+        ),
+        '; instances_minival2014.json and instances_valminusminival2014.json are linked from data/README.md of '
+        'https://github.com/rbgirshick/py-faster-rcnn: put them in annotations too',
+        train=82783,
+        val=40504,
     ),
     'bccd': Source(
         'BCCD: 364 microscope images of blood, 3 classes, MIT licence; train on it with data/bccd.yml',

@@ -3,9 +3,13 @@
 factory             datasets by name; register
 imdb                what every dataset offers: roidb, flipping, proposals, recall
 record              one image's roidb entry
-xml_imdb            datasets annotated in XML: a reader and an evaluator put together
+annotated           datasets with annotated boxes: a reader and an evaluator put together
+xml_imdb            those annotated in XML
+coco_imdb           those in COCO's format
+joined              several as one
 pascal_voc          VOC 2007, 2012
 imagenet            ILSVRC DET 2015, 200 classes
+coco                COCO 2014, 2015, 2017
 own                 anybody's dataset, described by a YAML file
 readers             what lies on disk: a module for each format
 evaluators          how good detections are: a module for each metric

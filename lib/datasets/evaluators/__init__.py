@@ -4,6 +4,7 @@ A metric is a function class_aps(all_boxes, truth, classes, ...) -> {class: AP} 
 object to find; all_boxes[class][image] = (n, 5) x1 y1 x2 y2 score, truth: a readers.truth.Truth.
 
 average_precision   PASCAL VOC's
+coco                COCO's, by pycocotools, of a ground truth in its own form; gives more than an AP
 imagenet            ILSVRC DET's, as the recipe had it
 result_files        detections as text files, for a competition's server
 """
