@@ -63,6 +63,21 @@ def test_clipping_takes_the_norm_of_all():
     assert rules.clip_scale(blobs, 6) == rules.clip_scale(blobs, -1) == rules.clip_scale([], 1) == 1
 
 
+def test_clipping_on_a_device_gives_the_same_bits_and_looks_at_nothing():
+    for norm in (0.0, 3.0, 3.3, 7.7, 1e30, float('nan')):
+        factor = rules.clip_factor(torch.tensor(norm), 3.3) / 3
+        number = (3.3 / float(torch.tensor(norm)) if norm > 3.3 else 1.0) / 3
+        many = [[torch.randn(5, generator=torch.Generator().manual_seed(1))] for _ in range(2)]
+        rules.multiply(many[0], factor), rules.multiply(many[1], number)
+        assert torch.equal(*(m[0] for m in many)), norm
+    whole = torch.tensor([1 / 3, -0.0, 1e-45, torch.inf])
+    copy = whole.clone()
+    rules.multiply([copy], rules.clip_factor(torch.tensor(2.0), 2.0))
+    assert whole.numpy().tobytes() == copy.numpy().tobytes()
+    grads = [torch.ones(3, device='meta')]  # whose values nobody can tell
+    rules.multiply(grads, rules.clip_factor(grads[0].norm(), 2.0) / 3)
+
+
 @pytest.mark.parametrize('kind, wanted', [('L2', [1 + 0.1 * -2, 2]), ('L1', [1 - 0.1, 2])])
 def test_decay(kind, wanted):
     grads = [torch.tensor([1.0, 2.0])]

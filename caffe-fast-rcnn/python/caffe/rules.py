@@ -60,11 +60,26 @@ def rule(kind, histories=1):
 
 
 def clip_scale(blobs, limit):
-    """The factor that brings the norm of the diffs of all blobs together down to `limit`; below 0: no limit."""
+    """The factor that brings the norm of the diffs of all blobs together down to `limit`, 1 where it is no more; below
+    0: no limit. On a GPU a tensor, for which nobody waits."""
     if limit < 0 or not blobs:
         return 1.0
-    norm = float(torch.stack(torch._foreach_norm([blob.grad for blob in blobs])).norm())
-    return limit / norm if norm > limit else 1.0
+    factor = clip_factor(torch.stack(torch._foreach_norm([blob.grad for blob in blobs])).norm(), limit)
+    return float(factor) if factor.device.type == 'cpu' else factor
+
+
+def clip_factor(norm, limit):
+    """limit / norm where that is below 1, else 1, for a tensor (): a tensor of float64."""
+    norm = norm.double()
+    return torch.where(norm > limit, limit / norm, 1.0)
+
+
+def multiply(grads, scale):
+    """grads *= scale, a number or a tensor ()."""
+    if torch.is_tensor(scale):
+        torch._foreach_mul_(grads, scale.float())
+    elif scale != 1:
+        torch._foreach_mul_(grads, scale)
 
 
 def decay(grads, weights, rate, kind):

@@ -297,8 +297,7 @@ class Solver:
         blobs = [self.net.learnable_params[i] for i in members]
         weights = [b.update() for b in blobs]
         grads = [_laid_out_as(w, b.update_grad()) for w, b in zip(weights, blobs)]
-        if scale != 1:
-            torch._foreach_mul_(grads, scale)
+        rules.multiply(grads, scale)
         rules.decay(grads, weights, decay, self.param.regularization_type)
         updates = self.rule(self.param, self.iter, rate, grads, *self._histories(members, grads))
         torch._foreach_sub_(weights, updates)
