@@ -87,6 +87,7 @@ class SolverWrapper:
         os.makedirs(output_dir, exist_ok=True)
         self.output_dir, self.hooks, self.max_iters = output_dir, [], 0
         self.bbox_means = self.bbox_stds = None
+        check_statistics(cfg.TRAIN)
         self.solver = caffe.get_solver(with_options(solver_prototxt, cfg.TRAIN, output_dir))
         if cfg.TRAIN.BBOX_REG:
             self._prepare_targets(roidb)
@@ -140,12 +141,6 @@ class SolverWrapper:
         beat(os.path.basename(self.prefix), self.losses.expect())
 
     def _prepare_targets(self, roidb):
-        train = cfg.TRAIN
-        if train.HAS_RPN and train.BBOX_NORMALIZE_TARGETS and not train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED:
-            raise ValueError(
-                'with an RPN the proposals to take statistics of are not there yet: set '
-                'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (an RPN alone: TRAIN.BBOX_REG False)'
-            )
         with busy('statistics of box targets'):
             self.bbox_means, self.bbox_stds = rdl_roidb.add_bbox_regression_targets(
                 roidb, family_of_net(self.solver.net)
@@ -231,6 +226,16 @@ class SolverWrapper:
             values = train.RPN_NORMALIZE_MEANS, train.RPN_NORMALIZE_STDS
             found['rpn_bbox_pred'] = [np.tile(value, anchors) for value in values]
         return found
+
+
+def check_statistics(train):
+    """ValueError where the settings cfg.TRAIN ask for statistics of what is not there yet."""
+    measured = train.BBOX_NORMALIZE_TARGETS and not train.BBOX_NORMALIZE_TARGETS_PRECOMPUTED
+    if train.HAS_RPN and train.BBOX_REG and measured:
+        raise ValueError(
+            'with an RPN the proposals to take statistics of are not there yet: set '
+            'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED (an RPN alone: TRAIN.BBOX_REG False)'
+        )
 
 
 def check_families(net):
