@@ -12,7 +12,7 @@ NVCC       ?= nvcc
 CUDA_ARCHS ?= 70 75 80 86 89 90 100
 CUDA_ROOT  := caffe-fast-rcnn/python/caffe/kernels
 CUDA_FLAGS := -O3 -std=c++17 -fmad=false -Xcompiler -fPIC,-fvisibility=hidden -t 0 -shared
-KERNEL_SOURCES := $(SETUPS) $(shell find lib caffe-fast-rcnn/python -name '*.pyx' 2>/dev/null)
+KERNEL_SOURCES := $(SETUPS) $(shell find lib caffe-fast-rcnn/python -name '*.pyx' -o -name '*.h' 2>/dev/null)
 
 .PHONY: all demo test bench clean
 

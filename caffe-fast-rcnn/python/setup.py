@@ -8,15 +8,25 @@ from setuptools import Extension, setup
 
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
 openmp = ['-fopenmp'] if sys.platform.startswith('linux') else []
-extensions = [
-    Extension(
+
+
+def extension(name, *flags, **more):
+    """caffe/types/NAME.pyx"""
+    return Extension(
         f'caffe.types.{name}',
         [f'caffe/types/{name}.pyx'],
         extra_compile_args=['-O3', *flags],
         extra_link_args=openmp,
+        **more,
     )
+
+
+extensions = [
+    extension('roi_pooling_cpu', *openmp),
     # Without contraction of a * b + c, overlaps are those of numpy and torch on every processor
-    for name, flags in {'roi_pooling_cpu': openmp, 'nms_cpu': ['-ffp-contract=off']}.items()
+    extension('nms_cpu', '-ffp-contract=off'),
+    # GCC and those that are like it compile it; where the compiler is another, the rest is made nevertheless
+    extension('packed_cpu', *openmp, depends=['caffe/types/packed.h'], optional=True),
 ]
 
 setup(

@@ -59,6 +59,8 @@ class Chain(TorchLayer):
     def compute(self, *bottoms):
         if self.head.channels_last and _ordered():
             bottoms = [channels_last(b) for b in bottoms]
+        if not self._late and not torch.is_grad_enabled() and self.head.packs(bottoms):
+            return self._compute_packed(bottoms)
         if self._late:
             self._kept.pop('weights', None)
             weights = self.weights[: len(self.head.blobs)]
@@ -79,6 +81,15 @@ class Chain(TorchLayer):
             self._at_head = []
             output.register_hook(self._at_head.append)
         return self.activation(output) if self.activation else output
+
+    def _compute_packed(self, bottoms):
+        """compute, from folded weights in another form, which are all that is kept of them."""
+        rectifies = self.activation is torch.relu_
+        pack = lambda: self.head.pack(self._fold(bottoms[0].dtype), rectifies)
+        self.head.weights = self._keep('packed', pack, self.blobs, self.weights)
+        outputs = self.head.compute(*bottoms)
+        self.head.weights = []
+        return outputs if rectifies or not self.activation else self.activation(*outputs)
 
     def narrowed(self, weights, dtype):
         """As they are: what is folded is made narrow."""

@@ -39,6 +39,9 @@ class TorchLayer(Layer):
     absorbs = False  # a head that has absorb(weights, factor, shift) -> weights
     is_affine = False  # a fixed factor and shift per channel, by factor_and_shift(weights), each or None
     activation = None  # the layer as a function that writes its tensor in place
+    packs = staticmethod(
+        lambda bottoms: False
+    )  # a head that is faster on weights that pack(weights, relu) gives
     channels_last = False  # runs faster on the CPU with the channels last in memory
     adds = False  # the top is the sum of the two bottoms
     narrow = True  # what plan answers: in half precision its tops may be

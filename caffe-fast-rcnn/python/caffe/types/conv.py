@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from ..registry import layer
 from ..tape import TorchLayer
+from . import packed
 from .helpers import as_index, canonical_axis, per_axis
 
 GEOMETRY = (
@@ -110,7 +111,18 @@ class Convolution(_Filters):
     def filter_shape(self, channels, outputs):
         return outputs, channels // self.group
 
+    def packs(self, bottoms):
+        shape = self.blobs[0].shape
+        return self.axis == 1 and all(
+            packed.pays(x, shape, self.stride, self.pad, self.dilation, self.group) for x in bottoms
+        )
+
+    def pack(self, weights, relu):
+        return [packed.Packed(weights[0], weights[1] if len(weights) > 1 else None, relu)]
+
     def apply(self, x, weight, bias):
+        if isinstance(weight, packed.Packed):
+            return weight(x, self.pad)
         return convolve(x, weight, bias, self.stride, self.pad, self.dilation, self.group)
 
 
