@@ -43,7 +43,7 @@ def parse_args(argv=None):
     parser.add_argument(
         'dataset',
         metavar='DATASET',
-        help='pascal_voc, imagenet, or your own: the path of its YAML file; later its name will do',
+        help='pascal_voc, pascal_voc_0712, coco, imagenet, or your own: the path of its YAML file; later its name will do',
     )
     _command.add(parser, 'max_iters', nargs='+')
     parser.add_argument('--stages', type=int, choices=(1, 2), help='1 ends after the first round')
