@@ -155,3 +155,18 @@ def test_what_takes_a_gradient_is_computed_as_before(tmp_path):
     net = chains(caffe.TRAIN, tmp_path, learns=1)
     net.forward(x=np.ones((1, 32, 21, 18)))
     assert not any('packed' in chain._kept for chain in net._runner.chains.values())
+
+
+def test_a_residual_sum_is_written_over_a_packed_branch_that_comes_back(tmp_path):
+    text = data('x', 1, 32, 21, 18)
+    for name, kernel in ('a', 3), ('b', 1):
+        text += layer(name, 'Convolution', 'x', more=CONV % (kernel, kernel // 2))
+    text += layer('sum', 'Eltwise', 'a b') + layer('relu', 'ReLU', 'sum', 'sum')
+    net, plain = (net_from(tmp_path, text) for _ in range(2))
+    plain.after_forward(lambda i: None)
+    for n in net, plain:
+        n.blobs['x'].data[...] = np.random.RandomState(1).randn(1, 32, 21, 18)
+        n.run_forward()
+    assert [name for name in 'ab' if net.blobs[name]._data.recall] == ['b']
+    for name in 'x', 'a', 'b', 'sum':
+        np.testing.assert_allclose(net.blobs[name].data, plain.blobs[name].data, rtol=1e-4, atol=1e-4)

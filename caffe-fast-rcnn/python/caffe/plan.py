@@ -35,6 +35,7 @@ class Chain(TorchLayer):
         self._factor = None  # of all that is affine, as last folded
         self._late = False  # the affine layers change the result, not the weights
         self._at_head = []  # the gradient before the activation, while backward runs
+        self._took = 'weights'  # or 'packed': what the last run took
         self._kept = {}  # what -> (state of the blobs it was computed from, the result)
         for layer in layers:
             self.blobs.extend(layer.blobs)
@@ -59,7 +60,9 @@ class Chain(TorchLayer):
     def compute(self, *bottoms):
         if self.head.channels_last and _ordered():
             bottoms = [channels_last(b) for b in bottoms]
+        self._took = 'weights'
         if not self._late and not torch.is_grad_enabled() and self.head.packs(bottoms):
+            self._took = 'packed'
             return self._compute_packed(bottoms)
         if self._late:
             self._kept.pop('weights', None)
@@ -111,10 +114,10 @@ class Chain(TorchLayer):
     def as_now(self, bottoms):
         """What sets a memory to what the last run gave, whatever is written to these bottoms or to the weights by then;
         None where that would want copies, or a backward pass may come."""
-        if self._tape or 'weights' not in self._kept or None in [b.state for b in [*bottoms, *self.blobs]]:
+        if self._tape or self._took not in self._kept or None in [b.state for b in [*bottoms, *self.blobs]]:
             return None
-        inputs, weights = [b._data.lend(b.held) for b in bottoms], self._kept['weights'][1]
-        for blob in self.head.blobs:
+        inputs, weights = [b._data.lend(b.held) for b in bottoms], self._kept[self._took][1]
+        for blob in self.head.blobs if self._took == 'weights' else ():
             weights = [blob._data.lend(w) for w in weights]
         return functools.partial(self._set, inputs, weights, *self._widths(inputs))
 
