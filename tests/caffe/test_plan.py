@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import caffe
-from caffe.blob import is_channels_last
+from caffe.blob import Memory, is_channels_last
 from caffe.types.norm import BatchNorm
 from helpers import data, layer, net_from
 
@@ -64,6 +64,20 @@ def test_chains_of_every_convolution_equal_their_layers(tmp_path, kind, phase):
     for a, b in zip(net.params['c'], plain.params['c']):
         np.testing.assert_allclose(a.diff, b.diff, rtol=1e-4, atol=1e-4)
     assert len(seen) == 6 and [len(c.layers) for c in net._runner.chains.values()] == [4]
+
+
+def test_a_pass_reads_no_weights_whose_product_is_kept(tmp_path, monkeypatch):
+    net, read, tensor = chain_net(tmp_path, 'Convolution', caffe.TEST), [], Memory.tensor
+    net.no_backward()
+    net.forward(x=np.ones((2, 4, 5, 6)))
+    monkeypatch.setattr(Memory, 'tensor', lambda memory, *a: read.append(memory) or tensor(memory, *a))
+    weights = {b._data for layer in net.layers for b in layer.blobs}
+    net.run_forward()
+    assert read and not weights & set(read)
+    before = net.blobs['c'].data.copy()
+    net.params['scale'][0].data[...] *= 2
+    net.run_forward()
+    assert weights & set(read) and not np.allclose(before, net.blobs['c'].data)
 
 
 def test_fixed_factors_are_computed_once_in_training(tmp_path, monkeypatch):

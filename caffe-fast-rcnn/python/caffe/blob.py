@@ -271,9 +271,9 @@ class Blob:
     def reshape(self, *shape):
         """Change the shape. The elements stay, in their order, in the first places; when the count grows
         beyond the largest so far they are zeros until written."""
-        shape = _checked(shape)
         if shape == self._shape:
             return
+        shape = _checked(shape)
         self._shape = shape
         count = self.count
         self._data = self._data if count <= self._data.size else Memory(count)

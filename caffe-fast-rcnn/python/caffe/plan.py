@@ -30,6 +30,7 @@ class Chain(TorchLayer):
         self.first, self.last = first, first + len(layers) - 1
         super().__init__(self.head.layer_param)
         self.half, self.narrow = self.head.half, layers[-1].narrow
+        self.absorbs = self.head.absorbs
         self.affine = [layer for layer in tail if layer.is_affine]
         self.activation = layers[-1].activation
         self._factor = None  # of all that is affine, as last folded
@@ -133,10 +134,21 @@ class Chain(TorchLayer):
         gradient."""
         if any(w.requires_grad for w in weights):
             return compute()
-        state = common.device(), common.precision(), *(b.state for b in blobs)
-        if None in state or what not in self._kept or self._kept[what][0] != state:
+        state = _state(blobs)
+        if None in state or not self._has(what, state):
             self._kept[what] = state, compute()
         return self._kept[what][1]
+
+    def _has(self, what, state):
+        return what in self._kept and self._kept[what][0] == state
+
+    def _leaves(self, needs):
+        """As TorchLayer's; none where the products of all of them are kept."""
+        if not any(needs) and not self._late:
+            state = _state(self.blobs)
+            if None not in state and self._has('weights', state):
+                return []
+        return super()._leaves(needs)
 
     def _fold(self, dtype):
         """The head's weights after all that is affine, for bottoms of this type; kept ones are in the order that
@@ -179,6 +191,11 @@ class Chain(TorchLayer):
             shift = s if shift is None else shift if s is None else shift + s
             factor = f if factor is None else factor if f is None else factor * f
         return factor, shift
+
+
+def _state(blobs):
+    """Changes whenever what is computed from these blobs may; None in it: that cannot be told."""
+    return common.device(), common.precision(), *(b.state for b in blobs)
 
 
 def _ordered():

@@ -114,24 +114,27 @@ class TorchLayer(Layer):
             self.weights, self.again = [], False
 
     def forward(self, bottom, top):
+        elsewhere = (
+            [] if self.absorbs else [*bottom, *self.blobs]
+        )  # blobs that an output may lie in; a product is new
         for blob, output in zip(top, self._record([b.held for b in bottom])):
             if self.shares:
                 blob.reshape(*output.shape)
                 blob.share_data(bottom[0])
             else:
-                blob.take(output, [*bottom, *self.blobs])
+                blob.take(output, elsewhere)
 
     def _record(self, tensors):
         """The outputs for these bottoms; keeps the tape that backward needs."""
         needs = self.propagate_down or [False] * len(tensors)
         param_needs = self.param_propagate_down or [False] * len(self.blobs)
         computes, makes = self._widths(tensors)
-        inputs = [
-            _leaf(self._entering(t, makes), need and i not in self.nondiff)
-            for i, (t, need) in enumerate(zip(tensors, needs))
-        ]
-        weights = [_leaf(b.tensor, need) for b, need in zip(self.blobs, param_needs)]
+        inputs = [self._entering(t, makes) for t in tensors]
         record = any(needs) or any(param_needs)
+        if record:
+            takes = [need and i not in self.nondiff for i, need in enumerate(needs)]
+            inputs = [_leaf(x, take) for x, take in zip(inputs, takes)]
+        weights = self._leaves(param_needs)
         if record and self.draws and not self.again:
             self._generator_state = _generator().get_state()
         with torch.set_grad_enabled(record):
@@ -140,6 +143,10 @@ class TorchLayer(Layer):
         self._tape = (inputs, weights, self._marks(weights), outputs) if record else None
         self.weights = []
         return outputs
+
+    def _leaves(self, needs):
+        """The blobs as the tape begins with them."""
+        return [_leaf(b.tensor, need) for b, need in zip(self.blobs, needs)]
 
     def _widths(self, tensors):
         """(the type of the bottoms that compute gets, the type of the tops) for these bottoms."""
