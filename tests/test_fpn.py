@@ -9,11 +9,11 @@ import torch
 from layer_runs import run_in_order
 
 from fast_rcnn.config import overrides
-from fast_rcnn.detection import Answer, Scaled, proposing_blobs, scaled_image
+from fast_rcnn.detection import Answer, Scaled, given_blobs, proposing_blobs, scaled_image
 from fpn.anchors import Pyramid, in_maps, in_rows, logits
 from fpn.boxes import FAMILIES, family_of, family_of_net
 from fpn.images import resized, scaled_size
-from fpn.levels import split
+from fpn.levels import has_levels, split
 from fpn.proposals import Level, propose
 from rpn.proposals import Limits
 
@@ -237,6 +237,20 @@ def test_split_and_back():
     rows, order = split(rois, TORCHVISION, 2, 4)
     assert [r.tolist() for r in rows] == [[1, 4, 6], [2], [3], [0, 5]]
     assert torch.equal(rois[torch.cat(rows)][order], rois)
+
+
+def test_boxes_given_to_a_pyramid_are_all_looked_at():
+    """Two that are the same in cells of 16 pixels are not in cells of 4."""
+    assert has_levels(net_of('caffe')) and not has_levels(net_of())
+    image, given = (
+        Scaled(np.zeros((1, 3, 64, 64)), np.ones(1), (64, 64, 3)),
+        np.float32([[0, 0, 40, 40], [3, 0, 40, 40]]),
+    )
+    (blobs, ((rows, of_rows),)), (all_blobs, ((all_rows, _),)) = (
+        given_blobs([image], [given], step=step) for step in (None, 0)
+    )
+    assert len(blobs['rois']) == 1 and rows.tolist() == [0, 0] and of_rows.tolist() == [given[0].tolist()] * 2
+    assert all_blobs['rois'][:, 1:].tolist() == given.tolist() and all_rows.tolist() == [0, 1]
 
 
 def test_the_layer_of_levels(tmp_path):

@@ -13,6 +13,7 @@ import torch
 
 from fast_rcnn.config import cfg
 from fpn.boxes import FAMILIES, Caffe, family_of_net
+from fpn.levels import has_levels
 from nms.soft_nms import soft_nms
 from utils.arrays import leaving
 from utils.blob import im_list_to_blob, padded
@@ -79,14 +80,16 @@ def image_and_roi_blobs(im, rois):
     return {'data': data, 'rois': None if cfg.TEST.HAS_RPN else roi_blob(rois, scales)}, scales
 
 
-def given_blobs(images, boxes, family=CAFFE):
+def given_blobs(images, boxes, family=CAFFE, step=None):
     """What a net without an RPN reads of N Scaled and N arrays of boxes (R, 4): {data (N S, 3, H', W'), rois (R', 5)};
     for each image which of the rois answer for its boxes, and the boxes (R, 4) of which they do: a box is looked at
-    once where several are the same on the feature map."""
+    once where several are the same on the feature map, in whole steps of 1 / step pixels (None: cfg.DEDUP_BOXES; 0: each
+    box is looked at)."""
+    step = cfg.DEDUP_BOXES if step is None else step
     rois, parts, begin = [], [], 0
     for i, (image, of_image) in enumerate(zip(images, boxes, strict=True)):
         wanted = roi_blob(of_image, image.scales)
-        unique, inverse = _distinct(wanted)
+        unique, inverse = _distinct(wanted, step)
         wanted[:, 0] += i * len(image.scales)
         rois.append(wanted[unique])
         parts.append((begin + inverse, of_image[unique][inverse]))
@@ -94,11 +97,11 @@ def given_blobs(images, boxes, family=CAFFE):
     return {'data': _together(images, family.divisor), 'rois': np.concatenate(rois)}, parts
 
 
-def _distinct(rois):
-    """Indices of the RoIs that differ on the feature map (cfg.DEDUP_BOXES); which of these each RoI is."""
-    if cfg.DEDUP_BOXES <= 0:
+def _distinct(rois, step):
+    """Indices of the RoIs that differ on the feature map; which of these each RoI is."""
+    if step <= 0:
         return slice(None), np.arange(len(rois))
-    hashes = np.round(rois * cfg.DEDUP_BOXES).dot(np.array([1, 1e3, 1e6, 1e9, 1e12]))
+    hashes = np.round(rois * step).dot(np.array([1, 1e3, 1e6, 1e9, 1e12]))
     _, unique, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     return unique, inverse
 
@@ -174,7 +177,8 @@ def ask(net, images, boxes=None):
     elif boxes is None:
         raise ValueError('im_detect wants boxes, unless cfg.TEST.HAS_RPN')
     else:
-        blobs, given = given_blobs(images, [family.own(of_image) for of_image in boxes], family)
+        step = 0 if has_levels(net) else None  # RoIs of a pyramid are not rounded to one map's cells
+        blobs, given = given_blobs(images, [family.own(of_image) for of_image in boxes], family, step)
         forward(net, blobs)
         parts = functools.partial(iter, [(rows, rois, None) for rows, rois in given])
     scores = leaving(net.blobs['cls_score' if cfg.TEST.SVM else 'cls_prob'])

@@ -12,3 +12,8 @@ def split(boxes, family, first, count):
     level = family.levels(boxes).clamp(first, first + count - 1) - first
     rows = [(level == i).nonzero()[:, 0] for i in range(count)]
     return rows, torch.cat(rows).argsort()
+
+
+def has_levels(net):
+    """Whether RoIs are pooled from several maps of a net."""
+    return any(layer.layer_param.python_param.module == 'fpn.level_layer' for layer in net.layers)

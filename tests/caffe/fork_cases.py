@@ -188,6 +188,11 @@ CASES = {
             REGIONS,
             more='roi_align_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.06 corners: true }',
         ),
+        case(
+            x(2, 3, 5, 6),
+            REGIONS,
+            more='roi_align_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.06 sampling_ratio: 3 aligned: true }',
+        ),
     ],
     'ROICrop': [
         case(x(2, 3, 5, 6), REGIONS, more='roi_crop_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.06 }'),
