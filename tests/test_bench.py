@@ -40,6 +40,12 @@ def test_contenders_take_turns():
     assert calls == list('ababab') and [len(times[who].seconds) for who in 'ab'] == [2, 2]
 
 
+def test_a_row_that_takes_too_long_has_fewer_rounds():
+    calls = []
+    times = interleaved({'ours': Contender(lambda: calls.append(1))}, 5, seconds=0)['ours']
+    assert len(calls) == 2 and len(times.seconds) == 1
+
+
 def test_a_call_may_say_what_counts():
     spent = iter([Spent(9), Spent(3, {'net': 2}), Spent(5, {'net': 4}), Spent(4, {'net': 3})])
     times = interleaved({'ours': Contender(lambda: next(spent))}, 3)['ours']

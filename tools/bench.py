@@ -24,6 +24,9 @@ def parse_args(words=None):
     )
     _command.add(parser, 'gpu', default=None, help='a GPU; default: 0 where there is one, else the CPU')
     parser.add_argument('--rounds', type=int, default=5, help='calls of each that count (default 5)')
+    parser.add_argument(
+        '--seconds', type=float, default=20, help="no further round after so many of a row's (default 20)"
+    )
     parser.add_argument('--against', nargs='+', metavar='WHO', help='only these of a row: ours PyTorch ...')
     parser.add_argument(
         '--no-memory', action='store_true', help='leave out the processes that measure memory'
@@ -75,13 +78,14 @@ def measure(args, chosen):
     from speed import report, rows
 
     about = report.machine()
+    about['rounds'], about['seconds'] = args.rounds, args.seconds
     print(report.title(about), report.HEAD, sep='\n\n')
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
             case = rows.Case(folder, args.small, name)
             memory = None if args.no_memory else lambda who, case=case: memory_of(args, case, who)
-            times, flops = rows.measure(case, args.rounds, args.against, memory)
+            times, flops = rows.measure(case, args.rounds, args.against, memory, args.seconds)
             results.append(
                 {'row': name, 'images': rows.ROWS[name].images, 'flops': flops, 'contenders': times}
             )

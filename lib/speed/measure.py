@@ -1,6 +1,7 @@
 """The clock: contenders take turns, so that what else the machine does hits all alike; memory is that of a process."""
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -58,19 +59,24 @@ def synchronize():
         torch.cuda.synchronize()
 
 
-def interleaved(contenders, rounds, warm=1):
-    """{who: Times} of calls in turn, `rounds` of each after `warm` that do not count."""
-    times = {who: Times() for who in contenders}
+def interleaved(contenders, rounds, warm=1, seconds=math.inf):
+    """{who: Times} of calls in turn, `rounds` of each after `warm` that do not count; where those that count have taken
+    so many seconds, no other round begins."""
+    times, end = {who: Times() for who in contenders}, math.inf
     for turn in range(warm + rounds):
+        if turn == warm:
+            end = time.perf_counter() + seconds
+        elif time.perf_counter() > end:
+            break
         for who, contender in contenders.items():
             synchronize()
             start, processor = time.perf_counter(), time.process_time()
             spent = contender.call()
             synchronize()
-            seconds, processor = time.perf_counter() - start, time.process_time() - processor
-            seconds, processor = seconds / contender.images, processor / contender.images
+            passed, processor = time.perf_counter() - start, time.process_time() - processor
+            passed, processor = passed / contender.images, processor / contender.images
             if turn >= warm:
-                note(times[who], spent if isinstance(spent, Spent) else Spent(), seconds, processor)
+                note(times[who], spent if isinstance(spent, Spent) else Spent(), passed, processor)
     return times
 
 

@@ -44,6 +44,7 @@ def title(about):
     for precision, limits in about['limits'].items():
         values = ', '.join(f'{name} {value:.0f}' for name, value in limits.items())
         found.append(f"the machine's limit in {precision} (GFLOP/s; copy: GB/s): {values}")
+    found.append(f'medians of {about["rounds"]} calls, of fewer where a row takes {about["seconds"]:g} s')
     return '\n'.join(found)
 
 

@@ -5,6 +5,7 @@ against the first of; or raises LeftOut, which says why one is not there. A net'
 """
 
 import gc
+import math
 import os
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
@@ -77,9 +78,9 @@ def contenders_of(case, wanted=None):
     return there, absent, ready
 
 
-def measure(case, rounds, wanted=None, memory=None):
+def measure(case, rounds, wanted=None, memory=None, seconds=math.inf):
     """{who: Times} of the case's row; the operations of a pass of its net, or 0. memory: a function of a contender that
-    tells its bytes. ValueError where an answer is not ours."""
+    tells its bytes. seconds: as interleaved has it. ValueError where an answer is not ours."""
     settled = ROWS[case.row]
     with overrides(case.settings(settled)):
         there, absent, ready = contenders_of(case, wanted)
@@ -90,7 +91,7 @@ def measure(case, rounds, wanted=None, memory=None):
             except LeftOut as error:
                 absent[who] = str(error)
                 del there[who]
-        times = interleaved(there, rounds)
+        times = interleaved(there, rounds, seconds=seconds)
         for contender in there.values():
             if contender.close:
                 contender.close()
