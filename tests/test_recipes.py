@@ -12,18 +12,22 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import make_toy
+import numpy as np
 import pytest
 import recipe as recipe_command
 
-from datasets.factory import describe
-from fast_rcnn.config import cfg, cfg_values
+from datasets.factory import describe, register
+import caffe
+from fast_rcnn.config import cfg, cfg_from_file, cfg_restore, cfg_values
+from fast_rcnn.detection import im_detect
 from fast_rcnn.train import iter_size
 from netgen.files import files, generate
 from pipeline import recipe as recipes
 from pipeline.methods import METHODS
 from pipeline.schedule import follow, warn_of_steps
 from pipeline.settings import cfg_files
-from pipeline.stages import INITIAL, net_file, propose, stage_cfg, train
+from pipeline.stages import INITIAL, Training, net_file, propose, stage_cfg, train
 from tool_runs import ENVIRONMENT, copy_project
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -231,6 +235,45 @@ def test_imagenet_ends_after_the_first_round():
         with open(path) as stream:
             one_round.append(not yaml.safe_load(stream)['TEST']['HAS_RPN'])
     assert one_round == [True, False]
+
+
+# ------------------------------------------------------------------------------------------ pyramids
+def test_alternating_optimization_of_a_pyramid(tmp_path, monkeypatch):
+    """All six stages, an iteration each: in the second round body and neck stay as the first left them, and the nets that
+    it ends with detect."""
+    make_toy.write(str(tmp_path / 'toy'), 2, 1)
+    data, method = register(str(tmp_path / 'toy' / 'toy.yml')), METHODS['faster_rcnn_alt_opt']
+    generate(data.name, 'ResNet-10-FPN', data.num_classes, tmp_path / 'models')
+    cfg_from_file(str(ROOT / 'experiments/cfgs/faster_rcnn_alt_opt.yml'))
+    cfg.MODELS_DIR, cfg.ROOT_DIR = str(tmp_path / 'models' / data.name), str(tmp_path)
+    cfg.TRAIN.SCALES, cfg.TEST.SCALES, cfg.USE_GPU_NMS, cfg.TRAIN.BATCH_SIZE = (70,), (70,), False, 32
+
+    def run(manifest, name, function, job):
+        before = cfg_values()
+        result = function(job)
+        cfg_restore(before)
+        return result
+
+    monkeypatch.setattr('pipeline.manifest.Manifest.run', run)
+    training = Training(method, 'ResNet-10-FPN', data.train_imdb, ['cpu'], (100,) * 4, (1,) * 4)
+    results = training.finish(training.run())
+    nets = {
+        stage: caffe.Net(net_file('ResNet-10-FPN', method.nets, name), results[stage], caffe.TEST)
+        for stage, name in (
+            ('stage1_fast_rcnn', 'fast_rcnn_test.pt'),
+            ('stage2_rpn', 'rpn_test.pt'),
+            ('stage2_fast_rcnn', 'faster_rcnn_test.pt'),
+        )
+    }
+    first, rpn, last = (net.params for net in nets.values())
+    for name in 'conv1', 'res5a_branch2b', 'p5_lateral', 'p2':
+        assert (first[name][0].data == rpn[name][0].data).all() and (
+            rpn[name][0].data == last[name][0].data
+        ).all()
+    assert (rpn['rpn_conv_p2'][0].data == last['rpn_conv_p2'][0].data).all()
+    assert (first['fc6'][0].data != last['fc6'][0].data).any()
+    scores, boxes = im_detect(nets['stage2_fast_rcnn'], np.zeros((90, 120, 3), np.uint8))
+    assert scores.shape[1] == data.num_classes and boxes.shape == (len(scores), 4 * data.num_classes)
 
 
 # ------------------------------------------------------------------------------ the recipes, in a copy of all
