@@ -77,7 +77,14 @@ def test_a_pass_reads_no_weights_whose_product_is_kept(tmp_path, monkeypatch):
     before = net.blobs['c'].data.copy()
     net.params['scale'][0].data[...] *= 2
     net.run_forward()
-    assert weights & set(read) and not np.allclose(before, net.blobs['c'].data)
+    after = net.blobs['c'].data.copy()
+    assert weights & set(read) and not np.allclose(before, after)
+    (chain,) = (c for c in net._runner.chains.values() if len(c.layers) > 1)
+    monkeypatch.setattr(chain.head, 'packs', lambda bottoms: True)  # from now on the product is another one
+    monkeypatch.setattr(chain.head, 'pack', lambda weights, rectifies: weights)
+    monkeypatch.setattr(chain, 'activation', torch.relu)
+    net.run_forward()
+    np.testing.assert_allclose(net.blobs['c'].data, after, rtol=1e-5)
 
 
 def test_fixed_factors_are_computed_once_in_training(tmp_path, monkeypatch):

@@ -134,27 +134,24 @@ class Chain(TorchLayer):
         gradient."""
         if any(w.requires_grad for w in weights):
             return compute()
-        state = _state(blobs)
-        if None in state or not self._has(what, state):
+        state = common.device(), common.precision(), *(b.state for b in blobs)
+        if None in state or what not in self._kept or self._kept[what][0] != state:
             self._kept[what] = state, compute()
         return self._kept[what][1]
 
-    def _has(self, what, state):
-        return what in self._kept and self._kept[what][0] == state
-
     def _leaves(self, needs):
-        """As TorchLayer's; none where the products of all of them are kept."""
-        if not any(needs) and not self._late:
-            state = _state(self.blobs)
-            if None not in state and self._has('weights', state):
-                return []
-        return super()._leaves(needs)
+        """As TorchLayer's; none where nothing is learned: what folds the blobs then reads them itself, as most passes
+        need not."""
+        return super()._leaves(needs) if any(needs) or self._late else []
+
+    def _read(self):
+        return self.weights or [blob.tensor for blob in self.blobs]
 
     def _fold(self, dtype):
         """The head's weights after all that is affine, for bottoms of this type; kept ones are in the order that
         convolutions like."""
         count = len(self.head.blobs)
-        weights = self.weights[:count]
+        weights = self._read()[:count]
         if self.affine:
             factor, shift = self._pair()
             weights = self.head.absorb(weights, factor, shift)
@@ -183,7 +180,7 @@ class Chain(TorchLayer):
 
     def _factor_and_shift(self):
         """The affine layers as one."""
-        weights = iter(self.weights[len(self.head.blobs) :])
+        weights = iter(self._read()[len(self.head.blobs) :])
         factor = shift = None
         for layer in self.affine:
             f, s = layer.factor_and_shift([next(weights) for _ in layer.blobs])
@@ -191,11 +188,6 @@ class Chain(TorchLayer):
             shift = s if shift is None else shift if s is None else shift + s
             factor = f if factor is None else factor if f is None else factor * f
         return factor, shift
-
-
-def _state(blobs):
-    """Changes whenever what is computed from these blobs may; None in it: that cannot be told."""
-    return common.device(), common.precision(), *(b.state for b in blobs)
 
 
 def _ordered():
