@@ -106,6 +106,16 @@ def test_others_give_our_answer(tmp_path, method):
         assert difference(answers['ours'], answers[who]) < 1e-4
 
 
+def test_the_plain_pyramid_answers_and_loses_as_ours_does(tmp_path):
+    for phase in 'test', 'train':
+        name = f'{phase}/end2end/ResNet-50-FPN'
+        with overrides(rows.Case('', True, name).settings(rows.ROWS[name])):
+            there, _ = contenders(tmp_path, name, 'ours', 'PyTorch')
+            ours, plain = (contender.answer() for contender in there.values())
+        assert ours.keys() == plain.keys() and {'loss_cls' if phase == 'train' else 'cls_prob'} <= ours.keys()
+        assert difference(ours, plain) < 1e-5
+
+
 def test_the_plain_net_trains_as_ours_does(tmp_path):
     name = 'train/end2end/ResNet-101'
     with overrides(rows.Case('', True).settings(rows.ROWS[name])):
@@ -141,11 +151,12 @@ def test_little_nets_are_frozen_as_large_ones(tmp_path):
             )
 
 
-def test_nets_of_the_rows_are_there():
-    case = rows.Case('')
+def test_nets_of_the_rows_are_there(tmp_path):
     for tables in nets.TEST_NETS, nets.TRAIN_NETS:
-        for file, backbones, *_ in tables.values():
-            assert all(nets.os.path.exists(f'{case.net(name)}/{file}') for name in backbones)
+        for method, (file, backbones, *_) in tables.items():
+            for name in backbones:
+                case = rows.Case(str(tmp_path), row=f'{method}/{name}')
+                assert nets.os.path.exists(f'{case.net(name)}/{file}')
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -154,15 +165,15 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         'caffe.limits.limits', lambda precision: {'conv': 400.0, 'matmul': 200.0, 'copy': 20.0}
     )
     out = str(tmp_path / 'out')
-    words = 'detect/im_detect nms/2000 test/rpn/ResNet-50 --against ours OpenCV --gpu cpu --small --rounds 2'
+    words = 'detect/im_detect_boxes nms/2000 test/rpn/ResNet-50 --against ours OpenCV --gpu cpu --small --rounds 2'
     tool('bench').main([*words.split(), '--out', out])
     printed = capsys.readouterr().out
     assert "the machine's limit in float32 (GFLOP/s; copy: GB/s): conv 400, matmul 200, copy 20" in printed
     with open(f'{out}.json') as stream:
         found = json.load(stream)
     names = [row['row'] for row in found['rows']]
-    assert names == ['test/rpn/ResNet-50', 'detect/im_detect', 'detect/im_detect_boxes', 'nms/2000']
-    assert [f'\n{name} ' in printed for name in names] == [True] * 4 and 'not the net: ' in printed
+    assert names == ['test/rpn/ResNet-50', 'detect/im_detect_boxes', 'nms/2000']
+    assert [f'\n{name} ' in printed for name in names] == [True] * 3 and 'not the net: ' in printed
     net = found['rows'][0]
     assert len(net['contenders']['ours']['seconds']) == 2 and net['contenders']['OpenCV']['difference'] < 1e-4
     assert net['flops'] > 1e8 and not list(tmp_path.glob('*.caffemodel'))

@@ -22,15 +22,15 @@ from caffe.proto import caffe_pb2
 from speed import data
 from speed.measure import Contender, LeftOut
 from speed.plain import Plain, computed
-from speed.rows import row
+from speed.rows import CLASSES, row
 from fast_rcnn.config import cfg, overrides
 from roi_data_layer.roidb import add_bbox_regression_targets
 from rpn.generate import SETTINGS as ALL_BOXES
 
-CLASSES = 201  # of the nets in models/imagenet
 LINEAR = dict(
     rpn_cls_score=0.1, cls_score=0.5, rfcn_cls=0.5, rpn_bbox_pred=0.01, bbox_pred=0.01, rfcn_bbox=0.01
 )
+LINEAR |= {f'p{level}_lateral': 0.2 for level in range(2, 6)}  # they are added up
 SEED = 3
 ALIKE = {'float32': 1e-3, 'bf16': 0.1}  # the share of its largest number that an answer may be off
 
@@ -342,7 +342,8 @@ def plain_training(ready, wrapped=lambda module: module):
 # ------------------------------------------------------------------------------------------------ rows
 def image_arrays(case):
     height, width = case.size
-    data = np.random.RandomState(0).randn(1, 3, height, width).astype(np.float32) * 50
+    sides = [-(-side // 32) * 32 for side in case.size] if case.pyramid else case.size
+    data = np.random.RandomState(0).randn(1, 3, *sides).astype(np.float32) * 50
     return {'data': data, 'im_info': np.array([[height, width, 1]], np.float32)}
 
 
@@ -362,7 +363,9 @@ def add_nets():
                 found, ready = test_net(case, os.path.join(case.net(backbone), file), arrays(case))
                 if backbone != FIRST:
                     del found['compiled']
-                if (method, backbone) == ('faster_rcnn', 'ResNet-50'):
+                if case.pyramid:
+                    del found['OpenCV']  # has not all of its layers
+                if (method, backbone) in (('faster_rcnn', 'ResNet-50'), ('end2end', PYRAMID)):
                     found['torchvision, FPN'] = lambda: torchvision(case)
                 return found, ready
 
@@ -383,6 +386,7 @@ def add_nets():
 FIRST = 'ResNet-101'  # whose nets are compiled as well, which takes minutes
 RESNETS = [FIRST, 'ResNet-50']
 BACKBONES = [*RESNETS, 'VGG16']
+PYRAMID = 'ResNet-50-FPN'
 ONE_IMAGE = {'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.BG_THRESH_LO': 0.0}
 RFCN = {
     'TRAIN.AGNOSTIC': True,
@@ -395,6 +399,7 @@ TEST_NETS = {
     'fast_rcnn': ('faster_rcnn_alt_opt/fast_rcnn_test.pt', BACKBONES, {}, roi_arrays),
     'faster_rcnn': ('faster_rcnn_alt_opt/faster_rcnn_test.pt', BACKBONES, {}, image_arrays),
     'rfcn': ('rfcn_end2end/test_agnostic.prototxt', RESNETS, {}, image_arrays),
+    'end2end': ('faster_rcnn_end2end/test.prototxt', [PYRAMID], {}, image_arrays),
 }
 TRAIN_NETS = {
     'rpn': (
@@ -406,7 +411,7 @@ TRAIN_NETS = {
         {**ONE_IMAGE, 'TRAIN.HAS_RPN': False, 'TRAIN.BATCH_SIZE': 64},
     ),
     'end2end': (
-        'faster_rcnn_end2end/train.prototxt', BACKBONES,
+        'faster_rcnn_end2end/train.prototxt', [*BACKBONES, PYRAMID],
         {**ONE_IMAGE, 'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True},
     ),
     'rfcn': (

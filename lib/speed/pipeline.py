@@ -50,8 +50,9 @@ class Watch:
 
 
 def detector(case, file):
-    """A test net of ResNet-101 with drawn weights, and its Watch."""
-    net = caffe.Net(os.path.join(case.net('ResNet-101'), file), caffe.TEST)
+    """A test net of ResNet-101, or of the pyramid, with drawn weights, and its Watch."""
+    name = nets.PYRAMID if case.pyramid else nets.FIRST
+    net = caffe.Net(os.path.join(case.net(name), file), caffe.TEST)
     nets.draw_weights(net)
     return net, Watch(net)
 
@@ -73,6 +74,11 @@ def one_image(case, file, *boxes):
 @row('detect/im_detect', settings={'TEST.HAS_RPN': True})
 def detect(case):
     return {'ours': lambda: one_image(case, 'faster_rcnn_alt_opt/faster_rcnn_test.pt')}, None
+
+
+@row(f'detect/im_detect/{nets.PYRAMID}', settings={'TEST.HAS_RPN': True})
+def detect_by_pyramid(case):
+    return {'ours': lambda: one_image(case, 'faster_rcnn_end2end/test.prototxt')}, None
 
 
 @row('detect/im_detect_boxes', settings={'TEST.HAS_RPN': False})

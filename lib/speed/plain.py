@@ -4,8 +4,8 @@ As a person would write it who knows PyTorch: channels last; batch normalization
 convolution before it, once where that does not learn, else as a product in each pass; in place where nobody else reads;
 what nobody reads any more is let go; one autograd graph over all. Training computes the losses alone.
 
-What Python layers, data layers and the like make is given as arrays: it costs nothing here. ROIPooling and
-PSROIPooling are the engine's functions.
+What Python layers, data layers and the like make is given as arrays: it costs nothing here. ROIPooling, PSROIPooling and
+ROIAlign are the engine's functions.
 """
 
 import caffe
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from caffe.format.prototxt import filter_net, read_net
 from caffe.format.weights import read_weights
-from caffe.types.roi import psroi_pooling, roi_pooling
+from caffe.types.roi import psroi_pooling, roi_align, roi_pooling
 
 
 class Filter(torch.nn.Module):
@@ -95,6 +95,29 @@ def pooled_votes(layer):
     return lambda x, rois: psroi_pooling(x, rois, **sizes)
 
 
+def aligned_rois(layer):
+    p = layer.roi_align_param
+    sizes = dict(pooled_h=p.pooled_h, pooled_w=p.pooled_w, spatial_scale=p.spatial_scale)
+    return lambda x, rois: roi_align(x, rois, **sizes, sampling_ratio=p.sampling_ratio)
+
+
+def enlarged(layer):
+    return lambda x, like: F.interpolate(x, like.shape[2:], mode='nearest')
+
+
+def joined(layer):
+    return lambda *parts: torch.cat(parts, layer.concat_param.axis)
+
+
+def binary_loss(layer):
+    def loss(x, label):
+        counts = (label != layer.loss_param.ignore_label).reshape(x.shape)
+        terms = F.binary_cross_entropy_with_logits(x, label.reshape(x.shape), reduction='none')
+        return (terms * counts).sum() / counts.sum()
+
+    return loss
+
+
 def class_loss(layer):
     param = layer.loss_param
     ignored = param.ignore_label if param.HasField('ignore_label') else -100
@@ -129,13 +152,19 @@ FUNCTIONS = {
     'Dropout': lambda layer: torch.nn.Dropout(layer.dropout_param.dropout_ratio),
     'ROIPooling': pooled_rois,
     'PSROIPooling': pooled_votes,
+    'ROIAlign': aligned_rois,
+    'Interp': enlarged,
+    'Flatten': lambda layer: lambda x: x.flatten(1),
+    'Concat': joined,
+    'BatchReindex': lambda layer: lambda x, order: x[order.flatten().long()],
+    'SigmoidCrossEntropyLoss': binary_loss,
     'SoftmaxWithLoss': class_loss,
     'SmoothL1Loss': box_loss,
     'SmoothL1LossOHEM': mined_box_loss,
 }
 FILTERS = 'Convolution', 'InnerProduct'
 AFFINE = 'BatchNorm', 'Scale'
-LOSSES = 'SoftmaxWithLoss', 'SmoothL1Loss', 'SmoothL1LossOHEM'
+LOSSES = 'SoftmaxWithLoss', 'SigmoidCrossEntropyLoss', 'SmoothL1Loss', 'SmoothL1LossOHEM'
 
 
 def computed(path, phase):

@@ -12,7 +12,9 @@ from typing import Callable, NamedTuple
 
 from speed.measure import LeftOut, Times, difference, interleaved
 from fast_rcnn.config import overrides
+from netgen.files import generate
 
+CLASSES = 201  # of the nets, those in models/imagenet among them
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -38,9 +40,14 @@ class Case:
     row: str = ''
 
     @property
+    def pyramid(self):
+        """Whether the row is of a net with a pyramid: another size, and nets that are not among the committed ones."""
+        return self.row.endswith('FPN')
+
+    @property
     def size(self):
         """Height and width of images."""
-        return (160, 224) if self.small else (600, 800)
+        return (160, 224) if self.small else (800, 1333) if self.pyramid else (600, 800)
 
     @property
     def rois(self):
@@ -48,10 +55,15 @@ class Case:
 
     def net(self, name):
         """The folder of the nets of a backbone."""
-        return os.path.join(ROOT, 'models', 'imagenet', 'ResNet-10' if self.small else name)
+        if self.small:
+            name = 'ResNet-10-FPN' if self.pyramid else 'ResNet-10'
+        if not self.pyramid:
+            return os.path.join(ROOT, 'models', 'imagenet', name)
+        generate('bench', name, CLASSES, self.folder)
+        return os.path.join(self.folder, 'bench', name)
 
     def settings(self, row):
-        size, most = [self.size[0]], 1000
+        size, most = [self.size[0]], max(1000, self.size[1])
         sizes = {'TRAIN.SCALES': size, 'TRAIN.MAX_SIZE': most, 'TEST.SCALES': size, 'TEST.MAX_SIZE': most}
         return {**sizes, **row.settings}
 
