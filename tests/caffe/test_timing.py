@@ -47,6 +47,7 @@ def test_a_row_says_what_is_multiplied(rows):
 
 def test_the_limit_is_that_of_products_or_of_memory(rows):
     """The loss reads 240 numbers twice and writes 1; going back it reads them again and writes a diff of 240."""
+    assert [row.least for row in rows[:2]] == [0, 0]
     assert [row.least for row in rows[2:]] == pytest.approx([2 * 8640 / 8.64, 4 * (481 + 721) / 1000])
 
 
@@ -58,6 +59,7 @@ def test_memory_can_be_what_limits_a_chain(net):
 
 def test_the_table(rows):
     lines = [line.split() for line in timing.table(rows).splitlines()]
+    assert lines[1] == 'x Input 1000.000 0.000 16.7%'.split()  # which has nothing to compute
     assert lines[3] == 'c Convolution + ReLU 1000.000 1000.000 0 0 100% 33.3%'.split()
     assert lines[4] == 'loss EuclideanLoss 1000.000 1000.000 0% 33.3%'.split()
     assert lines[5] == 'total 4000.000 2000.000 0 0 33% 100.0%'.split()

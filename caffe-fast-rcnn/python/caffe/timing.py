@@ -107,14 +107,14 @@ def _between(begin, end):
 
 def _row(node, unit, layers, ms, limits):
     """At its limits the machine takes as long as the products do, or as its memory takes to read and write all
-    numbers once, whichever is longer."""
+    numbers once, whichever is longer; no time where nothing is computed from bottoms (Input)."""
     bottoms = node.propagate_down
     weights = [blob for layer in layers for blob in layer.blobs]
     learned = [p for layer in layers for p in layer.param_propagate_down]
     count = flops(unit, node.bottoms, node.tops)
     most = max(limits['conv'], limits['matmul'])
     taken = (any(bottoms) + any(learned[:1])) * node.need_backward
-    forward = sum(map(_size, [*node.bottoms, *node.tops, *weights]))
+    forward = sum(map(_size, [*node.bottoms, *node.tops, *weights])) if node.bottoms else 0
     diffs = [b for b, p in zip(node.bottoms, bottoms) if p] + [b for b, p in zip(weights, learned) if p]
     backward = (forward + sum(map(_size, diffs))) * node.need_backward
     return Row(
@@ -166,7 +166,7 @@ def table(rows):
         kind = row.kind if row.names else f'{row.count} x {row.kind}'
         figures = [f'{row.ms[way]:.3f}' for way in row.ms]
         figures += [f'{row.rate(way):.0f}' if row.flops[way] else '' for way in row.ms]
-        limit = f'{row.least / row.total:.0%}' if row.total else ''
+        limit = f'{row.least / row.total:.0%}' if row.least and row.total else ''
         name = row.names[0] if row.names else ''
         lines.append((name, kind, *figures, limit, f'{row.total / whole:.1%}'))
     widths = [max(map(len, column)) for column in zip(*lines)]
