@@ -360,10 +360,12 @@ def test_a_training_that_changed_begins_anew(tiny, tmp_path, caplog, change, nam
 
 
 @pytest.mark.parametrize('number, at, after', [(signal.SIGTERM, 5, 6), (signal.SIGINT, 9, 9)])
-def test_a_signal_ends_training_and_it_goes_on_from_there(tiny, tmp_path, number, at, after):
+def test_a_signal_ends_training_and_it_goes_on_from_there(tiny, tmp_path, request, number, at, after):
     """Far below the first snapshot; also in the last iteration."""
     solver, roidb = tiny
     out, straight = str(tmp_path / 'out'), str(tmp_path / 'straight')
+    before = signal.signal(number, signal.default_int_handler)  # tests in the background may have it ignored
+    request.addfinalizer(lambda: signal.signal(number, before))
 
     class Interrupt:
         def on_step(self, loop, record):

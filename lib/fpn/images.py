@@ -21,8 +21,12 @@ def scaled_size(shape, min_size, max_size):
 def scaled(image, pixel_means, min_size, max_size):
     """The image less pixel_means (3,), scaled bilinearly: float32 (h, w, 3), and the scale."""
     size, scale = scaled_size(image.shape, min_size, max_size)
-    pixels = torch.from_numpy(np.asarray(image, np.float32) - np.float32(pixel_means)).permute(2, 0, 1)
-    pixels = F.interpolate(pixels[None], size, mode='bilinear', align_corners=False)[0]
+    pixels = np.zeros(
+        (*image.shape[:2], 4), np.float32
+    )  # of three channels torch's rounding depends on its threads
+    np.subtract(image, np.float32(pixel_means), out=pixels[..., :3], dtype=np.float32)
+    pixels = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    pixels = F.interpolate(pixels, size, mode='bilinear', align_corners=False)[0, :3]
     return pixels.permute(1, 2, 0).numpy(), scale
 
 
