@@ -75,7 +75,7 @@ def inner_product(x, weight, bias):
 def pooling(layer):
     param = layer.pooling_param
     method = F.max_pool2d if param.pool == param.MAX else F.avg_pool2d
-    return lambda x: method(x, param.kernel_size, param.stride, param.pad, ceil_mode=True)
+    return lambda x: method(x, param.kernel_size, param.stride, param.pad, ceil_mode=param.ceil_mode)
 
 
 def reshape(layer):
