@@ -56,7 +56,7 @@ VGG16 = [f'conv{stage}_{i + 1}' for stage, count in enumerate((2, 2, 3, 3, 3), 1
 COCO_IDS = 91  # COCO's category ids end with 90; 0 is the background
 
 
-def main(argv=None):
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source', metavar='PTH', help='the state_dict, as torchvision publishes it')
     parser.add_argument(
@@ -80,7 +80,11 @@ def main(argv=None):
         help="of a detector's 91 classes, COCO's category ids, keep those of the 80 that there are, as the coco_* imdbs "
         'have them: probabilities are then those among these',
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
     try:
         state = read_state(args.source)
         own = is_detector(state) or is_detnet(state)

@@ -3,7 +3,8 @@
 Values that no backward reads, those of the layers below all that learns, go once their last reader has run; the diff
 of a blob between layers goes once the layer that made the blob has used it. Values come back by running their
 layers again in file order, from what their bottoms hold by then; diffs by another backward, on the weights that the
-pass had; a branch over which a sum was written (sums.py), likewise. What somebody holds a view of never goes, and whoever has looked once finds everything kept from then on.
+pass had; a branch over which a sum was written (sums.py), likewise. What somebody holds a view of never goes, and
+whoever has looked once finds everything kept from then on.
 """
 
 import contextlib
