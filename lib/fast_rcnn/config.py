@@ -251,8 +251,8 @@ cfg.TEST.SOFT_NMS_MIN_SCORE = 0.001
 # Write detections.pkl beside detections.npz, for older tools
 cfg.TEST.DETECTIONS_PKL = False
 
-# Print COCO's figures too of datasets that are not COCO's, by pycocotools: AP over IoUs .50 to .95, by size, recall. At
-# most a minute for the 4952 images and 20 classes of VOC 2007's test; ImageNet's tests have none
+# Print COCO's figures too of datasets that are not COCO's, by pycocotools: AP over IoUs .50 to .95, by size, recall. A
+# minute or so for the 4952 images and 20 classes of VOC 2007's test; ImageNet's tests have none
 cfg.TEST.COCO_STYLE = True
 
 # Scores are the net's raw cls_score, for SVMs trained on top, not its softmax
