@@ -1,11 +1,12 @@
 """Datasets in COCO's format: an annotation file per split, and a folder of images."""
 
+import functools
 import os
 from functools import cached_property
 
 from datasets.annotated import annotated
 from datasets.evaluators import coco as evaluator
-from datasets.readers.coco import load_json, read_coco
+from datasets.readers.coco import MaskFile, Segms, load_json, read_coco
 from datasets.readers.truth import make_truth
 from fast_rcnn.config import cfg
 
@@ -60,7 +61,16 @@ class coco_imdb(annotated):
 
     def _objects(self, use_diff):
         thresh = self.config.get('crowd_thresh')
-        return self.truth.objects(self.num_classes, self._image_paths, crowd_thresh=thresh)
+        return self.truth.objects(
+            self.num_classes,
+            self._image_paths,
+            crowd_thresh=thresh,
+            segms_of=functools.partial(Segms, self._mask_file),
+        )
+
+    @cached_property
+    def _mask_file(self):
+        return MaskFile(self.path, os.path.join(cfg.DATA_DIR, 'cache'))
 
     def gt_roidb(self):
         if not self.file.annotated:

@@ -5,6 +5,7 @@ one entry per image, R boxes each, K classes with '__background__' first. An ent
     boxes (R, 4) float32 x1 y1 x2 y2, 0-based, inclusive     gt_classes (R,) int32, 0 for proposals
     gt_overlaps (R, K) sparse: IoU with the best object, in its class's column
     seg_areas (R,) float32: pixels of objects, 0 for proposals        flipped: mirror the image left to right
+    and may have segms: masks (datasets.readers.masks) of the R boxes in the image as it is on disk, None of proposals
 A Record refers to what its imdb holds of all images, and to proposals where they lie: about 100 bytes an image.
 """
 

@@ -47,7 +47,7 @@ class Objects:
     num_classes K; starts (N + 1,): the objects of image i are those from starts[i] to starts[i + 1]; boxes (B, 4)
     float32; classes (B,) int32 in 1 .. K - 1; difficult (N,): how many objects of an image were left out of these;
     areas (B,) float32, or None for those of the boxes; images: N paths, sizes (N, 2): width and height, or None; crowds: Crowds among those left
-    out, or None.
+    out, or None; segms: a sequence of B masks, of which slices are taken, or None.
     """
 
     num_classes: int
@@ -59,6 +59,7 @@ class Objects:
     images: list = None
     sizes: np.ndarray = None
     crowds: Crowds = None
+    segms: object = None
 
     @cached_property
     def digest(self):
@@ -80,7 +81,9 @@ class Record(MutableMapping):
     boxes (R, 4) float32 x1 y1 x2 y2; gt_classes (R,) int32, 0 for proposals; gt_overlaps (R, K) sparse: IoU
     with the best object, in its class's column; max_overlaps (R,), max_classes (R,): the same as the best
     class and its IoU, -1 and 0 for a proposal that a crowd holds; seg_areas (R,) float32: pixels of objects, 0 for proposals; flipped; where they are
-    known image (path), width, height; bbox_targets once `targets`, a function of the record, is given.
+    known image (path), width, height; bbox_targets once `targets`, a function of the record, is given. Where masks are known,
+    segms, which is not listed among the keys since they are read when it is asked for: of each box, as it is in the image
+    file, whatever `flipped` says, a list of polygons or an RLE (datasets.readers.masks), None of proposals.
     Any key can be set, and then stands for what would be computed.
 
     Held: a row of Objects (source, number), whether it is mirrored, and where the proposals lie: those are
@@ -103,10 +106,11 @@ class Record(MutableMapping):
         proposals=None,
         difficult=0,
         crowds=None,
+        segms=None,
     ):
         boxes, classes = _boxes(objects), np.asarray(classes, np.int32).reshape(-1)
         areas = None if areas is None else np.asarray(areas, np.float32).reshape(-1)
-        for name, values in ('classes', classes), ('areas', areas):
+        for name, values in ('classes', classes), ('areas', areas), ('segms', segms):
             if values is not None and len(values) != len(boxes):
                 raise ValueError(f'{image}: {len(boxes)} objects have {len(values)} {name}')
         if classes.size and not 0 < classes.min() <= classes.max() < num_classes:
@@ -116,7 +120,9 @@ class Record(MutableMapping):
             )
         starts = np.array([0, len(boxes)])
         difficult = np.array([int(difficult)])
-        self._refer(Objects(num_classes, starts, boxes, classes, difficult, areas, crowds=crowds), 0)
+        self._refer(
+            Objects(num_classes, starts, boxes, classes, difficult, areas, crowds=crowds, segms=segms), 0
+        )
         self.given = None if proposals is None else [_boxes(proposals)]
         known = {'image': image, 'width': width, 'height': height}
         self.own = {key: value for key, value in known.items() if value is not None} or None
@@ -164,6 +170,11 @@ class Record(MutableMapping):
     def crowds(self):
         """Those of the image, or None."""
         return self.source.crowds and self.source.crowds.of(self.number)
+
+    @property
+    def segms(self):
+        """Masks of the objects, a sequence (G,), or None."""
+        return None if self.source.segms is None else self.source.segms[self._mine]
 
     @property
     def proposals(self):
@@ -240,7 +251,7 @@ class Record(MutableMapping):
     def __reduce__(self):
         known = {key: getattr(self, key) for key in FIELDS}
         held = {**known, 'areas': self.areas, 'proposals': self.proposals}
-        held.update(difficult=self.difficult, crowds=self.crowds)
+        held.update(difficult=self.difficult, crowds=self.crowds, segms=self.segms)
         state = self.mirror, self.targets, self.own
         return _restored, (self.objects, self.classes, self.num_classes, held, *state)
 
@@ -251,6 +262,8 @@ class Record(MutableMapping):
             return COMPUTED[key](self)
         if key in FIELDS and getattr(self, key) is not None:
             return getattr(self, key)
+        if key == 'segms' and self.source.segms is not None:
+            return _masks(self)
         if key == 'bbox_targets' and self.targets is not None:
             return self.targets(self)
         raise KeyError(key)
@@ -331,6 +344,11 @@ def _areas(record):
     boxes = record.objects
     own = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
     return _padded(record, own if record.areas is None else record.areas)
+
+
+def _masks(record):
+    masks = list(record.segms)
+    return masks if record.given is None else masks + [None] * len(record.given[record.place])
 
 
 def _overlaps(record):

@@ -20,6 +20,9 @@ from roi_data_layer.sampler import Sampler
 from utils.param_str import parse_param_str
 
 
+MANY_MASKS = 24  # objects of an image; of more the masks take longer to come
+
+
 def training_sampler(roidb, train, rank=0, count=1):
     """The Sampler of a roidb by the settings cfg.TRAIN."""
     mix = (train.VAL_PER_BATCH_SIZE, train.REAL_BATCH_SIZE) if train.NO_POS_SAMPLES_ON_TRAIN else None
@@ -29,8 +32,8 @@ def training_sampler(roidb, train, rank=0, count=1):
 
 
 class RoIDataLayer(caffe.Layer):
-    """Tops, by cfg.TRAIN: data, im_info, gt_boxes (HAS_RPN); or data, rois, labels, and with BBOX_REG
-    bbox_targets, bbox_inside_weights, bbox_outside_weights. Shapes: roi_data_layer.minibatch.get_minibatch.
+    """Tops, by cfg.TRAIN: data, im_info, gt_boxes (HAS_RPN) and, if there is a fourth, gt_masks; or data, rois, labels, and
+    with BBOX_REG bbox_targets, bbox_inside_weights, bbox_outside_weights. Shapes: roi_data_layer.minibatch.get_minibatch.
     param_str: num_classes; boxes, the family (caffe). set_roidb must be called before forward. `drawn`: roidb indices of the last
     minibatch; before_draw() is called when the net is done with it. sampler: where in the epoch it is.
 
@@ -44,12 +47,14 @@ class RoIDataLayer(caffe.Layer):
         check_looks(cfg.TRAIN)
         self.sampler, self.drawn = None, []
         self.before_draw = lambda: None
-        self._preparation = Preparation(cfg.TRAIN, cfg.PIXEL_MEANS, self.family)
+        self._masks = bool(cfg.TRAIN.HAS_RPN) and len(top) == 4
+        self._preparation = Preparation(cfg.TRAIN, cfg.PIXEL_MEANS, self.family, self._masks)
         self._loader = None
         if cfg.TRAIN.USE_PREFETCH:
-            workers, room = loader_workers(cfg.TRAIN.LOADER_WORKERS), room_for(cfg.TRAIN, self.family.divisor)
+            workers = loader_workers(cfg.TRAIN.LOADER_WORKERS)
+            room = room_for(cfg.TRAIN, self.family.divisor, self._masks)
             self._loader = Loader(self._preparation, self._wanted, workers, room)
-        shapes = top_shapes(cfg.TRAIN, self._num_classes)
+        shapes = top_shapes(cfg.TRAIN, self._num_classes, self._masks)
         if len(top) != len(shapes):
             raise ValueError(
                 f'{len(top)} tops; by cfg.TRAIN.HAS_RPN and BBOX_REG there are {len(shapes)}: '
@@ -116,7 +121,8 @@ class RoIDataLayer(caffe.Layer):
     def _get_next_minibatch(self):
         self.drawn = [int(i) for i in self._get_next_minibatch_inds()]
         entries = [self._roidb[i] for i in self.drawn]
-        return get_minibatch(entries, self._num_classes, self._loader and self._prepared, self.family)
+        prepared = self._loader and self._prepared
+        return get_minibatch(entries, self._num_classes, prepared, self.family, self._masks)
 
     def _prepared(self, entries, looks):
         return self._preparation.scaled(self._loader.take(self._keys(looks)), looks)
@@ -153,20 +159,21 @@ def loader_workers(number):
     return max(1, min(4, cores // int(os.environ.get('LOCAL_WORLD_SIZE', 1))))
 
 
-def room_for(train, divisor=1):
-    """Bytes of a prepared minibatch: its images in float32, padded to whole divisors, and some thousand RoIs of each, by the
-    settings cfg.TRAIN."""
+def room_for(train, divisor=1, masks=False):
+    """Bytes of a prepared minibatch: its images in float32, padded to whole divisors, and some thousand RoIs or MANY_MASKS of
+    each, by the settings cfg.TRAIN."""
     short = min(max(train.SCALES) * train.SCALE_JITTER[1], train.MAX_SIZE)
     sides = (int(short) + 1 + divisor) * (train.MAX_SIZE + divisor)
-    return train.IMS_PER_BATCH * (12 * sides + 2**18)
+    return train.IMS_PER_BATCH * ((12 + MANY_MASKS * masks) * sides + 2**18)
 
 
-def top_shapes(train, num_classes):
+def top_shapes(train, num_classes, masks=False):
     """{top: shape before anything is drawn}, by the settings cfg.TRAIN."""
     shapes = {'data': (train.IMS_PER_BATCH, 3, max(train.SCALES), train.MAX_SIZE)}
     if train.HAS_RPN:
         images = train.IMS_PER_BATCH
-        return {**shapes, 'im_info': (images, 3), 'gt_boxes': (1, 5 if images == 1 else 6)}
+        shapes |= {'im_info': (images, 3), 'gt_boxes': (1, 5 if images == 1 else 6)}
+        return {**shapes, 'gt_masks': (1, *shapes['data'][2:])} if masks else shapes
     shapes.update(rois=(1, 5), labels=(1,))
     if train.BBOX_REG:
         columns = 4 * box_classes(num_classes, train.AGNOSTIC)

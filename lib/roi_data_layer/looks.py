@@ -184,11 +184,30 @@ def _drawn_colours(train, random):
 
 def seen(im, look):
     """The pixels (h, w, 3) uint8 BGR of an image as its roidb entry has it."""
-    if look.mirrored:
-        im = cv2.flip(im, 1)
-    if look.crop:
-        im = im[look.crop.y1 : look.crop.y2 + 1, look.crop.x1 : look.crop.x2 + 1]
+    im = placed(cv2.flip(im, 1) if look.mirrored else im, look)
     return coloured(im, look.colours) if look.colours else im
+
+
+def placed(pixels, look):
+    """What a look's crop leaves of pixels (H, W, ...): a view."""
+    crop = look.crop
+    return pixels[crop.y1 : crop.y2 + 1, crop.x1 : crop.x2 + 1] if crop else pixels
+
+
+def seen_masks(masks, flipped, look, size):
+    """Masks (H, W, G) uint8 of an image as it is on disk, its roidb entry being flipped or not, under a look that is
+    scaled to `size` -> (G, h, w) uint8: of each pixel the one its corner lies in, as torchvision scales them
+    (models/detection/transform.py)."""
+    masks = placed(masks[:, ::-1] if flipped != look.mirrored else masks, look)
+    rows, columns = (_nearest(*sides) for sides in zip(masks.shape, size))
+    return masks.transpose(2, 0, 1)[:, rows[:, None], columns]
+
+
+def _nearest(old, new):
+    """Of a side of `old` pixels, those (new,) that one of `new` shows; in float32, as torch's interpolate."""
+    return np.minimum(np.arange(new, dtype=np.float32) * (np.float32(old) / np.float32(new)), old - 1).astype(
+        int
+    )
 
 
 def coloured(im, colours):

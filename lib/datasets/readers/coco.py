@@ -1,4 +1,5 @@
-"""COCO's annotation files: one JSON of images, annotations and categories, read into columns. Masks are not kept.
+"""COCO's annotation files: one JSON of images, annotations and categories, read into columns; their masks apart, when
+they are asked for.
 
 N images in the file's order, B annotations in the images' order, K categories by rising id.
 """
@@ -7,17 +8,23 @@ import functools
 import glob
 import hashlib
 import json
+import logging
 import os
 import re
 from typing import NamedTuple
 
 import numpy as np
 
+from datasets.readers import masks
 from datasets.readers.voc_xml import Annotation, Annotations
 from utils.files import cached_npz
+from utils.progress import progress
+
+log = logging.getLogger(__name__)
 
 # Files of fewer bytes than this are read anew each time, which takes about a second
 CACHE_FROM = 16 << 20
+MANY = 100000  # annotations, whose masks take seconds to read
 
 
 class CocoFile(NamedTuple):
@@ -56,31 +63,100 @@ def corners(boxes):
     return np.hstack([boxes[:, :2], boxes[:, :2] + np.maximum(boxes[:, 2:] - 1, 0)]).astype(np.float32)
 
 
+class CocoMasks(NamedTuple):
+    """Codes of run lengths (see readers.masks), those of annotation i up to ends[i] of codes, uint8; sizes (B, 2) height and
+    width; faulty (F,) annotations, rising, and what is wrong (F,) with the mask of each: where nothing of it can be used the
+    box stands for it, as by boxed (B,) bool."""
+
+    codes: np.ndarray
+    ends: np.ndarray
+    sizes: np.ndarray
+    faulty: np.ndarray
+    faults: np.ndarray
+    boxed: np.ndarray
+
+    def rle(self, i):
+        code = self.codes[self.ends[i - 1] if i else 0 : self.ends[i]]
+        return {'size': self.sizes[i].tolist(), 'counts': code.tobytes()}
+
+
+class MaskFile:
+    """The CocoMasks of the file at path, read with its `columns`; pickled, it is not."""
+
+    def __init__(self, path, folder):
+        self.path, self.folder = path, folder
+
+    @functools.cached_property
+    def columns(self):
+        found = read_masks(self.path, self.folder)
+        count = int(found.boxed.sum())
+        if count == len(found.boxed):
+            raise ValueError(f'{self.path}: no annotation has a mask: wanted a segmentation')
+        if count:
+            log.warning(
+                '%s: %d annotations have no mask that can be used; their boxes stand for it: tools/check_dataset.py lists '
+                'them',
+                self.path,
+                count,
+            )
+        return found
+
+    def __reduce__(self):
+        return MaskFile, (self.path, self.folder)
+
+
+class Segms:
+    """The masks of some annotations of a MaskFile, as rows (n,) says: a sequence of RLEs, read when one is asked for;
+    slices of it are as lazy."""
+
+    def __init__(self, file, rows):
+        self.file, self.rows = file, rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return Segms(self.file, self.rows[i]) if isinstance(i, slice) else self.file.columns.rle(self.rows[i])
+
+
 def read_coco(path, folder, hint=''):
     """The CocoFile at path. Large ones are kept in `folder` too, until the file changes; of several processes that find
     none one reads. Errors name the file, and image or annotation. hint: where the file comes from."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no such annotation file.{" " * bool(hint)}{hint}')
+    return CocoFile(**_read(path, folder, _columns))
+
+
+def read_masks(path, folder):
+    """The CocoMasks of the file at path, kept likewise."""
+    return CocoMasks(**_read(path, folder, _mask_columns))
+
+
+def _read(path, folder, make):
     stat = os.stat(path)
-    return _kept(os.path.realpath(path), folder, stat.st_mtime_ns, stat.st_size)
+    return _kept(os.path.realpath(path), folder, make, stat.st_mtime_ns, stat.st_size)
 
 
-@functools.lru_cache(4)
-def _kept(path, folder, changed, size):
+@functools.lru_cache(8)
+def _kept(path, folder, make, changed, size):
     if size < CACHE_FROM:
-        return CocoFile(**_columns(path))
-    with open(__file__, 'rb') as stream:
-        key = hashlib.sha256(stream.read() + repr((path, changed, size)).encode()).hexdigest()
+        return make(path)
+    digest = hashlib.sha256(repr((path, changed, size)).encode())
+    for source in __file__, masks.__file__:
+        with open(source, 'rb') as stream:
+            digest.update(stream.read())
     stem = os.path.splitext(os.path.basename(path))[0]
-    name = f'{stem}_{hashlib.sha256(path.encode()).hexdigest()[:8]}.npz'
-    return CocoFile(**cached_npz(os.path.join(folder, name), key, lambda: _columns(path)))
+    word = '_masks' if make is _mask_columns else ''
+    name = f'{stem}{word}_{hashlib.sha256(path.encode()).hexdigest()[:8]}.npz'
+    return cached_npz(os.path.join(folder, name), digest.hexdigest(), lambda: make(path))
 
 
-def load_json(path):
-    """What an annotation file holds, less its masks: images, categories, annotations, lists of mappings."""
+def load_json(path, with_masks=False):
+    """What an annotation file holds, images, categories, annotations, lists of mappings; less its masks, or with them as
+    readers.masks has them."""
     try:
         with open(path, encoding='utf-8') as stream:
-            found = json.load(stream, object_hook=_without_mask)
+            found = json.load(stream, object_hook=_with_mask if with_masks else _without_mask)
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{path}: not whole JSON ({error})') from None
     if not isinstance(found, dict):
@@ -89,6 +165,12 @@ def load_json(path):
         rows = found.get(key, [] if key == 'annotations' else None)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError(f'{path}: {key}: wanted a list of mappings, got {str(rows)[:40]}')
+    return found
+
+
+def _with_mask(found):
+    if 'segmentation' in found:
+        found['segmentation'] = masks.compact(found['segmentation'])
     return found
 
 
@@ -119,6 +201,33 @@ def _columns(path):
         'category_ids': category_ids,
         'names': names,
         'annotated': np.array('annotations' in data),
+    }
+
+
+def _mask_columns(path):
+    """A CocoMasks as a dict."""
+    data = load_json(path, with_masks=True)
+    images, ids = _images(path, data['images'])
+    rows = data.get('annotations', [])
+    of = _places(path, rows, 'image_id', {name: i for i, name in enumerate(ids.tolist())}, 'images')
+    order = np.argsort(of, kind='stable')
+    sizes = images['sizes'][of[order], ::-1]
+    codes, faulty, faults, boxed = [], [], [], np.zeros(len(rows), bool)
+    found = zip(order.tolist(), sizes.tolist())
+    for i, (row, size) in enumerate(progress(list(found), 'masks') if len(rows) > MANY else found):
+        rle, wrong = masks.rle_of(rows[row].get('segmentation'), *size)
+        faulty += [i] * len(wrong)
+        faults += wrong
+        boxed[i] = rle is None
+        codes.append((rle or masks.of_box(rows[row]['bbox'], *size))['counts'])
+        rows[row] = None  # its mask takes room
+    return {
+        'codes': np.frombuffer(b''.join(codes), np.uint8),
+        'ends': np.cumsum([len(code) for code in codes], dtype=np.int64),
+        'sizes': sizes.astype(np.int32),
+        'faulty': np.array(faulty, np.int64),
+        'faults': np.array(faults, np.str_),
+        'boxed': boxed,
     }
 
 

@@ -15,7 +15,7 @@ class Truth(NamedTuple):
     """images (B,), classes (B,), boxes (B, 4) float32 by clean_boxes, difficult (B,) bool, written (B, 4):
     the boxes as in the files. Of each image: starts (N + 1,), its objects are those from starts[i] to
     starts[i + 1]; sizes (N, 2) width and height; dropped (N,), how many boxes clean_boxes left out. areas (B,): pixels
-    of the objects, None: those of the boxes."""
+    of the objects, None: those of the boxes. numbers (B,): which of all boxes as written each is."""
 
     images: np.ndarray
     classes: np.ndarray
@@ -26,10 +26,11 @@ class Truth(NamedTuple):
     sizes: np.ndarray
     dropped: np.ndarray
     areas: np.ndarray = None
+    numbers: np.ndarray = None
 
-    def objects(self, num_classes, images, use_diff=False, crowd_thresh=None):
+    def objects(self, num_classes, images, use_diff=False, crowd_thresh=None, segms_of=None):
         """The Objects of all images (N paths): those not difficult or, with use_diff, all. crowd_thresh: difficult ones
-        are Crowds of that threshold."""
+        are Crowds of that threshold. segms_of: a function of numbers (B,) that gives the masks of these."""
         kept = slice(None) if use_diff or not self.difficult.any() else ~self.difficult
         counts = np.bincount(self.images[kept], minlength=len(self.sizes))
         return Objects(
@@ -42,6 +43,7 @@ class Truth(NamedTuple):
             images=images,
             sizes=self.sizes,
             crowds=self._crowds(crowd_thresh) if crowd_thresh is not None and self.difficult.any() else None,
+            segms=segms_of and segms_of(self.numbers[kept]),
         )
 
     def _crowds(self, thresh):
@@ -70,5 +72,6 @@ def make_truth(annotations, classes, base, areas=None):
         sizes=annotations.sizes,
         dropped=annotations.counts - counts,
         areas=None if areas is None else areas[kept].astype(np.float32),
+        numbers=np.flatnonzero(kept),
     )
     return truth, {rule: int(mask.sum()) for rule, mask in faults.items()}
