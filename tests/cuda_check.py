@@ -58,11 +58,12 @@ def milliseconds(function, *args, least=5):
     return float(np.median(times[2:]))
 
 
-def check(name, function, args, exact, theirs=None):
-    """One line: function(*args) gives a list of tensors, by kernel and without."""
+def check(name, function, args, exact, theirs=None, host=True):
+    """One line: function(*args) gives a list of tensors, by kernel, without, and on the CPU."""
     got, wanted = function(*args), without_kernels(function, *args)
+    on_host = [v.to(got[0].device) for v in function(*(v.detach().cpu() for v in args))] if host else wanted
     worst = 0.0
-    for ours, other in zip(got, wanted):
+    for ours, other in [*zip(got, wanted), *zip(got, on_host)]:
         same_shape = ours.shape == other.shape
         span = other.double().abs().max().item() if same_shape and other.numel() else 1.0
         worst = max(
@@ -149,7 +150,7 @@ def both_ways(title, layer, x, where, name, theirs=None):
     def backward(x, r):
         return torch.autograd.grad(layer(x, r), x, grad)
 
-    check(f'{title}, and back', backward, [x, where], False)
+    check(f'{title}, and back', backward, [x, where], False, host=False)
 
 
 def layers(device):

@@ -327,13 +327,14 @@ CASES = {
 
 @contextlib.contextmanager
 def mode(device):
-    """Nets compute on 'cpu' or 'gpu'."""
-    if device == 'gpu':
-        caffe.set_mode_gpu()
+    """Nets compute on 'cpu' or 'gpu' for a while."""
+    on = {'cpu': caffe.set_mode_cpu, 'gpu': caffe.set_mode_gpu}
+    before = caffe.common.device().type
+    on[device]()
     try:
         yield
     finally:
-        caffe.set_mode_cpu()
+        on['gpu' if before == 'cuda' else 'cpu']()
 
 
 BY_VALUE = {'Filter', 'DetectionOutput', 'Proposal'}  # types whose top shape is a matter of values
@@ -402,7 +403,8 @@ def check_layer(kind, it, phase, folder):
     fill(params(net), before)
     answer = run(net, values, diffs)
     if diffs:
-        check_gradient(net.layer_dict['L'], values, before, diffs, answer, exact=phase not in it.random)
+        with mode('cpu'):
+            check_gradient(net.layer_dict['L'], values, before, diffs, answer, exact=phase not in it.random)
     fill(params(net), before)
     weights = str(folder / 'w.caffemodel')
     net.save(weights)

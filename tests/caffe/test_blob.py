@@ -136,6 +136,7 @@ def test_own_memory_that_another_blob_looks_into_is_not_written():
     assert b.grad.tolist() == [2, 2]
 
 
+@pytest.mark.host
 def test_what_a_held_view_shows_is_copied_for_another_blob():
     a, b = Blob(4), Blob()
     view = a.data
@@ -163,6 +164,7 @@ def test_share():
     assert (b.data == 3).all() and (a.diff == 4).all()
 
 
+@pytest.mark.host
 def test_add_grad_and_clear():
     blob = Blob(2)
     view = blob.diff
@@ -175,6 +177,7 @@ def test_add_grad_and_clear():
     assert (blob.diff == 1).all()
 
 
+@pytest.mark.host
 def test_a_gradient_becomes_ours_unless_others_hold_it():
     blob, grad = Blob(2), torch.ones(2)
     blob.add_grad(grad)
@@ -185,6 +188,7 @@ def test_a_gradient_becomes_ours_unless_others_hold_it():
     assert (grad == 1).all() and (other.grad == 2).all()
 
 
+@pytest.mark.host
 def test_held_views_follow_an_update():
     """As a solver changes a parameter: its values in place, its diff by another tensor."""
     blob = Blob(2)
@@ -305,6 +309,7 @@ def same(got, want):
 STEPS = [n for n in vars(Model) if n not in ('fresh', 'put', 'check') and n[0] != '_']
 
 
+@pytest.mark.host
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(STEPS), *[st.integers(0, 2)] * 2, st.integers(1, 6)), max_size=12))
 def test_blobs_are_arrays_that_only_share_what_they_were_told_to(steps):
@@ -324,6 +329,7 @@ CUTS = {
 }
 
 
+@pytest.mark.host
 @pytest.mark.parametrize('kind', CUTS)
 @pytest.mark.parametrize('held', [False, True])
 def test_writing_a_bottom_leaves_the_tops_of_a_layer_that_copies(tmp_path, kind, held):

@@ -556,6 +556,7 @@ def test_chains_equal_their_layers_one_by_one(tmp_path):
         net.params['scale'][0].data[...] = rng.randn(4)  # kept products must notice
 
 
+@pytest.mark.host
 def test_chain_notices_every_kind_of_write(tmp_path):
     net = net_from(tmp_path, chain_text(force=False))
     x = np.random.RandomState(3).randn(2, 3, 6, 5)

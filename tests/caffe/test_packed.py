@@ -133,6 +133,7 @@ def chains(phase, tmp_path, learns=0):
     return net
 
 
+@pytest.mark.host
 @pytest.mark.parametrize('phase', [caffe.TRAIN, caffe.TEST])
 def test_nets_without_a_gradient_use_it_and_follow_their_weights(tmp_path, phase):
     net, plain = (chains(phase, tmp_path) for _ in range(2))

@@ -123,6 +123,7 @@ def test_frozen_layers_that_make_less_than_they_weigh_keep_no_folded_weights(tmp
     assert chain._late and list(chain._kept) == ['pair']
 
 
+@pytest.mark.host
 @pytest.mark.parametrize('held', [False, True])
 def test_the_diff_of_a_chains_blob_is_multiplied_when_somebody_looks(tmp_path, held):
     net, plain = (chain_net(tmp_path, 'Convolution', caffe.TRAIN) for _ in range(2))
@@ -138,6 +139,7 @@ def test_the_diff_of_a_chains_blob_is_multiplied_when_somebody_looks(tmp_path, h
     assert (net.blobs['c'].diff == 0).all()
 
 
+@pytest.mark.host
 def test_a_bottom_is_put_in_order_once_for_all_its_readers(tmp_path):
     text = data('x', 1, 3, 4, 4) + ''.join(layer(n, 'Convolution', 'x', more=CONV) for n in 'ab')
     net = net_from(tmp_path, text)
@@ -205,6 +207,7 @@ def test_a_tape_keeps_no_folded_weights(tmp_path, monkeypatch):
     np.testing.assert_allclose(net.blobs['c'].diff, plain.blobs['c'].diff, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.host
 def test_learned_filters_lie_with_the_channels_last(tmp_path):
     """Diffs, histories and updates too, so that nothing is put into another order; a view ends it until it goes."""
     (tmp_path / 'net').write_text(

@@ -178,6 +178,7 @@ def relative(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize('name', HALVES)
 def test_gradients_are_float32_and_near_those_of_float32(tmp_path, name):
     """Some eight roundings lie on a path from the loss to a weight, in both directions; they add up like steps at
@@ -200,6 +201,7 @@ def test_gradients_are_float32_and_near_those_of_float32(tmp_path, name):
         assert net.blobs[blob].grad.dtype == torch.float32 and net.blobs[blob].diff.dtype == np.float32
 
 
+@pytest.mark.host
 def test_a_net_goes_back_to_float32_to_the_bit(tmp_path):
     net = whole(tmp_path)
     wanted = net.forward()['prob'].copy()

@@ -283,6 +283,7 @@ def test_a_solver_solves(solver):
     assert type(caffe.get_solver('solver.prototxt')) is caffe.SGDSolver
 
 
+@pytest.mark.host
 def test_an_update_by_hand_reaches_arrays_that_are_held(solver):
     weight = solver.net.layers[1].blobs[0]
     values = weight.data[...]

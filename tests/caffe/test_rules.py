@@ -56,6 +56,7 @@ def test_three_updates(kind):
                 assert float(updates[k][place]) == pytest.approx(wanted[k, place][0], rel=1e-4, abs=1e-7)
 
 
+@pytest.mark.host
 def test_clipping_takes_the_norm_of_all():
     blobs = Blob(1), Blob(1, 1)
     blobs[0].diff[...], blobs[1].diff[...] = 3, 4

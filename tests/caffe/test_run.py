@@ -289,6 +289,7 @@ def gone(net, which):
     return [name for name, blob in net.blobs.items() if getattr(blob, which).recall]
 
 
+@pytest.mark.host
 def test_a_solvers_pass_lets_go_of_what_nobody_needs_and_it_comes_back(tmp_path):
     lean, full = frozen_solver(tmp_path), frozen_solver(tmp_path)
     views = {name: (blob.data, blob.diff) for name, blob in full.net.blobs.items()}  # what is held stays

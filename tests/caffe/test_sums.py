@@ -86,6 +86,7 @@ def test_a_sum_takes_the_branchs_memory(tmp_path, monkeypatch):
     assert [lies_in(net.blobs[name]) for name in ('sc', 's1', 's2')] == [memory[0], memory[2], memory[4]]
 
 
+@pytest.mark.host
 def test_who_looks_sees_the_branch_and_finds_it_kept_from_then_on(tmp_path):
     net, full, views = pair(tmp_path)
     for seed in 1, 2:
@@ -95,6 +96,7 @@ def test_who_looks_sees_the_branch_and_finds_it_kept_from_then_on(tmp_path):
             np.testing.assert_allclose(net.blobs[name].data, views[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.host
 def test_the_branch_is_that_of_its_pass_whatever_is_written_since(tmp_path):
     """Into the net's input, a blob between, or the weights."""
     net, full, views = pair(tmp_path)
@@ -120,6 +122,7 @@ def test_a_range_that_begins_at_the_sum_reads_the_branch(tmp_path):
     assert (by_hand == -3).all()
 
 
+@pytest.mark.host
 def test_hooks_and_reshapes_find_the_branch(tmp_path):
     net, full, views = pair(tmp_path)
     net.forward(x=image()), full.forward(x=image())
@@ -166,6 +169,7 @@ def solver(tmp_path, learns):
     return caffe.SGDSolver(str(tmp_path / 'solver'))
 
 
+@pytest.mark.host
 @pytest.mark.parametrize('learns', [0, 1])
 def test_a_solvers_pass_gives_the_same_weights_and_shows_the_branch_of_its_weights(tmp_path, learns):
     lean, full = (solver(tmp_path, learns) for _ in range(2))
@@ -187,6 +191,7 @@ def test_a_solvers_pass_gives_the_same_weights_and_shows_the_branch_of_its_weigh
     assert gone(lean.net) == []
 
 
+@pytest.mark.host
 def test_in_half_precision(tmp_path):
     caffe.set_precision('bf16')
     try:

@@ -119,8 +119,9 @@ class MultiBoxLoss(NormalizedLoss):
         truth = truth[truth[:, 0] >= 0]
         if not self.param.use_difficult_gt:
             truth = truth[truth[:, 7] == 0]
-        as_index(truth[:, 0], images, 'image number of an object')
-        if (as_index(truth[:, 1], 2**31, 'class of an object') == self.param.background_label_id).any():
+        image, label = truth[:, :2].cpu().T  # on the host, where matching takes them
+        as_index(image, images, 'image number of an object')
+        if (as_index(label, 2**31, 'class of an object') == self.param.background_label_id).any():
             raise ValueError(f'an object has the class of the background, {self.param.background_label_id}')
         return truth
 
@@ -198,7 +199,7 @@ class MultiBoxLoss(NormalizedLoss):
             if how.HasField('top_k') and how.top_k >= 0:
                 order = order[: how.top_k]
             boxes = batch.priors if self.param.use_prior_for_nms else self.decode(batch, batch.codes[n, :, 0])
-            order = order[nms(boxes[order], how.nms_threshold, eta=how.eta, limit=limit)]
+            order = order[nms(boxes[order].cpu(), how.nms_threshold, eta=how.eta, limit=limit)]
         return order[:limit]
 
     # 3. losses
@@ -209,8 +210,9 @@ class MultiBoxLoss(NormalizedLoss):
         if self.param.map_object_to_agnostic:
             classes = torch.full_like(classes, self.param.background_label_id + 1)
         labels = torch.full_like(batch.scores[:, :, 0], self.param.background_label_id, dtype=torch.long)
-        n, p, l = (match >= 0).nonzero()
-        labels[n, p] = classes[match[n, p, l]]
+        for l in range(match.shape[2]):  # the last location's object counts
+            n, p = (match[:, :, l] >= 0).nonzero()
+            labels[n, p] = classes[match[n, p, l]]
         return labels
 
     def class_terms(self, scores, labels):

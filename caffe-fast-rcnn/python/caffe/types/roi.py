@@ -71,12 +71,17 @@ def bin_edges(start, end, scale, bins, size):
     too far to be a number is 0.
     """
     first, last = (round_half_away(v * scale) for v in (start, end))
-    step = ((last - first + 1).clamp(min=1) / bins)[:, None]
+    step = parts((last - first + 1).clamp(min=1), bins)[:, None]
     b = torch.arange(bins, device=start.device, dtype=start.dtype)
     edges = torch.stack([torch.floor(b * step), torch.ceil((b + 1) * step)], 2) + first[:, None, None]
     edges = edges.nan_to_num(0.0).clamp(0, size).int()
     edges[..., 1] = edges.amax(2)
     return edges
+
+
+def parts(length, count):
+    """length / count, rounded once on any device: by a number of the host a GPU multiplies with its inverse."""
+    return length / torch.full_like(length, count)
 
 
 def round_half_away(x):
@@ -269,7 +274,7 @@ def taps(start, end, bins, size, scale, samples, aligned):
     """The cells along one axis of `size` that make the mean over a bin, (R, bins, T) int64, and how much of each.
     Points half a cell apart at least (samples 0) are left out beyond the map where they are many."""
     start, length = start * scale - (0.5 if aligned else 0), (end - start) * scale
-    step = ((length if aligned else length.clamp(min=1)) / bins)[:, None, None]
+    step = parts(length if aligned else length.clamp(min=1), bins)[:, None, None]
     wanted = torch.full_like(step, samples) if samples else step.ceil()
     count = wanted.clamp(min=1)
     b = torch.arange(bins, device=start.device, dtype=start.dtype)[:, None]
@@ -285,7 +290,7 @@ def corners_of_bins(start, end, bins, size, scale):
     """The two cells beside each end of the bins along one axis of `size`, (R, bins + 1, 2) int64, and their weights."""
     start, length = start * scale, ((end - start) * scale + 1).clamp(min=0)
     b = torch.arange(bins + 1, device=start.device, dtype=start.dtype)
-    at = (start[:, None] + b * (length / bins)[:, None])[..., None].nan_to_num(-1.0).clamp(-1, size)
+    at = (start[:, None] + b * parts(length, bins)[:, None])[..., None].nan_to_num(-1.0).clamp(-1, size)
     low = at.floor().clamp(0, max(size - 2, 0))
     cell, part = torch.cat([low, (low + 1).clamp(max=size - 1)], 2).long(), at - low
     return cell, torch.cat([1 - part, part], 2) * ((at >= 0) & (at < size))
@@ -370,7 +375,7 @@ def psroi_pooling(x, rois, *, spatial_scale, output_dim, group_size):
 def bin_means(start, end, scale, bins, size):
     """(R, bins, size): the weight that each cell has in each bin's mean along one axis."""
     start, end = round_half_away(start) * scale, (round_half_away(end) + 1) * scale
-    step = ((end - start).clamp(min=0.1) / bins)[:, None]
+    step = parts((end - start).clamp(min=0.1), bins)[:, None]
     b = torch.arange(bins, device=start.device, dtype=start.dtype)
     first = torch.floor(b * step + start[:, None]).nan_to_num(0.0).clamp(0, size)[..., None]
     last = torch.ceil((b + 1) * step + start[:, None]).nan_to_num(0.0).clamp(0, size)[..., None]
