@@ -4,12 +4,14 @@
     python data/make_toy.py FOLDER
 
 FOLDER becomes a devkit in the layout of ILSVRC DET (ImageSets, Annotations, Data) with FOLDER/toy.yml to
-train by, which is registered: the recipes know it as `toy`. Beside it, selective_search_data/<imdb>.mat gets
-the boxes of a sliding window in the form of selective search's, for nets that are given their proposals. The
-same seed draws the same pictures.
+train by, which is registered: the recipes know it as `toy`. The same images are `toy_masks`, FOLDER/toy_masks.yml,
+with annotations in COCO's format, whose polygons go round just the pixels of each shape. Beside it,
+selective_search_data/<imdb>.mat gets the boxes of a sliding window in the form of selective search's, for nets that are
+given their proposals. The same seed draws the same pictures.
 """
 
 import argparse
+import json
 import os
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -38,14 +40,27 @@ cfg:
           BG_THRESH_LO: 0.0}
   TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
 """
+MASKS_YAML = """\
+# Drawn shapes with their masks: see data/make_toy.py
+name: toy_masks
+format: coco
+root: .
+images: {train: Data/DET/train, val: Data/DET/val}
+max_iters: 1400
+cfg:
+  TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 64,
+          BG_THRESH_LO: 0.0}
+  TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
+"""
 
 
 def write(folder, train=100, val=30, seed=3):
-    """Writes the devkit: `train` and `val` images, their annotations, lists and proposals, and toy.yml."""
+    """Writes the devkit: `train` and `val` images, their annotations, lists and proposals, toy.yml and toy_masks.yml."""
     rng = np.random.default_rng(seed)
     for split, count in (('train', train), ('val', val)):
         names = [f'toy_{split}_{i:04d}' for i in range(count)]
-        sizes = [_write_image(folder, split, name, rng) for name in names]
+        found = [_write_image(folder, split, name, rng) for name in names]
+        sizes = [size for size, _ in found]
         _write_text(
             os.path.join(folder, 'ImageSets', 'DET', f'{split}.txt'),
             ''.join(f'{name} {i}\n' for i, name in enumerate(names, 1)),
@@ -55,11 +70,14 @@ def write(folder, train=100, val=30, seed=3):
             names,
             [sliding_windows(*size) for size in sizes],
         )
+        path = os.path.join(folder, 'annotations', f'instances_{split}.json')
+        _write_text(path, json.dumps(_coco(names, found), indent=1))
     _write_text(os.path.join(folder, 'toy.yml'), YAML)
+    _write_text(os.path.join(folder, 'toy_masks.yml'), MASKS_YAML)
 
 
 def draw(rng):
-    """One picture: ((H, W, 3) uint8 image, [(class, (x1, y1, x2, y2))]), boxes 0-based and inclusive."""
+    """One picture: ((H, W, 3) uint8 image, [(class, (x1, y1, x2, y2), mask (H, W) uint8)]), boxes 0-based and inclusive."""
     height, width = (int(v) for v in rng.integers(150, 201, 2))
     image, objects = _background(rng, height, width), []
     for _ in range(rng.integers(1, 5)):
@@ -67,10 +85,10 @@ def draw(rng):
         x, y = (int(rng.integers(2, side - size - 2)) for side in (width, height))
         if not any(
             x < x2 + 4 and x1 < x + size + 4 and y < y2 + 4 and y1 < y + size + 4
-            for _, (x1, y1, x2, y2) in objects
+            for _, (x1, y1, x2, y2), _ in objects
         ):
             name = CLASSES[rng.integers(len(CLASSES))]
-            objects.append((name, _draw_shape(rng, image, name, x, y, size)))
+            objects.append((name, *_draw_shape(rng, image, name, x, y, size)))
     return image, objects
 
 
@@ -85,15 +103,15 @@ def _background(rng, height, width):
 
 
 def _draw_shape(rng, image, name, x, y, size):
-    """Draws a shape about `size` pixels wide with its corner at (x, y); returns the box of its pixels."""
+    """Draws a shape about `size` pixels wide with its corner at (x, y); returns the box of its pixels, and these."""
     mask = np.zeros(image.shape[:2], np.uint8)
-    cv2.fillPoly(mask, [np.round(_outline(rng, name) * size + (x, y)).astype(np.int32)], 255)
+    cv2.fillPoly(mask, [np.round(_outline(rng, name) * size + (x, y)).astype(np.int32)], 1)
     ys, xs = np.nonzero(mask)
     around = image[max(y - 3, 0) : y + size + 3, max(x - 3, 0) : x + size + 3].reshape(-1, 3).mean(0)
     colour = (around + rng.choice((-1, 1), 3) * rng.uniform(70, 128, 3)) % 256
     grain = colour + rng.normal(0, 8, (len(ys), 3))
     image[ys, xs] = np.clip(grain, 0, 255).astype(np.uint8)
-    return int(xs.min()), int(ys.min()), int(xs.max()), int(ys.max())
+    return (int(xs.min()), int(ys.min()), int(xs.max()), int(ys.max())), mask
 
 
 def _outline(rng, name):
@@ -122,14 +140,14 @@ def _write_image(folder, split, name, rng):
         os.path.join(folder, 'Annotations', 'DET', split, f'{name}.xml'),
         _annotation(split, name, image.shape, objects),
     )
-    return image.shape[:2]
+    return image.shape[:2], objects
 
 
 def _annotation(split, name, shape, objects):
     root = ElementTree.Element('annotation')
     _fill(root, folder=split, filename=name)
     _fill(ElementTree.SubElement(root, 'size'), width=shape[1], height=shape[0])
-    for label, box in objects:
+    for label, box, _ in objects:
         element = ElementTree.SubElement(root, 'object')
         _fill(element, name=label)
         _fill(ElementTree.SubElement(element, 'bndbox'), **dict(zip(('xmin', 'ymin', 'xmax', 'ymax'), box)))
@@ -140,6 +158,58 @@ def _annotation(split, name, shape, objects):
 def _fill(element, **texts):
     for tag, text in texts.items():
         ElementTree.SubElement(element, tag).text = str(text)
+
+
+def _coco(names, found):
+    """COCO's annotation file of images of these names, found: (size, objects) of each."""
+    images, rows = [], []
+    for number, (name, ((height, width), objects)) in enumerate(zip(names, found), 1):
+        images.append({'id': number, 'file_name': f'{name}.JPEG', 'width': width, 'height': height})
+        for label, (x1, y1, x2, y2), mask in objects:
+            row = {
+                'id': len(rows) + 1,
+                'image_id': number,
+                'category_id': CLASSES.index(label) + 1,
+                'iscrowd': 0,
+            }
+            row.update(
+                bbox=[x1, y1, x2 - x1 + 1, y2 - y1 + 1], area=int(mask.sum()), segmentation=outlines(mask)
+            )
+            rows.append(row)
+    categories = [{'id': k, 'name': name} for k, name in enumerate(CLASSES, 1)]
+    return {'images': images, 'annotations': rows, 'categories': categories}
+
+
+def outlines(mask):
+    """Polygons [x0, y0, x1, y1, ...] along the edges of the pixels of a mask (H, W) uint8 without holes, which hold just
+    these."""
+    inside = np.pad(mask, 1).astype(bool)
+    steps = {}  # corner -> the corners that an edge leads to from there, the mask on its right
+    for (dx, dy), begin in (((1, 0), (0, 0)), ((0, 1), (1, 0)), ((-1, 0), (1, 1)), ((0, -1), (0, 1))):
+        beyond = np.roll(inside, (dx, -dy), (0, 1))  # the pixel on its left
+        for y, x in np.argwhere(inside & ~beyond):
+            corner = int(x) - 1 + begin[0], int(y) - 1 + begin[1]
+            steps.setdefault(corner, []).append((corner[0] + dx, corner[1] + dy))
+    polygons = []
+    while steps:
+        line = [next(iter(steps))]
+        while line[-1] in steps:
+            ends = steps[line[-1]]
+            line.append(ends.pop())
+            if not ends:
+                del steps[line[-2]]
+        polygons.append([number for corner in _bends(line[:-1]) for number in corner])
+    return polygons
+
+
+def _bends(line):
+    """The corners of a closed line where it turns."""
+    around = zip(line[-1:] + line[:-1], line, line[1:] + line[:1])
+    return [
+        here
+        for before, here, after in around
+        if (here[0] - before[0], here[1] - before[1]) != (after[0] - here[0], after[1] - here[1])
+    ]
 
 
 def sliding_windows(height, width, sides=(32, 44, 60, 80)):
@@ -167,7 +237,8 @@ def main():
     parser.add_argument('--seed', type=int, default=3)
     args = parser.parse_args()
     write(args.folder, args.train, args.val, args.seed)
-    register(os.path.join(args.folder, 'toy.yml'))
+    for name in 'toy.yml', 'toy_masks.yml':
+        register(os.path.join(args.folder, name))
     print(f'{args.train} training and {args.val} test images: {args.folder}')
 
 

@@ -103,7 +103,8 @@ def write_coco_toy(root, train=6, val=4, seed=3):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             assert cv2.imwrite(path, pixels)
             found = [
-                coco_object(ids[cls], x1, y1, x2 - x1 + 1, y2 - y1 + 1) for cls, (x1, y1, x2, y2) in objects
+                coco_object(ids[cls], x1, y1, x2 - x1 + 1, y2 - y1 + 1)
+                for cls, (x1, y1, x2, y2), _ in objects
             ]
             images[name] = width, height, [] if i == 1 else found + [_crowd(width, height)] * (i == 0)
         write_coco(f'{root}/annotations/instances_{split}.json', images, TOY_CATEGORIES)

@@ -11,6 +11,7 @@ from layer_runs import one_layer_net
 from test_coco import data, kit, zoo  # noqa: F401
 
 import cv2
+import make_toy
 from datasets import own
 from datasets.readers import coco as coco_reader
 from datasets.readers import masks
@@ -276,3 +277,26 @@ def test_the_number_of_masks_is_that_of_objects():
 def test_workers_have_room_for_masks():
     with overrides({'TRAIN.SCALES': [800], 'TRAIN.MAX_SIZE': 1333, 'TRAIN.IMS_PER_BATCH': 1}):
         assert room_for(cfg.TRAIN, 32, True) - room_for(cfg.TRAIN, 32) > 20 * 800 * 1333
+
+
+# ----------------------------------------------------------------------------------------------------- toy
+def test_the_toys_polygons_hold_just_the_pixels_that_were_drawn(data, tmp_path):  # noqa: F811
+    """In its annotation file, by its own reader; boxes and classes as the XML files have them."""
+    make_toy.write(str(tmp_path / 'toy'), train=5, val=1, seed=5)
+    drawn, random = [], np.random.default_rng(5)
+    for _ in range(5):
+        drawn.append(make_toy.draw(random)[1])
+    sets = [own.make(own.load(tmp_path / 'toy' / name), 'train') for name in ('toy_masks.yml', 'toy.yml')]
+    for entry, other, objects in zip(*(db.roidb for db in sets), drawn):
+        assert entry['image'] == other['image'] and (entry['boxes'] == other['boxes']).all()
+        assert (entry['gt_classes'] == other['gt_classes']).all() and len(entry['boxes']) == len(objects)
+        found = masks.decoded(entry['segms'], entry['height'], entry['width'])
+        for mask, (_, _, pixels) in zip(np.moveaxis(found, 2, 0), objects):
+            assert (mask == pixels).all()
+
+
+def test_outlines_of_pixels_that_meet_in_corners():
+    pixels = np.array([[1, 0, 0], [0, 1, 1], [0, 1, 0]], np.uint8)
+    found = make_toy.outlines(pixels)
+    assert (masks.decoded([found], 3, 3)[..., 0] == pixels).all()
+    assert make_toy.outlines(np.ones((2, 3), np.uint8)) == [[0, 0, 3, 0, 3, 2, 0, 2]]

@@ -143,7 +143,7 @@ def toy(tmp_path_factory):
 def test_the_toy_is_the_same_each_time(toy, tmp_path):
     make_toy.write(str(tmp_path / 'toy'), train=4, val=3, seed=5)
     files = sorted(path.relative_to(toy) for path in toy.rglob('*') if path.is_file())
-    assert len(files) == 7 * 2 + 3
+    assert len(files) == 7 * 2 + 3 + 3
     assert all((tmp_path / 'toy' / name).read_bytes() == (toy / name).read_bytes() for name in files)
 
 
