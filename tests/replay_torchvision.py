@@ -24,7 +24,8 @@ import torch
 from caffe.format.weights import write_weights
 from caffe.types.boxes import overlaps
 from fast_rcnn.config import cfg, cfg_from_file, overrides
-from fast_rcnn.detection import ask, scaled_image
+from fast_rcnn.detection import ask
+from fast_rcnn.inputs import scaled_image
 from fpn.boxes import FAMILIES
 from netgen.backbones import BACKBONES
 from netgen.files import end2end_text

@@ -11,7 +11,8 @@ from layer_runs import write_image
 
 from fast_rcnn.config import overrides
 from fast_rcnn import test as fast_rcnn_test
-from fast_rcnn.detection import Answer, ask, best, by_number, forward, roi_blob, scaled_image
+from fast_rcnn.detection import Answer, ask, best, by_number
+from fast_rcnn.inputs import forward, roi_blob, scaled_image
 from fast_rcnn.nms_wrapper import nms
 from fast_rcnn.test import apply_nms, check_classes, detections, im_detect, ims_detect
 from utils.proposals import load_detections

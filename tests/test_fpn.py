@@ -9,7 +9,8 @@ import torch
 from layer_runs import run_in_order
 
 from fast_rcnn.config import overrides
-from fast_rcnn.detection import Answer, Scaled, given_blobs, proposing_blobs, scaled_image
+from fast_rcnn.detection import Answer
+from fast_rcnn.inputs import Scaled, given_blobs, proposing_blobs, scaled_image
 from fpn.anchors import Pyramid, in_maps, in_rows, logits
 from fpn.boxes import FAMILIES, family_of, family_of_net
 from fpn.images import resized, scaled_size

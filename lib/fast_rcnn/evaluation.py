@@ -10,8 +10,9 @@ from caffe.watch import busy, waiting
 from caffe.parallel import share
 
 from fast_rcnn.config import cfg, get_output_dir
-from fast_rcnn.detection import ask, by_number, scaled_image, suppressed
+from fast_rcnn.detection import ask, by_number, suppressed
 from fast_rcnn.drawing import listed, show
+from fast_rcnn.inputs import scaled_image
 from fast_rcnn.each_image import Steps, each_image
 from fpn.boxes import family_of_net
 from utils.proposals import save_detections

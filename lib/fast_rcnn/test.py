@@ -2,9 +2,9 @@
 imdb, drawing."""
 
 from fast_rcnn.detection import detections, im_detect, ims_detect
-from fast_rcnn.detection import image_and_roi_blobs as _get_blobs
-from fast_rcnn.detection import image_blob as _get_image_blob
-from fast_rcnn.detection import roi_blob as _get_rois_blob
+from fast_rcnn.inputs import image_and_roi_blobs as _get_blobs
+from fast_rcnn.inputs import image_blob as _get_image_blob
+from fast_rcnn.inputs import roi_blob as _get_rois_blob
 from fast_rcnn.drawing import vis_detections
 from fast_rcnn.evaluation import apply_nms, check_classes, test_net
 

@@ -67,7 +67,7 @@ class Caffe:
     # Answers
 
     def looked_at(self, rois, image):
-        """RoIs (N, 4) of a fast_rcnn.detection.Scaled -> where a head's codes move them, and the size (height, width) of
+        """RoIs (N, 4) of a fast_rcnn.inputs.Scaled -> where a head's codes move them, and the size (height, width) of
         what they then lie in: in the image itself."""
         return rois / float(image.scales[0]), image.shape
 

@@ -7,7 +7,8 @@ import numpy as np
 from caffe.parallel import barrier
 
 from fast_rcnn.config import cfg
-from fast_rcnn.detection import forward, proposing_blobs, rois_by_image, scaled_image
+from fast_rcnn.detection import rois_by_image
+from fast_rcnn.inputs import forward, proposing_blobs, scaled_image
 from fast_rcnn.each_image import Steps, answers, each_image
 from fpn.boxes import family_of_net
 from utils.arrays import leaving

@@ -1,0 +1,109 @@
+"""What a test net reads: images as its family of boxes (fpn.boxes) has them, and RoIs.
+
+N images of a pass, S scales of each, R RoIs of one.
+"""
+
+import dataclasses
+
+import caffe
+import numpy as np
+import torch
+
+from fast_rcnn.config import cfg
+from fpn.boxes import FAMILIES
+from utils.blob import im_list_to_blob, padded
+
+CAFFE = FAMILIES['caffe']
+TYPICAL_AREA = 224 * 224  # with several scales, a RoI is looked at where its area comes nearest to this
+
+
+@dataclasses.dataclass
+class Scaled:
+    """An image as a net wants it: data (S, 3, h, w), the factors (S,) it was scaled by, its own shape before."""
+
+    data: np.ndarray
+    scales: np.ndarray
+    shape: tuple
+
+
+def image_blob(im, family=CAFFE):
+    """im (H, W, 3) BGR -> data (S, 3, H', W'), the factors (S,) it was scaled by, by cfg.TEST."""
+    scaled = [family.scaled(im, cfg.PIXEL_MEANS, size, cfg.TEST.MAX_SIZE) for size in cfg.TEST.SCALES]
+    return im_list_to_blob([image for image, _ in scaled]), np.array([scale for _, scale in scaled])
+
+
+def scaled_image(im, family=CAFFE):
+    """im (H, W, 3) BGR -> a Scaled; threads may do that ahead of time."""
+    data, scales = image_blob(im, family)
+    if caffe.common.device().type == 'cuda':
+        data = torch.from_numpy(data).pin_memory().numpy()  # from where it gets there while nobody waits
+    return Scaled(data, scales, im.shape)
+
+
+def proposing_blobs(images, family=CAFFE):
+    """What a net with an RPN reads of N Scaled: {data (N, 3, H', W'), im_info (N, 3: height, width, scale)}."""
+    if len(cfg.TEST.SCALES) != 1:
+        raise ValueError(f'a net with an RPN looks at one scale; TEST.SCALES is {cfg.TEST.SCALES}')
+    info = [[*image.data.shape[2:], *image.scales] for image in images]
+    return {'data': _together(images, family.divisor), 'im_info': np.array(info, np.float32)}
+
+
+def _together(images, divisor):
+    """The data of N Scaled as one blob (N S, 3, H', W'), both sides padded to whole divisors, zero beyond each image's
+    edge."""
+    size = padded(np.max([image.data.shape[2:] for image in images], 0), divisor)
+    if len(images) == 1 and images[0].data.shape[2:] == tuple(size):
+        return images[0].data
+    blob = np.zeros((sum(len(image.data) for image in images), 3, *size), np.float32)
+    for slot, plane in zip(blob, (plane for image in images for plane in image.data), strict=True):
+        slot[:, : plane.shape[1], : plane.shape[2]] = plane
+    return blob
+
+
+def roi_blob(boxes, scales):
+    """boxes (R, 4) -> rois (R, 5): index of the scale that suits it best, the box at that scale."""
+    boxes = boxes.astype(np.float64)
+    areas = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
+    levels = np.abs(areas[:, None] * scales[None] ** 2 - TYPICAL_AREA).argmin(1)
+    return np.hstack([levels[:, None], boxes * scales[levels][:, None]]).astype(np.float32)
+
+
+def image_and_roi_blobs(im, rois):
+    """im and rois (R, 4) in its pixels -> {data, rois (R, 5); None where cfg.TEST.HAS_RPN}, the scales."""
+    data, scales = image_blob(im)
+    return {'data': data, 'rois': None if cfg.TEST.HAS_RPN else roi_blob(rois, scales)}, scales
+
+
+def given_blobs(images, boxes, family=CAFFE, step=None):
+    """What a net without an RPN reads of N Scaled and N arrays of boxes (R, 4): {data (N S, 3, H', W'), rois (R', 5)};
+    for each image which of the rois answer for its boxes, and the boxes (R, 4) of which they do: a box is looked at
+    once where several are the same on the feature map, in whole steps of 1 / step pixels (None: cfg.DEDUP_BOXES; 0: each
+    box is looked at)."""
+    step = cfg.DEDUP_BOXES if step is None else step
+    rois, parts, begin = [], [], 0
+    for i, (image, of_image) in enumerate(zip(images, boxes, strict=True)):
+        wanted = roi_blob(of_image, image.scales)
+        unique, inverse = _distinct(wanted, step)
+        wanted[:, 0] += i * len(image.scales)
+        rois.append(wanted[unique])
+        parts.append((begin + inverse, of_image[unique][inverse]))
+        begin += len(rois[-1])
+    return {'data': _together(images, family.divisor), 'rois': np.concatenate(rois)}, parts
+
+
+def _distinct(rois, step):
+    """Indices of the RoIs that differ on the feature map; which of these each RoI is."""
+    if step <= 0:
+        return slice(None), np.arange(len(rois))
+    hashes = np.round(rois * step).dot(np.array([1, 1e3, 1e6, 1e9, 1e12]))
+    _, unique, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    return unique, inverse
+
+
+def forward(net, blobs):
+    """Runs net on blobs, whose shapes and values its inputs take."""
+    if set(blobs) != set(net.inputs):
+        raise ValueError(f'net {net.name!r} reads {sorted(net.inputs)}; it is given {sorted(blobs)}')
+    for name, blob in blobs.items():
+        net.blobs[name].put(blob)
+    net.run_forward()
