@@ -8,13 +8,25 @@ value), proposals and detections (how many have none like them in the other set:
 (of their size), gradients (digests, of the largest value). Exit status 0 if all cases hold.
 """
 
-import argparse
 import json
 import os
 import sys
 import tempfile
 
-from replays import GRADIENTS, MAPS, ROOT, Check, body_shapes, feed, off, pair, places, report, share
+from replays import (
+    GRADIENTS,
+    MAPS,
+    ROOT,
+    Check,
+    asked,
+    body_shapes,
+    feed,
+    off,
+    pair,
+    places,
+    report,
+    share,
+)
 
 # isort: split
 import caffe
@@ -183,28 +195,11 @@ def replay(recorded, parts=(test_checks, train_checks)):
             return [check for part in parts for check in part(case)]
 
 
-def cases_of(path):
-    """{case: {key: array}} of a recording."""
-    cases = {}
-    with np.load(path) as file:
-        for key in file.files:
-            case, _, rest = key.partition('/')
-            cases.setdefault(case, {})[rest] = file[key]
-    return cases
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('file', metavar='FILE')
-    parser.add_argument('--only', nargs='+', metavar='CASE')
-    args = parser.parse_args()
-    cases, failed = cases_of(args.file), False
-    unknown = set(args.only or ()) - set(cases)
-    if unknown:
-        parser.error(f'{args.file} has no case {sorted(unknown)[0]}; it has {", ".join(cases)}')
-    for name in args.only or cases:
+    failed = False
+    for name, recorded in asked(__doc__.splitlines()[0]).items():
         try:
-            checks = replay(cases[name])
+            checks = replay(recorded)
         except NotImplementedError as error:
             print(f'{name}: {error}')
             failed = True

@@ -1,5 +1,6 @@
 """What the replays of recorded detectors share: drawn weights by name, digests held against recorded ones, the report."""
 
+import argparse
 import os
 import sys
 from typing import NamedTuple
@@ -87,3 +88,26 @@ def report(case, checks):
         print(f'{case}: {check.what} {check.found:.2g} of {check.limit:.2g}{"" if check.holds else " FAILS"}')
     print(f'{case}: {sum(check.holds for check in checks)} of {len(checks)} hold', flush=True)
     return not all(check.holds for check in checks)
+
+
+def cases_of(path):
+    """{case: {key: array}} of a recording, whose keys are <case>/<key>."""
+    cases = {}
+    with np.load(path) as file:
+        for key in file.files:
+            case, _, rest = key.partition('/')
+            cases.setdefault(case, {})[rest] = file[key]
+    return cases
+
+
+def asked(description):
+    """{case: its arrays} that a replay's command line names: FILE [--only CASE ...]."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('file', metavar='FILE')
+    parser.add_argument('--only', nargs='+', metavar='CASE')
+    args = parser.parse_args()
+    cases = cases_of(args.file)
+    unknown = set(args.only or ()) - set(cases)
+    if unknown or not cases:
+        parser.error(f'{args.file} has no case {" ".join(sorted(unknown)[:1])}; it has {", ".join(cases)}')
+    return {name: cases[name] for name in args.only or cases}

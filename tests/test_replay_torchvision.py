@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import replay_torchvision as replay
-from replays import digest, off, share
+from replays import cases_of, digest, off, share
 
 RECORDED = Path(__file__).resolve().parent / 'golden' / 'torchvision' / 'recorded.npz'
 
 
 @pytest.fixture(scope='module')
 def recorded():
-    return replay.cases_of(RECORDED)['faster_r34_one']
+    return cases_of(RECORDED)['faster_r34_one']
 
 
 def test_a_recorded_detector(recorded):

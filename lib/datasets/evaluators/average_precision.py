@@ -7,7 +7,8 @@ Everingham et al., "The PASCAL Visual Object Classes Challenge", section 4.2 (11
 
 import numpy as np
 
-from utils.cython_bbox import bbox_overlaps
+from datasets.evaluators.pairs import best, ious
+from utils.found import OfClass
 
 
 def voc_ap(rec, prec, use_07_metric=False):
@@ -22,9 +23,9 @@ def voc_ap(rec, prec, use_07_metric=False):
     return float(np.sum(np.diff(rec, prepend=0.0) * envelope))
 
 
-def class_aps(all_boxes, truth, classes, use_07_metric=False, base=0):
-    """{class: AP at IoU > 0.5}, of the classes (background first) that have an object to find. base is added to the
-    detections' corners."""
+def class_aps(all_boxes, truth, classes, use_07_metric=False, base=0, at_least=False):
+    """{class: AP at IoU > 0.5 (at_least: >= 0.5)}, of the classes (background first) that have an object to find. base
+    is added to the detections' corners."""
     aps = {}
     for k, cls in enumerate(classes):
         mine = truth.classes == k
@@ -32,13 +33,20 @@ def class_aps(all_boxes, truth, classes, use_07_metric=False, base=0):
             det_images, rows = flat(all_boxes[k])
             objects = truth.images[mine], truth.boxes[mine], truth.difficult[mine]
             aps[cls] = average_precision(
-                det_images, rows[:, :4] + base, rows[:, 4], *objects, use_07_metric=use_07_metric
+                det_images,
+                rows[:, :4] + base,
+                rows[:, 4],
+                *objects,
+                use_07_metric=use_07_metric,
+                at_least=at_least,
             )[2]
     return aps
 
 
 def flat(boxes_by_image):
     """A class's detections: images (D,), rows (D, 5) float64."""
+    if isinstance(boxes_by_image, OfClass):
+        return boxes_by_image.images, boxes_by_image.rows.astype(float)
     images = [image for image, boxes in enumerate(boxes_by_image) if len(boxes)]
     rows = [np.asarray(boxes_by_image[image]).reshape(-1, 5) for image in images]
     images = np.repeat(np.array(images, int), [len(boxes) for boxes in rows])
@@ -46,19 +54,29 @@ def flat(boxes_by_image):
 
 
 def average_precision(
-    det_images, det_boxes, scores, gt_images, gt_boxes, gt_difficult, ovthresh=0.5, use_07_metric=False
+    det_images,
+    det_boxes,
+    scores,
+    gt_images,
+    gt_boxes,
+    gt_difficult,
+    ovthresh=0.5,
+    use_07_metric=False,
+    at_least=False,
 ):
     """Recall (D,), precision (D,) and AP of one class. No object that is not difficult: AP is nan.
 
     det_images (D,), gt_images (G,): which image each box is of; gt_difficult (G,) bool.
     By falling score (equal scores in the order given), a detection looks at the object of its image it
-    overlaps most: IoU > ovthresh: difficult - neither right nor wrong; not yet found - right; found before -
-    wrong. Else wrong.
+    overlaps most: IoU > ovthresh (at_least: >=, as in the development kit): difficult - neither right nor wrong; not
+    yet found - right; found before - wrong. Else wrong.
     """
     gt_difficult = np.asarray(gt_difficult, bool)
     order = np.argsort(-np.asarray(scores, float), kind='stable')
-    overlap, match = _best_objects(det_images, det_boxes, gt_images, gt_boxes)
-    missed, match = (overlap <= ovthresh)[order], match[order]
+    det_boxes, gt_boxes = (np.asarray(boxes, float).reshape(-1, 4) for boxes in (det_boxes, gt_boxes))
+    overlap, match = best(det_images, gt_images, lambda d, g: ious(det_boxes[d], gt_boxes[g], one=1))
+    missed = overlap < ovthresh if at_least else overlap <= ovthresh
+    missed, match = missed[order], match[order]
     close = np.flatnonzero(~missed)
     close = close[~gt_difficult[match[close]]]
     first = close[np.unique(match[close], return_index=True)[1]]  # of each object found
@@ -71,23 +89,3 @@ def average_precision(
     if not total:
         return np.full(len(order), np.nan), prec, float('nan')
     return right / total, prec, voc_ap(right / total, prec, use_07_metric)
-
-
-def _best_objects(det_images, det_boxes, gt_images, gt_boxes):
-    """For each detection the highest IoU (D,) with an object of its image (-1: none), and which (D,)."""
-    det_images, gt_images = np.asarray(det_images, int), np.asarray(gt_images, int)
-    overlap, match = np.full(len(det_images), -1.0), np.zeros(len(det_images), int)
-    near = np.flatnonzero(np.isin(det_images, gt_images))
-    objects, detections = _by_image(gt_images), _by_image(det_images[near])
-    for image, d in detections.items():
-        d, g = near[d], objects[image]
-        overlaps = bbox_overlaps(np.asarray(det_boxes, float)[d], np.asarray(gt_boxes, float)[g])
-        overlap[d], match[d] = overlaps.max(1), g[overlaps.argmax(1)]
-    return overlap, match
-
-
-def _by_image(images):
-    """{image: indices of its boxes, rising}"""
-    order = np.argsort(images, kind='stable')
-    numbers, starts = np.unique(images[order], return_index=True)
-    return dict(zip(numbers.tolist(), np.split(order, starts[1:])))
