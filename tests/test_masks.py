@@ -1,7 +1,10 @@
 """Masks: from annotation files in any form, through whatever is done to images, into the blob gt_masks."""
 
+import json
+import os
 import pickle
 
+import check_dataset
 import numpy as np
 import pytest
 import torch
@@ -15,13 +18,18 @@ import make_toy
 from datasets import own
 from datasets.readers import coco as coco_reader
 from datasets.readers import masks
+from datasets.joined import joined
 from datasets.record import Record
 from fast_rcnn.config import cfg, overrides
+from fast_rcnn.masks import packed, pasted, unpacked
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from roi_data_layer.layer import room_for
 from roi_data_layer.looks import Look, draw_looks, seen_masks
 from roi_data_layer.minibatch import get_minibatch
 
+RECORDED = os.path.join(os.path.dirname(__file__), '../../shared/golden/torchvision/recorded.npz')
 RPN = {'TRAIN.HAS_RPN': True, 'TRAIN.IMS_PER_BATCH': 1, 'TRAIN.BBOX_REG': False, 'TRAIN.MAX_SIZE': 4000}
 TOPS = ['data', 'im_info', 'gt_boxes', 'gt_masks']
 
@@ -300,3 +308,146 @@ def test_outlines_of_pixels_that_meet_in_corners():
     found = make_toy.outlines(pixels)
     assert (masks.decoded([found], 3, 3)[..., 0] == pixels).all()
     assert make_toy.outlines(np.ones((2, 3), np.uint8)) == [[0, 0, 3, 0, 3, 2, 0, 2]]
+
+
+# ------------------------------------------------------------------------------------------------- faults
+def test_faults_of_masks_are_listed(data, tmp_path, capsys):  # noqa: F811
+    size = [40, 60]
+    objects = [
+        coco_object(1, 1, 1, 5, 5, segmentation=[rectangle(1, 1, 5, 5)]),
+        coco_object(1, 1, 1, 5, 5, segmentation=[[1, 1, 5, 5], rectangle(1, 1, 5, 5)]),
+        coco_object(3, 1, 1, 5, 5, segmentation=[[1, 1, 5, 5]]),
+        coco_object(3, 1, 1, 5, 5, segmentation=[rectangle(20, 20, 30, 30)]),
+        coco_object(3, 1, 1, 5, 5, segmentation={'size': size, 'counts': [3, 16]}),
+        coco_object(3, 0, 0, 60, 40, iscrowd=1, segmentation={'size': size, 'counts': [0, 2400]}),
+        coco_object(3, 1, 1, 5, 5),
+    ]
+    path = kit(tmp_path, {'b.jpg': (60, 40, []), 'a.jpg': (60, 40, objects)})
+    assert check_dataset.main([str(path)]) == 0
+    where = f'{tmp_path}/annotations/all.json, image 20: object'
+    assert capsys.readouterr().out.splitlines()[:5] == [
+        f'{where} 2 (cat): polygon 1 has 2 points, fewer than 3; the others are its mask',
+        f'{where} 3 (dog): polygon 1 has 2 points, fewer than 3; its box stands for it',
+        f'{where} 4 (dog): its mask does not touch its box',
+        f'{where} 5 (dog): broken run lengths: they are of 19 pixels, of which the image has 2400; its box stands for it',
+        f'{where} 7 (dog): has no mask; its box stands for it',
+    ]
+
+
+def test_a_file_without_masks_has_no_faulty_ones(data, tmp_path, capsys):  # noqa: F811
+    path = kit(tmp_path, {'a.jpg': (60, 40, [coco_object(1, 1, 1, 5, 5)])})
+    assert check_dataset.main([str(path)]) == 0 and 'has no mask' not in capsys.readouterr().out
+
+
+# --------------------------------------------------------------------------------------------- evaluation
+def found_masks(db, roughness=0):
+    """all_boxes and masks: the objects, their masks eaten at by chance."""
+    random = np.random.default_rng(1)
+    boxes = [[np.zeros((0, 5), np.float32) for _ in range(db.num_images)] for _ in db.classes]
+    found = [[[] for _ in range(db.num_images)] for _ in db.classes]
+    for i, entry in enumerate(db.roidb):
+        for k, box, segm in zip(entry['gt_classes'], entry['boxes'], entry['segms']):
+            mask = masks.decoded([segm], *db.image_size_at(i)[::-1])[..., 0]
+            mask = mask & (random.random(mask.shape) >= roughness)
+            boxes[k][i] = np.vstack([boxes[k][i], [*box, random.random()]]).astype(np.float32)
+            found[k][i].append(coco_mask.encode(np.asfortranarray(mask)))
+    return boxes, found
+
+
+def test_masks_are_scored_as_pycocotools_scores_them(data, tmp_path, capsys):  # noqa: F811
+    """From the file that is written, against the file of annotations, by its own program; crowds with their masks."""
+    make_toy.write(str(tmp_path / 'toy'), train=1, val=6, seed=2)
+    path = tmp_path / 'toy' / 'annotations' / 'instances_val.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0].update(iscrowd=1, segmentation={'size': [0, 0], 'counts': []})
+    for row in content['annotations'][:1]:
+        size = next((i['height'], i['width']) for i in content['images'] if i['id'] == row['image_id'])
+        row['segmentation'] = {'size': list(size), 'counts': [0, size[0] * size[1]]}
+    content['annotations'].reverse()  # images are not in their order
+    path.write_text(json.dumps(content))
+    db = own.make(own.load(tmp_path / 'toy' / 'toy_masks.yml'), 'val')
+    boxes, found = found_masks(db, 0.3)
+    mean = db.evaluate_detections(boxes, str(tmp_path / 'out'), masks=found)
+    printed = capsys.readouterr().out
+    assert mean > 0.99 and 'masks_val_results.json' in printed and printed.count('Mean AP') == 2
+    theirs = COCO(str(path))
+    scoring = COCOeval(theirs, theirs.loadRes(str(tmp_path / 'out/results/masks_val_results.json')), 'segm')
+    scoring.evaluate(), scoring.accumulate(), scoring.summarize()
+    assert 0.3 < scoring.stats[0] < 0.7 and scoring.stats[1] > 0.99
+    np.testing.assert_array_equal(db.mask_scores(boxes, found).stats, scoring.stats)
+
+
+def test_joined_sets_score_their_own_masks(data, tmp_path, capsys):  # noqa: F811
+    make_toy.write(str(tmp_path / 'toy'), train=2, val=3, seed=2)
+    description = own.load(tmp_path / 'toy' / 'toy_masks.yml')
+    parts = [own.make(description, split) for split in ('train', 'val')]
+    halves = [found_masks(db) for db in parts]
+    boxes, found = ([a + b for a, b in zip(*both)] for both in zip(*halves))
+    assert joined(parts).evaluate_detections(boxes, masks=found) > 0.99
+    assert capsys.readouterr().out.count('Masks:') == 2
+
+
+# ------------------------------------------------------------------------------------------------ pasting
+def plainly_pasted(prob, box, height, width):
+    """By the formula, pixel by pixel: a mask of M cells with one more around."""
+    side = len(prob)
+    padded = np.zeros((side + 2, side + 2))
+    padded[1:-1, 1:-1] = prob
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * (side + 2) / side
+    (x1, y1), (x2, y2) = np.trunc(centre - half).astype(int), np.trunc(centre + half).astype(int)
+    wide, high = max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
+    mask = np.zeros((height, width))
+    for y in range(max(y1, 0), min(y1 + high, height)):
+        for x in range(max(x1, 0), min(x1 + wide, width)):
+            v, u = (
+                np.clip((p + 0.5) * (side + 2) / n - 0.5, 0, side + 1)
+                for p, n in ((y - y1, high), (x - x1, wide))
+            )
+            i, j = min(int(v), side), min(int(u), side)
+            above, below = (padded[k, j] * (j + 1 - u) + padded[k, j + 1] * (u - j) for k in (i, i + 1))
+            mask[y, x] = above * (i + 1 - v) + below * (v - i)
+    return mask > 0.5
+
+
+def test_pasted_by_a_plain_loop():
+    """Boxes within, across each edge, of no size, beyond."""
+    random = np.random.default_rng(4)
+    boxes = np.array(
+        [
+            [5, 6, 25, 20],
+            [-9, 3, 12, 40],
+            [20.5, 10.25, 47.75, 29],
+            [30, 25, 44, 36],
+            [7, 7, 7, 7],
+            [60, 60, 70, 70],
+        ]
+    )
+    probs = random.random((len(boxes), 7, 7)).astype(np.float32)
+    for rle, prob, box in zip(pasted(probs, boxes, 30, 40), probs, boxes):
+        assert (coco_mask.decode(rle) == plainly_pasted(prob, box, 30, 40)).mean() > 0.998
+    assert pasted(probs[:0], boxes[:0], 30, 40) == []
+
+
+@pytest.mark.skipif(not os.path.exists(RECORDED), reason='shared/golden/torchvision is not there')
+def test_recorded_masks_have_their_recorded_areas():
+    with np.load(RECORDED) as recorded:
+        for i in range(2):
+            boxes, areas = recorded[f'mask_r18/boxes{i}'], recorded[f'mask_r18/pasted_area{i}']
+            size = recorded[f'mask_r18/image{i}'].shape[1:]
+            found = coco_mask.area(pasted(recorded[f'mask_r18/masks{i}'], boxes, *size))
+            assert len(areas) > 5
+            np.testing.assert_allclose(found, areas, rtol=0.01, atol=1)
+
+
+def test_masks_and_boxes_share_rows_on_disk():
+    """Whatever the bytes of codes mean as numbers; of nothing found, too."""
+    random = np.random.default_rng(3)
+    for count in 0, 1, 5:
+        dets = random.random((count, 6)).astype(np.float32)
+        drawn = (random.random((40, 50, count)) < 0.3).astype(np.uint8)
+        drawn[..., :1] = 0
+        rles = coco_mask.encode(np.asfortranarray(drawn))
+        rows = packed(dets, rles)
+        assert rows.dtype == np.float32 and rows.shape[1] == 6
+        boxes, found = unpacked(np.ascontiguousarray(rows, np.float32).copy(), 40, 50)
+        assert (boxes == dets).all() and found == rles

@@ -61,6 +61,10 @@ class annotated(imdb):
         """Image i's Annotation, as written in the files: see readers.voc_xml."""
         raise NotImplementedError(f'{type(self).__name__} has no annotation_at')
 
+    def mask_faults_at(self, i):
+        """What is wrong with masks of image i: (number of the object, from 1, text)."""
+        return []
+
     def _truth(self):
         """What readers.truth.make_truth gives."""
         raise NotImplementedError(f'{type(self).__name__} has no _truth')

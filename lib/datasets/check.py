@@ -91,6 +91,8 @@ class Survey:
         self._classes(imdb, path, annotation)
         if size or annotation.size:
             self._boxes(imdb, path, annotation, size or annotation.size)
+        for number, text in imdb.mask_faults_at(i):
+            self._add(path, f'object {number} ({annotation.names[number - 1]}): {text}')
 
     def _image(self, imdb, i):
         """(width, height) of the image, or None where it cannot be read."""

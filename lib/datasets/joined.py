@@ -58,12 +58,15 @@ class joined(imdb):
         for part in self.parts:
             part.competition_mode(on)
 
-    def evaluate_detections(self, all_boxes, output_dir=None):
-        """Each part by its own rule, into a folder of its name -> the mean of their mean APs."""
-        means = []
+    def evaluate_detections(self, all_boxes, output_dir=None, **more):
+        """Each part by its own rule, into a folder of its name -> the mean of their mean APs. more: what else is known by
+        class and image, masks."""
+        means, given = [], {'': all_boxes, **more}
         for part, first in self.shares:
             print(f'{part.name}:')
-            mine = [of_class[first : first + part.num_images] for of_class in all_boxes]
-            means.append(part.evaluate_detections(mine, output_dir and os.path.join(output_dir, part.name)))
+            images = slice(first, first + part.num_images)
+            mine = {key: [of_class[images] for of_class in found] for key, found in given.items()}
+            folder = output_dir and os.path.join(output_dir, part.name)
+            means.append(part.evaluate_detections(mine.pop(''), folder, **mine))
         print(f'Mean AP = {np.mean(means):.4f} (the mean of {len(means)} sets)')
         return float(np.mean(means))

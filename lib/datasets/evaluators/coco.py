@@ -1,5 +1,5 @@
-"""COCO's evaluation, which is pycocotools': AP over ten IoUs, by size, and recall. Boxes x y width height, edges between
-pixels.
+"""COCO's evaluation, which is pycocotools': AP over ten IoUs, of boxes or of masks, by size, and recall. Boxes x y width
+height, edges between pixels; masks are RLEs, as in datasets.readers.masks.
 
 A ground truth is a pycocotools.coco.COCO; N images, K classes with the background.
 """
@@ -86,18 +86,39 @@ def results(all_boxes, image_ids, category_ids):
     return found
 
 
+def mask_results(all_boxes, masks, image_ids, category_ids):
+    """As results, of masks[class][image], which lists the RLEs of those boxes."""
+    found = []
+    for k, category in category_ids.items():
+        for image_id, rows, rles in zip(image_ids, all_boxes[k], masks[k], strict=True):
+            scores = np.reshape(rows, (-1, 5))[:, 4].round(6).tolist()
+            found += [
+                {'image_id': image_id, 'category_id': category, 'segmentation': rle, 'score': score}
+                for rle, score in zip(rles, scores, strict=True)
+            ]
+    return found
+
+
+def as_text(result):
+    """A result with its mask, if it has one, as JSON takes it."""
+    if 'segmentation' not in result:
+        return result
+    rle = result['segmentation']
+    return {**result, 'segmentation': {**rle, 'counts': rle['counts'].decode()}}
+
+
 def write(path, found):
     """Write results, a detection a line."""
     with atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8') as stream:
-        stream.write('[' + ',\n'.join(map(json.dumps, found)) + ']\n')
+        stream.write('[' + ',\n'.join(json.dumps(as_text(result)) for result in found) + ']\n')
 
 
-def evaluate(truth, found, image_ids, category_ids):
-    """Scores of results on those images; category_ids: {class number: id}."""
+def evaluate(truth, found, image_ids, category_ids, what='bbox'):
+    """Scores of results on those images; category_ids: {class number: id}; what: 'bbox', or 'segm' of masks."""
     from pycocotools.cocoeval import COCOeval
 
     with _quiet() as printed:
-        scoring = COCOeval(truth, truth.loadRes(found) if found else ground_truth([], [], []), 'bbox')
+        scoring = COCOeval(truth, truth.loadRes(found) if found else ground_truth([], [], []), what)
         scoring.params.imgIds, scoring.params.catIds = list(image_ids), list(category_ids.values())
         scoring.evaluate()
         scoring.accumulate()

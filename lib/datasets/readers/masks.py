@@ -118,6 +118,11 @@ def of_box(box, height, width):
     return coco_mask.frPyObjects([[x, y, x + w, y, x + w, y + h, x, y + h]], height, width)[0]
 
 
+def meet(rle, box):
+    """Whether an RLE has a pixel of a box x y width height."""
+    return bool(coco_mask.area(coco_mask.merge([rle, of_box(box, *rle['size'])], intersect=True)))
+
+
 def decoded(segmentations, height, width):
     """Segmentations of G objects of an image -> (height, width, G) uint8, 0 or 1, column after column in memory."""
     if not len(segmentations):
