@@ -271,10 +271,15 @@ def set_proposals(data, method, rpn_file=None):
 
 def load_net(args):
     """The net of --def and --net for testing, named after its weights' file."""
+    return load_named(args.prototxt, args.weights)
+
+
+def load_named(prototxt, weights, flags=('--def', '--net')):
+    """As load_net, of two files, which these flags gave."""
     import caffe
 
-    net = caffe.Net(require(args.prototxt, '--def'), require(args.weights, '--net'), caffe.TEST)
-    net.name = os.path.splitext(os.path.basename(args.weights))[0]
+    net = caffe.Net(require(prototxt, flags[0]), require(weights, flags[1]), caffe.TEST)
+    net.name = os.path.splitext(os.path.basename(weights))[0]
     return net
 
 

@@ -18,7 +18,16 @@ def main():
         _command.set_proposals(data, cfg.TEST.PROPOSAL_METHOD, args.rpn_file)
     if args.wait:
         _command.wait_for(args.weights)
-    test_net(_command.load_net(args), data, max_per_image=args.num_dets, vis=args.vis)
+    test_net(asked(args), data, max_per_image=args.num_dets, vis=args.vis)
+
+
+def asked(args):
+    """The net, or the Ensemble of all that were given."""
+    from fast_rcnn.ensemble import Ensemble
+
+    first = _command.load_net(args)
+    others = [_command.load_named(*files, flags=('--also', '--also')) for files in args.also]
+    return Ensemble([first, *others]) if others else first
 
 
 def parse_args(argv=None):
@@ -29,7 +38,20 @@ def parse_args(argv=None):
         action='store_true',
         help='competition mode: write the result files that a server wants, score nothing',
     )
-    parser.add_argument('--num_dets', type=int, default=100, metavar='N', help='detections per image at most')
+    parser.add_argument(
+        '--also',
+        nargs=2,
+        action='append',
+        default=[],
+        metavar=('PROTOTXT', 'CAFFEMODEL'),
+        help='one more net, asked together with the others: proposals joined, scores and boxes averaged',
+    )
+    parser.add_argument(
+        '--num_dets',
+        type=int,
+        metavar='N',
+        help='detections per image at most (default: TEST.MAX_PER_IMAGE, 100)',
+    )
     parser.add_argument('--vis', action='store_true', help='show the detections of each image in a window')
     parser.add_argument(
         '--rpn_file',

@@ -248,6 +248,35 @@ cfg.TEST.SOFT_NMS = ''
 cfg.TEST.SOFT_NMS_SIGMA = 0.5
 cfg.TEST.SOFT_NMS_MIN_SCORE = 0.001
 
+# Detections kept: those of a higher score than SCORE_THRESH, and of an image the MAX_PER_IMAGE best (0: all); where
+# test_net and tools/test_net.py are not told otherwise
+cfg.TEST.SCORE_THRESH = 0.05
+cfg.TEST.MAX_PER_IMAGE = 100
+
+# Box voting: each detection that NMS keeps becomes the mean of all boxes of its class that overlap it by at least this
+# (IoU), weighted by their scores (He et al. 2015, appendix B). 0: off; MR-CNN's is 0.5
+cfg.TEST.VOTE = 0.0
+
+# Box refinement: so many times every region is pooled again from where its best class moved it, for new scores and
+# boxes that join the first ones before NMS (He et al. 2015, appendix B: once)
+cfg.TEST.REFINE = 0
+
+# Mirrored images are looked at too; scores and boxes are the means of both
+cfg.TEST.FLIP = False
+
+# Lengths of the short side at which regions are judged, whatever SCALES proposals come from (He et al. 2015: 200, 400,
+# 600, 800, 1000); a long side has MAX_SIZE in proportion to the first of SCALES. (0,): at SCALES
+cfg.TEST.REGION_SCALES = (0,)
+
+# At which of them: a region whose sides (the root of its area) are REGION_SIDE pixels there is seen best. 'maxout': the
+# two adjacent ones about that, and the larger of each feature; 'mean': these, and the mean of scores and of boxes;
+# 'nearest': the one where its area is nearest to that
+cfg.TEST.REGION_MERGE = 'maxout'
+cfg.TEST.REGION_SIDE = 224.0
+
+# Regions are proposed at each of REGION_SCALES, and by FLIP of mirrored images too, and joined; else of SCALES alone
+cfg.TEST.JOIN_PROPOSALS = False
+
 # Write detections.pkl beside detections.npz, for older tools
 cfg.TEST.DETECTIONS_PKL = False
 

@@ -8,12 +8,16 @@ import dataclasses
 import functools
 
 import numpy as np
+import torch
 
 from fast_rcnn.config import cfg
-from fast_rcnn.inputs import CAFFE, forward, given_blobs, proposing_blobs, scaled_image
+from fast_rcnn.inputs import CAFFE, forward, given_blobs, looked_at_image, proposing_blobs
+from fast_rcnn.judging import judged, wanted
+from fast_rcnn.net_classes import of_classes
 from fpn.boxes import Caffe, family_of_net
 from fpn.levels import has_levels
 from nms.soft_nms import soft_nms
+from nms.voting import vote
 from utils.arrays import leaving
 
 
@@ -56,9 +60,19 @@ class Answer:
         return np.hstack([self.family.back(dets[:, :4], self.size, self.shape), dets[:, 4:]]), classes
 
 
+class Settled(Answer):
+    """One whose `rois` are the boxes of all classes (R, 4K or 8), in the image's pixels."""
+
+    def boxes(self):
+        return self.rois
+
+    def boxes_of(self, rows, classes):
+        return of_classes(self.rois, self.scores.shape[1], rows, classes)
+
+
 def detect(net, im, max_per_image, thresh):
     """What a net that proposes finds in im (H, W, 3) BGR: see detections."""
-    (answer,) = ask(net, [scaled_image(im, family_of_net(net))])()
+    (answer,) = ask(net, [looked_at_image(im, family_of_net(net))])()
     return by_number(*answer.best(max_per_image, thresh), answer.scores.shape[1])
 
 
@@ -74,19 +88,25 @@ def ims_detect(net, ims, boxes=None):
     """As im_detect, of N images in one pass -> N pairs (scores, boxes). boxes: N arrays (R, 4). The images are padded to
     the largest: the more alike their shapes, the less is computed in vain."""
     family = family_of_net(net)
-    answers = ask(net, [scaled_image(im, family) for im in ims], boxes)
+    answers = ask(net, [looked_at_image(im, family) for im in ims], boxes)
     return [(answer.scores, answer.boxes()) for answer in answers()]
 
 
 def ask(net, images, boxes=None):
     """A pass of the net over N Scaled, and N arrays of boxes (R, 4) unless cfg.TEST.HAS_RPN -> a function that gives
-    their Answers: any thread may call it, whatever the net does by then."""
+    their Answers: any thread may call it, whatever the net does by then. More than a pass where cfg.TEST asks for it, or
+    where the net is an Ensemble: see fast_rcnn.judging."""
     family = family_of_net(net)
+    if not cfg.TEST.HAS_RPN and boxes is None:
+        raise ValueError('im_detect wants boxes, unless cfg.TEST.HAS_RPN')
+    if wanted(net):
+        given = None if cfg.TEST.HAS_RPN else [family.own(of_image) for of_image in boxes]
+        found = zip(images, judged(net, images, family, given), strict=True)
+        settled = [Settled(image.shape, *answers, None, family) for image, answers in found]
+        return lambda: settled
     if cfg.TEST.HAS_RPN:
         forward(net, proposing_blobs(images, family))
         parts = functools.partial(rois_by_image, leaving(net.blobs['rois']), images, family)
-    elif boxes is None:
-        raise ValueError('im_detect wants boxes, unless cfg.TEST.HAS_RPN')
     else:
         step = 0 if has_levels(net) else None  # RoIs of a pyramid are not rounded to one map's cells
         blobs, given = given_blobs(images, [family.own(of_image) for of_image in boxes], family, step)
@@ -143,27 +163,30 @@ def best(scores, boxes_of, max_per_image, thresh, family=CAFFE):
     return dets, classes
 
 
-def of_classes(boxes, num_classes, rows, classes):
-    """boxes (R, 4K) or, whatever the class, (R, 8) -> of row rows[i] that of class classes[i] (n, 4)."""
-    if boxes.shape[1] not in (8, 4 * num_classes) or (cfg.TEST.AGNOSTIC and boxes.shape[1] != 8):
-        wanted = (
-            '8 (TEST.AGNOSTIC)' if cfg.TEST.AGNOSTIC else f'{4 * num_classes}, or 8 of a class-agnostic net'
-        )
-        raise ValueError(f'{num_classes} classes want boxes of {wanted} columns, got {boxes.shape[1]}')
-    columns = boxes.shape[1] // 4
-    return boxes.reshape(len(boxes), columns, 4)[rows, 1 if columns == 2 else classes]
-
-
 def suppressed(dets, starts, thresh, family=CAFFE):
     """dets (n, 5), of which class k has those from starts[k] up to starts[k + 1], each class after NMS at IoU thresh,
-    or, by cfg.TEST.SOFT_NMS, with the scores it leaves -> (m, 5), class by class, best first; the class of each (m,)."""
+    or, by cfg.TEST.SOFT_NMS, with the scores it leaves, and moved by cfg.TEST.VOTE -> (m, 5), class by class, best first;
+    the class of each (m,)."""
     dets = dets.astype(np.float32)
     if not cfg.TEST.SOFT_NMS:
         kept = family.class_nms(dets, starts, thresh)
-        return dets[kept], np.searchsorted(starts, kept, 'right') - 1
-    how = cfg.TEST.SOFT_NMS, thresh, cfg.TEST.SOFT_NMS_SIGMA, cfg.TEST.SOFT_NMS_MIN_SCORE
-    left = [soft_nms(dets[begin:end], *how) for begin, end in zip(starts, starts[1:])]
-    return np.concatenate([dets[:0], *left]), np.repeat(np.arange(len(left)), [len(part) for part in left])
+        left, classes = dets[kept], np.searchsorted(starts, kept, 'right') - 1
+    else:
+        how = cfg.TEST.SOFT_NMS, thresh, cfg.TEST.SOFT_NMS_SIGMA, cfg.TEST.SOFT_NMS_MIN_SCORE
+        parts = [soft_nms(dets[begin:end], *how) for begin, end in zip(starts, starts[1:])]
+        left = np.concatenate([dets[:0], *parts])
+        classes = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    if cfg.TEST.VOTE:
+        of_class = zip(by_number(left, classes, len(starts) - 1), starts, starts[1:])
+        parts = [voted(kept, dets[begin:end], family) for kept, begin, end in of_class]
+        left = np.concatenate([dets[:0], *parts])
+    return left, classes
+
+
+def voted(kept, dets, family=CAFFE):
+    """kept (m, 5) of the dets (n, 5) of a class, each where those say that overlap it by at least cfg.TEST.VOTE."""
+    overlaps = family.overlaps(torch.from_numpy(kept[:, :4]), torch.from_numpy(dets[:, :4]))
+    return vote(kept, dets, cfg.TEST.VOTE, overlaps.numpy())
 
 
 def by_number(rows, numbers, count):

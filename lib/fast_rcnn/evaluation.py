@@ -12,7 +12,8 @@ from caffe.parallel import share
 from fast_rcnn.config import cfg, get_output_dir
 from fast_rcnn.detection import ask, by_number, suppressed
 from fast_rcnn.drawing import listed, show
-from fast_rcnn.inputs import scaled_image
+from fast_rcnn.ensemble import members
+from fast_rcnn.inputs import looked_at_image
 from fast_rcnn.each_image import Steps, each_image
 from fpn.boxes import family_of_net
 from utils.proposals import save_detections
@@ -21,14 +22,18 @@ from utils.shards import open_shards, remove_shards
 VIS_THRESH = 0.3  # the least score that is shown
 
 
-def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
+def test_net(net, imdb, max_per_image=None, thresh=None, vis=False):
     """Detect on every image of imdb, each rank on its own, write detections.npz (with cfg.TEST.DETECTIONS_PKL,
-    detections.pkl too) to its output folder, evaluate -> mean AP, on every rank. Goes on where it stopped.
+    detections.pkl too) to its output folder, evaluate -> mean AP, on every rank. Goes on where it stopped. net: one, or an
+    Ensemble.
 
     Kept per image: scores > thresh, after NMS within each class the max_per_image best (0: all). vis shows
-    each image's detections with matplotlib.
+    each image's detections with matplotlib. None: cfg.TEST.MAX_PER_IMAGE, cfg.TEST.SCORE_THRESH.
     """
-    check_classes(net, imdb)
+    max_per_image = cfg.TEST.MAX_PER_IMAGE if max_per_image is None else max_per_image
+    thresh = cfg.TEST.SCORE_THRESH if thresh is None else thresh
+    for member in members(net):
+        check_classes(member, imdb)
 
     def run(numbers, images):
         return ask(net, images, None if cfg.TEST.HAS_RPN else [_given_boxes(imdb, i) for i in numbers])
@@ -41,7 +46,7 @@ def test_net(net, imdb, max_per_image=100, thresh=0.05, vis=False):
         show(im, listed(found, imdb.classes, VIS_THRESH), imdb.classes)
 
     steps = Steps(
-        functools.partial(scaled_image, family=family_of_net(net)), run, finish, shown if vis else None
+        functools.partial(looked_at_image, family=family_of_net(net)), run, finish, shown if vis else None
     )
     stem, title = os.path.join(get_output_dir(imdb, net), 'detections'), f'detection on {imdb.name}'
     decides = max_per_image, thresh, vis, _given_digest(imdb)

@@ -4,6 +4,7 @@ N images of a pass, S scales of each, R RoIs of one.
 """
 
 import dataclasses
+import itertools
 
 import caffe
 import numpy as np
@@ -19,11 +20,20 @@ TYPICAL_AREA = 224 * 224  # with several scales, a RoI is looked at where its ar
 
 @dataclasses.dataclass
 class Scaled:
-    """An image as a net wants it: data (S, 3, h, w), the factors (S,) it was scaled by, its own shape before."""
+    """An image as a net wants it: data (S, 3, h, w), the factors (S,) it was scaled by, its own shape before. looks: it at
+    one scale, by (short side, mirrored), where data has it not."""
 
     data: np.ndarray
     scales: np.ndarray
     shape: tuple
+    looks: dict = dataclasses.field(default_factory=dict)
+
+    def look(self, short, mirrored=False):
+        """A Scaled of it alone, as cfg.TEST was when it was scaled."""
+        if (short, mirrored) in self.looks:
+            return self.looks[short, mirrored]
+        at = slice(*(np.add(cfg.TEST.SCALES.index(short), [0, 1])))
+        return Scaled(self.data[at], self.scales[at], self.shape)
 
 
 def image_blob(im, family=CAFFE):
@@ -33,22 +43,46 @@ def image_blob(im, family=CAFFE):
 
 
 def scaled_image(im, family=CAFFE):
-    """im (H, W, 3) BGR -> a Scaled; threads may do that ahead of time."""
+    """im (H, W, 3) BGR -> a Scaled, for proposing; threads may do that ahead of time."""
     data, scales = image_blob(im, family)
-    if caffe.common.device().type == 'cuda':
-        data = torch.from_numpy(data).pin_memory().numpy()  # from where it gets there while nobody waits
-    return Scaled(data, scales, im.shape)
+    return Scaled(_pinned(data), scales, im.shape)
+
+
+def looked_at_image(im, family=CAFFE):
+    """As scaled_image, for a detector: with its looks, at the scales of judging_scales and by cfg.TEST.FLIP mirrored."""
+    image = scaled_image(im, family)
+    for short, mirrored in itertools.product(judging_scales(), (False, True)[: 1 + cfg.TEST.FLIP]):
+        if mirrored or short not in cfg.TEST.SCALES:
+            seen = im[:, ::-1] if mirrored else im
+            long = cfg.TEST.MAX_SIZE * short / cfg.TEST.SCALES[0]
+            pixels, scale = family.scaled(seen, cfg.PIXEL_MEANS, short, long)
+            data = _pinned(im_list_to_blob([pixels]))
+            image.looks[short, mirrored] = Scaled(data, np.array([scale]), im.shape)
+    return image
+
+
+def judging_scales():
+    """Lengths of the short side at which regions are judged, by cfg.TEST, ascending."""
+    return sorted(cfg.TEST.REGION_SCALES if any(cfg.TEST.REGION_SCALES) else cfg.TEST.SCALES)
+
+
+def _pinned(data):
+    """Where it gets to a GPU from while nobody waits."""
+    on_gpu = caffe.common.device().type == 'cuda'
+    return torch.from_numpy(data).pin_memory().numpy() if on_gpu else data
 
 
 def proposing_blobs(images, family=CAFFE):
     """What a net with an RPN reads of N Scaled: {data (N, 3, H', W'), im_info (N, 3: height, width, scale)}."""
     if len(cfg.TEST.SCALES) != 1:
-        raise ValueError(f'a net with an RPN looks at one scale; TEST.SCALES is {cfg.TEST.SCALES}')
+        raise ValueError(
+            f'a net with an RPN looks at one scale; TEST.SCALES is {cfg.TEST.SCALES} (several: TEST.REGION_SCALES)'
+        )
     info = [[*image.data.shape[2:], *image.scales] for image in images]
-    return {'data': _together(images, family.divisor), 'im_info': np.array(info, np.float32)}
+    return {'data': together(images, family.divisor), 'im_info': np.array(info, np.float32)}
 
 
-def _together(images, divisor):
+def together(images, divisor):
     """The data of N Scaled as one blob (N S, 3, H', W'), both sides padded to whole divisors, zero beyond each image's
     edge."""
     size = padded(np.max([image.data.shape[2:] for image in images], 0), divisor)
@@ -88,7 +122,7 @@ def given_blobs(images, boxes, family=CAFFE, step=None):
         rois.append(wanted[unique])
         parts.append((begin + inverse, of_image[unique][inverse]))
         begin += len(rois[-1])
-    return {'data': _together(images, family.divisor), 'rois': np.concatenate(rois)}, parts
+    return {'data': together(images, family.divisor), 'rois': np.concatenate(rois)}, parts
 
 
 def _distinct(rois, step):
@@ -102,8 +136,13 @@ def _distinct(rois, step):
 
 def forward(net, blobs):
     """Runs net on blobs, whose shapes and values its inputs take."""
+    put(net, blobs)
+    net.run_forward()
+
+
+def put(net, blobs):
+    """Lets the inputs of net, all of them, take the shapes and values of blobs."""
     if set(blobs) != set(net.inputs):
         raise ValueError(f'net {net.name!r} reads {sorted(net.inputs)}; it is given {sorted(blobs)}')
     for name, blob in blobs.items():
         net.blobs[name].put(blob)
-    net.run_forward()

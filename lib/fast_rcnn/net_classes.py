@@ -1,5 +1,6 @@
-"""How many classes a net is made for, and whether its training set has as many."""
+"""How many classes a net is made for, whether its training set has as many, and which of a net's boxes are of which."""
 
+from fast_rcnn.config import cfg
 from utils.param_str import parse_param_str
 
 # A Python layer's modules, by their last word, whose param_str says num_classes
@@ -36,3 +37,14 @@ def check_classes(net, num_classes, agnostic, path):
                 f"{path}: layer {layer.name} has 'num_classes': {found}, wanted {num_classes}: the training set has "
                 f'so many with the background'
             )
+
+
+def of_classes(boxes, num_classes, rows, classes):
+    """boxes (R, 4K) or, whatever the class, (R, 8) -> of row rows[i] that of class classes[i] (n, 4)."""
+    if boxes.shape[1] not in (8, 4 * num_classes) or (cfg.TEST.AGNOSTIC and boxes.shape[1] != 8):
+        wanted = (
+            '8 (TEST.AGNOSTIC)' if cfg.TEST.AGNOSTIC else f'{4 * num_classes}, or 8 of a class-agnostic net'
+        )
+        raise ValueError(f'{num_classes} classes want boxes of {wanted} columns, got {boxes.shape[1]}')
+    columns = boxes.shape[1] // 4
+    return boxes.reshape(len(boxes), columns, 4)[rows, 1 if columns == 2 else classes]
