@@ -83,9 +83,10 @@ class coco_imdb(annotated):
         return super().gt_roidb()
 
     def mask_faults_at(self, i):
-        """What is wrong with masks of image i: (number of the object, from 1, text); nothing in a file without any."""
+        """What is wrong with masks of image i: (number of the object, from 1, text); nothing in a file where no object but
+        crowds has any."""
         found = self._masks_as_written
-        if found.boxed.all():
+        if found.boxed[~self.file.crowd].all():
             return []
         first = int(self.file.counts[:i].sum())
         rows = range(first, first + int(self.file.counts[i]))
