@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from fast_rcnn import drawing
 from fast_rcnn.drawing import draw, listed, save_picture
@@ -117,3 +118,23 @@ def test_what_cannot_be_read_is_named(tmp_path):
 def test_pictures_are_written_whole(tmp_path):
     save_picture(str(tmp_path / 'new' / 'a.jpg'), np.zeros((5, 6, 3), np.uint8))
     assert read_image(str(tmp_path / 'new' / 'a.jpg')).shape == (5, 6, 3)
+
+
+def test_masks_are_tinted_where_they_are():
+    """Of an enlarged picture: the pixels within, and an edge; the box is larger than its mask."""
+    mask = np.zeros((100, 120), np.uint8)
+    mask[20:60, 30:70] = 1
+    rle = coco_mask.encode(np.asfortranarray(mask))
+    found = [np.zeros((0, 5)), np.array([[10, 10, 90, 90, 0.2], [10, 10, 90, 90, 0.9]])]
+    (one,) = listed(found, ('__background__', 'a'), 0.5, [[], [None, rle]])
+    assert one == ('a', 0.9, (10, 10, 90, 90), rle)
+    image = np.full((100, 120, 3), 100, np.uint8)
+    plain, tinted = (
+        draw(image, [one[:3]], ('__background__', 'a')),
+        draw(image, [one], ('__background__', 'a')),
+    )
+    changed = (plain != tinted).any(2)
+    factor = changed.shape[0] // 100
+    for y, x, inside in ((40, 50, True), (25, 35, True), (15, 50, False), (40, 80, False)):
+        assert changed[y * factor, x * factor] == inside
+    assert 1600 * factor**2 <= changed.sum() < 2000 * factor**2

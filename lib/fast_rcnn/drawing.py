@@ -1,6 +1,7 @@
-"""Drawing: boxes and names on a picture, legible whatever its size.
+"""Drawing: boxes, masks and names on a picture, legible whatever its size.
 
-A drawn object is (name, score or None, box x1 y1 x2 y2); colours follow the names. '' is a box without a label.
+A drawn object is (name, score or None, box x1 y1 x2 y2) and may have a mask behind it, pycocotools' RLE; colours follow the
+names. '' is a box without a label.
 """
 
 import dataclasses
@@ -17,14 +18,17 @@ LARGE = 3000  # ... and one that labels would cover, as long as its long side st
 LABELS = 200  # boxes that get one: the best
 COVERED = 0.2  # the share of a picture that labels may cover
 PAD = 3  # pixels between a label's text and its edge
+TINT = 0.4  # the share of its class's colour in a mask's pixels
 
 
-def listed(found, classes, thresh):
-    """found[class] (n, 5) x1 y1 x2 y2 score -> what draw takes: the objects with score >= thresh, best first."""
+def listed(found, classes, thresh, masks=None):
+    """found[class] (n, 5) x1 y1 x2 y2 score -> what draw takes: the objects with score >= thresh, best first. masks[class]:
+    RLEs (n,) of these."""
+    masks = masks or [None] * len(found)
     objects = [
-        (name, float(row[4]), tuple(map(float, row[:4])))
-        for name, rows in zip(classes, found, strict=True)
-        for row in rows
+        (name, float(row[4]), tuple(map(float, row[:4])), *mask)
+        for name, rows, rles in zip(classes, found, masks, strict=True)
+        for row, *mask in (zip(rows) if rles is None else zip(rows, rles, strict=True))
         if row[4] >= thresh
     ]
     return sorted(objects, key=lambda one: -one[1])
@@ -33,15 +37,18 @@ def listed(found, classes, thresh):
 def draw(image, objects, classes=()):
     """A copy of image (H, W, 3) BGR with objects, best first.
 
-    A box each in its class's colour, and labels of the LABELS best, clear of each other as long as there is
-    room. Small and crowded pictures are enlarged. classes: all names, for colours that stay.
+    A box each in its class's colour, masks in a tint of it, and labels of the LABELS best, clear of each other as long as
+    there is room. Small and crowded pictures are enlarged. classes: all names, for colours that stay.
     """
-    texts = [name if score is None else f'{name} {score:.2f}' for name, score, _ in objects[:LABELS]]
+    texts = [name if score is None else f'{name} {score:.2f}' for name, score, *_ in objects[:LABELS]]
     image, factor, style = _canvas(image, texts)
-    names = dict.fromkeys([*classes, *(name for name, _, _ in objects)])
+    names = dict.fromkeys([*classes, *(name for name, *_ in objects)])
     order = {name: i for i, name in enumerate(names)}
-    colours = [_colour(order[name]) for name, _, _ in objects]
-    boxes = [np.multiply(box, factor) for _, _, box in objects]
+    colours = [_colour(order[name]) for name, *_ in objects]
+    boxes = [np.multiply(box, factor) for _, _, box, *_ in objects]
+    for colour, (_, _, _, *mask) in zip(colours[::-1], objects[::-1]):
+        for rle in mask:
+            _tint(image, rle, factor, colour, style.thick)
     for colour, box in zip(colours[::-1], boxes[::-1]):
         corners = np.round(box).astype(int).reshape(2, 2).tolist()
         cv2.rectangle(image, *corners, (0, 0, 0), style.thick + 2)
@@ -106,6 +113,17 @@ def _canvas(image, texts):
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     more = max(0, int(sizes[:, 0].max(initial=0)) - image.shape[1])
     return cv2.copyMakeBorder(image, 0, 0, 0, more, cv2.BORDER_CONSTANT, value=(255, 255, 255)), factor, style
+
+
+def _tint(image, rle, factor, colour, thick):
+    """Tints the pixels of a mask, which is of the picture before it was enlarged by a factor, and draws its edge."""
+    from pycocotools import mask as coco_mask  # few pictures have masks
+
+    mask = cv2.resize(coco_mask.decode(rle) * np.float32(1), None, fx=factor, fy=factor) > 0.5
+    part = image[: mask.shape[0], : mask.shape[1]]
+    part[mask] = np.rint(part[mask] * (1 - TINT) + np.multiply(colour, TINT)).astype(np.uint8)
+    edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(image, edges, -1, colour, max(1, thick // 2), cv2.LINE_AA)
 
 
 def _colour(i):

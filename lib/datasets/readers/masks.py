@@ -127,11 +127,12 @@ def decoded(segmentations, height, width):
     """Segmentations of G objects of an image -> (height, width, G) uint8, 0 or 1, column after column in memory."""
     if not len(segmentations):
         return np.zeros((height, width, 0), np.uint8)
-    rles = [_usable(segmentation, height, width) for segmentation in segmentations]
+    rles = [usable(segmentation, height, width) for segmentation in segmentations]
     return coco_mask.decode(rles)
 
 
-def _usable(segmentation, height, width):
+def usable(segmentation, height, width):
+    """The RLE of a segmentation; ValueError where it is none."""
     if isinstance(segmentation, dict) and isinstance(segmentation.get('counts'), bytes):
         return segmentation
     rle, faults = rle_of(segmentation, height, width)
