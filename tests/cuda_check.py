@@ -125,6 +125,7 @@ def regions(device):
             'roi_align': lambda x, r: roi.roi_align(x, r, **grid, sampling_ratio=2),
             'roi_align (any density)': lambda x, r: roi.roi_align(x, r, **grid, sampling_ratio=0),
             'roi_align (aligned)': lambda x, r: roi.roi_align(x, r, **grid, sampling_ratio=3, aligned=True),
+            'roi_align (corners)': lambda x, r: roi.roi_align(x, r, **grid, sampling_ratio=0, corners=True),
         }
         others = {
             'roi_pooling': lambda: vision.roi_pool(x, where, size, 1 / 16),

@@ -26,7 +26,7 @@ SOURCES = sorted(Path(kernels.PATH).parent.glob('*.cu*'))
 BUILD = Path(__file__).parents[2] / 'build' / 'kernels'
 KERNELS = [
     f'{kind}_{way}'
-    for kind in ('roi_pooling', 'roi_align', 'psroi_pooling')
+    for kind in ('roi_pooling', 'roi_align', 'roi_corners', 'psroi_pooling')
     for way in ('forward', 'backward')
 ]
 HOST = shutil.which(os.environ.get('CXX', 'c++'))
@@ -128,6 +128,9 @@ LAYERS = {
     ),
     'roi_align, aligned': lambda x, rois, scale: roi.roi_align(
         x, rois, pooled_h=3, pooled_w=2, spatial_scale=scale, sampling_ratio=3, aligned=True
+    ),
+    'roi_align, corners': lambda x, rois, scale: roi.roi_align(
+        x, rois, pooled_h=3, pooled_w=2, spatial_scale=scale, sampling_ratio=0, corners=True
     ),
     'psroi_pooling': lambda x, rois, scale: roi.psroi_pooling(
         x, rois, spatial_scale=scale, output_dim=2, group_size=3

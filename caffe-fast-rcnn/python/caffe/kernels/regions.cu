@@ -225,6 +225,61 @@ struct AlignBackward {
     }
 };
 
+// ROI align by the corners of bins
+
+// Corner c of the bins along one axis: its two cells, and how much of each.
+BOTH inline Tap corner(float start, float end, float scale, int bins, int c, int size) {
+    float step = fmaxf((end - start) * scale + 1, 0.f) / bins, at = start * scale + c * step;
+    if (!(at >= 0 && at < size)) return {0, 0, 0, 0};
+    int low = int(at), last = size > 2 ? size - 2 : 0;
+    low = low < last ? low : last;
+    return {low, low + 1 < size ? low + 1 : size - 1, 1 - (at - low), at - low};
+}
+
+// visit(cell, weight) for all cells of the map in the mean over the four corners of bin (i, j).
+template <class F>
+BOTH void visit_corners(const Regions& g, const Element& at, F visit) {
+    for (int m = 0; m < 2; ++m) {
+        Tap row = corner(at.box[1], at.box[3], float(g.scale), g.p, at.i + m, g.height);
+        for (int n = 0; n < 2; ++n) {
+            Tap column = corner(at.box[0], at.box[2], float(g.scale), g.q, at.j + n, g.width);
+            visit(row.low * g.width + column.low, row.of_low * column.of_low / 4);
+            visit(row.low * g.width + column.high, row.of_low * column.of_high / 4);
+            visit(row.high * g.width + column.low, row.of_high * column.of_low / 4);
+            visit(row.high * g.width + column.high, row.of_high * column.of_high / 4);
+        }
+    }
+}
+
+struct CornersForward {
+    Regions g;
+    const float* x;
+    float* top;
+
+    BOTH void operator()(int64_t e) const {
+        Element at(e, g);
+        const float* map = x + at.map(g, at.channel);
+        float mean = 0;
+        visit_corners(g, at, [&](int cell, float weight) { mean += map[cell] * weight; });
+        top[e] = mean;
+    }
+};
+
+struct CornersBackward {
+    Regions g;
+    const float* grad;
+    Units units;
+    int64_t* sum;
+
+    BOTH void operator()(int64_t e) const {
+        if (!units.finite()) return;
+        Element at(e, g);
+        int64_t* map = sum + at.map(g, at.channel);
+        float mine = grad[e] * units.factor();
+        visit_corners(g, at, [&](int cell, float weight) { add(map + cell, llrintf(mine * weight)); });
+    }
+};
+
 // Position-sensitive ROI pooling
 
 BOTH inline Span averaged(float start, float end, float scale, int bins, int b, int size) {
@@ -296,6 +351,7 @@ struct SensitiveBackward {
 
 FORWARD(roi_pooling_forward, PoolForward{g, x, top, where})
 FORWARD(roi_align_forward, AlignForward{g, x, top})
+FORWARD(roi_corners_forward, CornersForward{g, x, top})
 FORWARD(psroi_pooling_forward, SensitiveForward{g, x, top})
 
 // grad as top, most (1): its largest size -> bottom, as x, of `cells` numbers; sum: as many zeros to add up in.
@@ -312,4 +368,5 @@ FORWARD(psroi_pooling_forward, SensitiveForward{g, x, top})
 
 BACKWARD(roi_pooling_backward, PoolBackward{g, grad, units, where, sum})
 BACKWARD(roi_align_backward, AlignBackward{g, grad, units, sum})
+BACKWARD(roi_corners_backward, CornersBackward{g, grad, units, sum})
 BACKWARD(psroi_pooling_backward, SensitiveBackward{g, grad, units, sum})

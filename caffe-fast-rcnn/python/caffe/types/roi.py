@@ -221,6 +221,10 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio, ali
     if x.is_meta or not len(rois):
         return x.new_zeros(len(rois), x.shape[1], pooled_h, pooled_w)
     image, rois = regions(x, rois)
+    if corners and by_kernel(x, rois):
+        return kernels.Regions.apply(
+            x, image, rois, 'roi_corners', spatial_scale, x.shape[1], pooled_h, pooled_w
+        )
     if corners:
         rows = corners_of_bins(rois[:, 1], rois[:, 3], pooled_h, x.shape[2], spatial_scale)
         columns = corners_of_bins(rois[:, 0], rois[:, 2], pooled_w, x.shape[3], spatial_scale)
