@@ -2,7 +2,7 @@
 """Writes the prototxt files under models/; what is in them: lib/netgen.
 
     python models/generate.py NAME NET --num_classes K [--scales 2 4 8] [--ratios 0.5 1 2] [--max_iters N]
-    python models/generate.py --all             the committed ones: the backbones for imagenet and pascal_voc
+    python models/generate.py --all             the committed ones: lib/netgen/files.py names them
 
 The files lie in models/NAME/NET/METHOD. Their first line holds a digest of the rest: a file that somebody has
 edited is kept as it is (unless --force), any other follows the generator.
@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'lib'))
 
 from netgen.backbones import BACKBONES  # noqa: E402
-from netgen.files import COMMITTED, COMMITTED_NETS, generate  # noqa: E402
+from netgen.files import committed_files, generate, write  # noqa: E402
 
 
 def main(argv=None):
@@ -30,8 +30,7 @@ def main(argv=None):
     parser.add_argument('--all', action='store_true', help='the committed files, nothing else')
     args = parser.parse_args(argv)
     if args.all:
-        jobs = [(name, net, classes) for name, classes in COMMITTED.items() for net in COMMITTED_NETS]
-        written = [path for job in jobs for path in generate(*job, force=args.force)]
+        written = write(committed_files(), args.force)
     else:
         if not (args.name and args.net and args.num_classes):
             parser.error('NAME, NET and --num_classes are needed, or --all')

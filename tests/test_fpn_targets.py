@@ -82,7 +82,7 @@ def test_rois_are_repeated():
     objects = [boxes([0, 0, 9, 9, 2])]
     found, labels, *_ = roi_targets(rois, objects, 3, 8, FAMILIES['detnet'], settings())
     assert labels.tolist() == [2] * 2 + [0] * 6 and set(found[2:, 1].tolist()) <= {20, 40}
-    found, labels, targets, _ = roi_targets(rois[:1], objects, 3, 8, FAMILIES['detnet'], settings())
+    found, labels, targets, *_ = roi_targets(rois[:1], objects, 3, 8, FAMILIES['detnet'], settings())
     assert labels.tolist() == [2] * 8 and found.shape == (8, 5) and not targets.any()
     _, labels, *_ = roi_targets(rois, [torch.zeros(0, 5)], 3, 8, FAMILIES['detnet'], settings())
     assert labels.tolist() == [0] * 8
@@ -93,7 +93,7 @@ def test_roi_targets():
     """Two images: an example and background in the first with its object itself, background alone in the second."""
     rois = boxes([0, 0, 0, 10, 10], [0, 20, 0, 30, 10], [1, 0, 0, 10, 10])
     objects = [boxes([0, 0, 10, 8, 2]), torch.zeros(0, 5)]
-    found, labels, targets, weights = roi_targets(rois, objects, 3, 10**6, TORCHVISION, settings())
+    found, labels, targets, weights, _ = roi_targets(rois, objects, 3, 10**6, TORCHVISION, settings())
     assert sorted(map(tuple, found[:3].tolist())) == [(0, 0, 0, 10, 8), (0, 0, 0, 10, 10), (0, 20, 0, 30, 10)]
     assert found[3].tolist() == rois[2].tolist() and labels.tolist() == [2, 2, 0, 0]
     row = next(i for i in range(2) if found[i, 4] == 10)
@@ -102,7 +102,7 @@ def test_roi_targets():
     )  # 10 * (4 - 5) / 10
     assert weights[:2, 8:].all() and weights.sum() == 8 and not targets[:, :8].any()
     normalised = settings(BBOX_NORMALIZE_TARGETS_PRECOMPUTED=True)
-    found, _, targets, _ = roi_targets(rois[:1], objects[:1], 3, 10**6, CAFFE, normalised)
+    found, _, targets, *_ = roi_targets(rois[:1], objects[:1], 3, 10**6, CAFFE, normalised)
     row = next(i for i in range(2) if found[i, 4] == 10)  # 11 pixels high, its object 9
     np.testing.assert_allclose(
         targets[row, 8:], [0, (1 - 1 / 11) / 0.1, 0, math.log(9 / 11) / 0.2], rtol=1e-5

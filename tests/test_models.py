@@ -20,7 +20,16 @@ from fast_rcnn.detection import im_detect
 from fast_rcnn.train import SolverWrapper
 from netgen.backbones import BACKBONES, DetNet, DetNetPyramid, FeatureMap
 from fpn.anchors import Pyramid
-from netgen.files import COMMITTED, COMMITTED_NETS, end2end_text, files, generate, schedule
+from netgen.files import (
+    COMMITTED,
+    COMMITTED_MASKS,
+    COMMITTED_NETS,
+    committed_files,
+    end2end_text,
+    files,
+    generate,
+    schedule,
+)
 from netgen.layers import conv
 from netgen.methods import Detector, Schedule
 from netgen.necks import NECKS
@@ -61,15 +70,16 @@ def weighted(param):
 
 
 def test_the_committed_files_are_what_the_generator_writes():
-    wanted = {}
-    for name, classes in COMMITTED.items():
-        for net in COMMITTED_NETS:
-            wanted.update(files(name, net, classes))
+    wanted = committed_files()
     lying = {
         path
         for name in COMMITTED
         for net in COMMITTED_NETS
         for path in (ROOT / 'models' / name / net).glob('*/*')
+    } | {
+        path
+        for name, (_, net) in COMMITTED_MASKS.items()
+        for path in (ROOT / 'models' / name / net).glob('mask*/*')
     }
     assert lying == set(wanted)
     assert [path for path, text in wanted.items() if path.read_text() != text] == []

@@ -240,7 +240,7 @@ def test_class_agnostic_proposal_targets():
         np.array([[0, 0, 9, 9, 2], [20, 20, 29, 29, 1]], np.float32),
     )
     with overrides({'TRAIN.AGNOSTIC': True, 'TRAIN.FG_FRACTION': 1.0}):
-        _, labels, targets, weights = proposal_targets(rois, gt, 3, np.inf, cfg.TRAIN)
+        _, labels, targets, weights, _ = proposal_targets(rois, gt, 3, np.inf, cfg.TRAIN)
     assert sorted(labels) == [1, 2, 2] and targets.shape == (3, 8)
     assert weights.tolist() == [[0] * 4 + [1] * 4] * 3
 
@@ -281,7 +281,7 @@ def test_proposal_targets():
     rois = np.array([[0, 0, 0, 9, 9], [0, 50, 50, 59, 59]], np.float32)
     gt = np.array([[0, 0, 9, 10, 2]], np.float32)
     with overrides({'TRAIN.BG_THRESH_LO': 0.0, 'TRAIN.FG_FRACTION': 0.5}):
-        rois, labels, targets, weights = proposal_targets(rois, gt, 3, 4, cfg.TRAIN)
+        rois, labels, targets, weights, _ = proposal_targets(rois, gt, 3, 4, cfg.TRAIN)
     assert sorted(rois[:2, 4].tolist()) == [9, 10]  # the object is a RoI too
     assert rois[2].tolist() == [0, 50, 50, 59, 59]
     assert labels.tolist() == [2, 2, 0]
@@ -293,7 +293,9 @@ def test_proposal_targets():
 def test_proposal_targets_of_an_image_without_objects():
     rois = np.array([[0, 0, 0, 9, 9]], np.float32)
     with overrides({'TRAIN.USE_EMPTY': True}):
-        rois, labels, targets, weights = proposal_targets(rois, np.zeros((0, 5), np.float32), 3, 4, cfg.TRAIN)
+        rois, labels, targets, weights, _ = proposal_targets(
+            rois, np.zeros((0, 5), np.float32), 3, 4, cfg.TRAIN
+        )
     assert labels.tolist() == [0] and not targets.any() and not weights.any()
 
 
@@ -414,9 +416,12 @@ def test_proposal_targets_of_images_against_one_at_a_time():
         together = image_targets(rois, gt, 3, 6, cfg.TRAIN)
         np.random.seed(3)
         alone = [proposal_targets(rois[rois[:, 0] == i], gt[i], 3, 6, cfg.TRAIN, i) for i in range(2)]
+    *together, objects = together
     for values, parts in zip(together, zip(*alone)):
         np.testing.assert_array_equal(values, np.concatenate(parts))
     assert set(together[0][:, 0]) == {0, 1}
+    fg = together[1] > 0
+    np.testing.assert_array_equal(objects[fg], together[0][fg, 0])  # image i has the object i alone
     with pytest.raises(ValueError, match='ground truth is of 1 images'):
         image_targets(rois, gt[:1], 3, 6, cfg.TRAIN)
 

@@ -187,7 +187,7 @@ def of_coco(rows):
     kept = [0, *CATEGORIES]
     return [
         (name, kind, [of_classes(array, kept) for array in arrays], *more)
-        if name in ('cls_score', 'bbox_pred')
+        if name in ('cls_score', 'bbox_pred', 'mask_score')
         else (name, kind, arrays, *more)
         for name, kind, arrays, *more in rows
     ]
@@ -209,7 +209,8 @@ def write_coco_sidecar(target, net):
 def write_prototxt(path, net, rows):
     """The net that imported rows are of: a detector's test net, or DetNet-59 as it classifies."""
     if net in BACKBONES:
-        text = end2end_text(net, classes_of(rows), 'test.prototxt')
+        masks = any(name == 'mask_score' for name, *_ in rows)
+        text = end2end_text(net, classes_of(rows), 'test.prototxt', masks)
     else:
         text = '\n'.join(classifier(BACKBONES[DETNET].body, classes_of(rows))) + '\n'
     with atomic_path(path) as temporary, open(temporary, 'w') as stream:
@@ -308,10 +309,11 @@ def _detector(state, pixel_means, eps):
     """Faster R-CNN with FPN."""
     body = {name.removeprefix('backbone.body.'): name for name in state if name.startswith('backbone.body.')}
     shape = _shape(body)
-    masks = sorted(name for name in state if name.startswith('roi_heads.mask'))
-    if shape not in DETECTORS or masks:
-        what = f'its mask head, {masks[0]}' if masks else f'its layers 1 to 4 have {shape[0]} blocks'
-        raise ValueError(f'wanted a Faster R-CNN of {", ".join(DETECTORS.values())}; {what}')
+    if shape not in DETECTORS:
+        raise ValueError(
+            f'wanted a Faster or Mask R-CNN of {", ".join(DETECTORS.values())}; its layers 1 to 4 have '
+            f'{shape[0]} blocks'
+        )
     net = DETECTORS[shape]
     state.update({name: state.pop(full) for name, full in body.items()})
     rows = _body(state, BACKBONES[net].body, pixel_means, eps)
@@ -326,7 +328,23 @@ def _detector(state, pixel_means, eps):
         rows += [(f'rpn_{name}_{level.blob}', 'Convolution', pair) for level in BACKBONES[net].maps]
     for name in 'box_head.fc6', 'box_head.fc7', 'box_predictor.cls_score', 'box_predictor.bbox_pred':
         rows.append((name.split('.')[1], 'InnerProduct', _pair(state, f'roi_heads.{name}')))
-    return net, rows
+    return net, rows + _mask_head(state)
+
+
+def _mask_head(state):
+    """Of a Mask R-CNN; none of another."""
+    if 'roi_heads.mask_predictor.conv5_mask.weight' not in state:
+        return []
+    rows = []
+    for i in 1, 2, 3, 4:
+        old, new = f'roi_heads.mask_head.mask_fcn{i}', f'roi_heads.mask_head.{i - 1}.0'
+        name = new if new + '.weight' in state else old  # torchvision 0.13 and later
+        rows.append((f'mask_fcn{i}', 'Convolution', _pair(state, name)))
+    return [
+        *rows,
+        ('mask_deconv', 'Deconvolution', _pair(state, 'roi_heads.mask_predictor.conv5_mask')),
+        ('mask_score', 'Convolution', _pair(state, 'roi_heads.mask_predictor.mask_fcn_logits')),
+    ]
 
 
 def _detnet_detector(state, pixel_means):

@@ -12,6 +12,7 @@ import torch
 
 from fast_rcnn.config import cfg
 from fpn.boxes import FAMILIES
+from mask.passes import box_inputs, last_for_boxes
 from utils.blob import im_list_to_blob, padded
 
 CAFFE = FAMILIES['caffe']
@@ -135,14 +136,15 @@ def _distinct(rois, step):
 
 
 def forward(net, blobs):
-    """Runs net on blobs, whose shapes and values its inputs take."""
+    """Runs net, what it has for boxes, on blobs, whose shapes and values its inputs take."""
     put(net, blobs)
-    net.run_forward()
+    net.run_forward(end=last_for_boxes(net))
 
 
 def put(net, blobs):
-    """Lets the inputs of net, all of them, take the shapes and values of blobs."""
-    if set(blobs) != set(net.inputs):
-        raise ValueError(f'net {net.name!r} reads {sorted(net.inputs)}; it is given {sorted(blobs)}')
+    """Lets the inputs of net for boxes, all of them, take the shapes and values of blobs."""
+    inputs = box_inputs(net)
+    if set(blobs) != set(inputs):
+        raise ValueError(f'net {net.name!r} reads {sorted(inputs)}; it is given {sorted(blobs)}')
     for name, blob in blobs.items():
         net.blobs[name].put(blob)

@@ -54,6 +54,10 @@ class Caffe:
     def seen(self, boxes, size, scaled, scale):
         """A dataset's boxes (N, 4) of an image of `size` (height, width), arrays, where the image of size `scaled` shows
         them, in this family's terms."""
+        return self.shown(self.own(boxes), size, scaled, scale)
+
+    def shown(self, boxes, size, scaled, scale):
+        """As seen, of boxes in this family's terms."""
         return boxes * scale
 
     def own(self, boxes):
@@ -204,8 +208,8 @@ class Torchvision(Caffe):
     def scaled(self, im, means, short, long):
         return images.scaled(im, means, short, long)
 
-    def seen(self, boxes, size, scaled, scale):
-        return images.resized(self.own(boxes), size, scaled)
+    def shown(self, boxes, size, scaled, scale):
+        return images.resized(boxes, size, scaled)
 
     def own(self, boxes):
         return boxes + np.float32([0, 0, 1, 1])

@@ -7,7 +7,7 @@ from numpy's global generator, positive or foreground ones first. Tensors go in 
 import torch
 
 from fast_rcnn.roi_sampling import expand_bbox_targets, normalized, sample_by
-from rpn.targets import IGNORED, POSITIVE, label_anchors, subsample
+from rpn.targets import IGNORED, POSITIVE, label_anchors, rows_of_all, subsample
 
 
 def anchor_targets(grid, objects, im_info, family, train):
@@ -48,23 +48,28 @@ def _of_image(grid, objects, info, family, train):
 
 def roi_targets(rois, objects, num_classes, num_rois, family, train):
     """Sample num_rois of each image's rois (R, 5: image, box) joined by its objects (G, 5: box, class), by the settings
-    cfg.TRAIN -> rois (S, 5), labels (S,), targets and inside weights (S, 4K), image after image."""
+    cfg.TRAIN -> rois (S, 5), labels (S,), targets and inside weights (S, 4K), image after image; the row (S,) of the object
+    that each is matched with, of all images' one after the other, 0 where there is none."""
     parts = [_sampled(rois[rois[:, 0] == i], gt, i, num_rois, family, train) for i, gt in enumerate(objects)]
-    rois, targets = (torch.cat(values) for values in zip(*parts))
-    return rois, targets[:, 0], *expand_bbox_targets(targets, num_classes, train.BBOX_INSIDE_WEIGHTS)
+    rois, targets, matched = zip(*parts)
+    rois, targets, matched = map(torch.cat, (rois, targets, rows_of_all(matched, objects)))
+    expanded = expand_bbox_targets(targets, num_classes, train.BBOX_INSIDE_WEIGHTS)
+    return rois, targets[:, 0], *expanded, matched
 
 
 def _sampled(rois, objects, image, num_rois, family, train):
-    """-> rois (S, 5), targets (S, 5: class, codes)."""
+    """-> rois (S, 5), targets (S, 5: class, codes), objects (S,), 0 where there is none."""
     own = torch.cat([torch.full_like(objects[:, :1], image), objects[:, :4]], 1)
     rois = torch.cat([rois, own])
     overlaps = family.overlaps(rois[:, 1:], objects[:, :4])
     highest = overlaps.amax(1) if len(objects) else overlaps.new_zeros(len(rois))
     keep, num_fg = sample_by(train, highest, num_rois, len(objects), repeats=family.repeats_rois)
     targets, fg = rois.new_zeros(len(keep), 5), keep[:num_fg]
+    matched = rois.new_zeros(len(keep))
     if num_fg:
-        best = objects[overlaps[fg].argmax(1)]
+        best = overlaps[fg].argmax(1)
+        matched[:num_fg], best = best, objects[best]
         targets[:num_fg, 0] = best[:, 4]
         targets[:num_fg, 1:] = family.encode(rois[fg, 1:], best[:, :4], family.roi_weights)
     targets[:num_fg, 1:] = normalized(targets[:num_fg, 1:], train)
-    return rois[keep], targets
+    return rois[keep], targets, matched

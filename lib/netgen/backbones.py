@@ -14,7 +14,8 @@ GAMMA = 0.002  # see ResNet.gamma
 @dataclass(frozen=True)
 class Backbone:
     """A net cut in two: trunk(lr), shared, ends in the blobs of `maps`; head(bottom, lr, bn), on RoIs pooled
-    to pooled x pooled, in the blob `head_top`. roi_head: the name in HEADS of what judges regions, where it has no R-FCN."""
+    to pooled x pooled, in the blob `head_top`. roi_head: the name in HEADS of what judges regions, where it has no R-FCN;
+    mask_head: in MASK_HEADS of what masks them, if it can, with mask_outputs channels."""
 
     prefix: str  # of snapshots
     base_lr: float = 0.001
@@ -27,8 +28,10 @@ class Backbone:
         0.01  # of the Gaussian that fills the convolution that makes them; None: He et al.
     )
     scales: tuple = (8, 16, 32)  # of anchors: their sides in 16 pixels, or in strides of a pyramid's level
+    mask_outputs: int = 256
     boxes = 'caffe'  # the family of fpn.boxes
     roi_head = 'fast_rcnn'
+    mask_head = ''
     is_pyramid = False  # every map has its anchors
 
 
@@ -55,6 +58,7 @@ class ResNet(Backbone):
     pooled: int = 14
     head_top = 'pool5'
     roi_pool = 'roi_pool'
+    mask_head = 'shared'
 
     @property
     def maps(self):
@@ -276,9 +280,11 @@ class Pyramid(Backbone):
     widths: tuple = (1024, 1024)  # of fc6 and fc7
     rpn_pairs: bool = False  # an anchor has a score of background and one of object, not a logit
     roi_layer: str = 'align'  # what pools RoIs, a name of heads.ROI_LAYERS
+    mask_pooled: int = 14  # cells of a side of what masks are told from
     roi_pool = 'roi_pool'
     head_top = 'fc7'
     roi_head = 'pyramid'
+    mask_head = 'pyramid'
     is_pyramid = True
 
     @property
@@ -338,6 +344,7 @@ RESNET10 = ResNet(
     rfcn_outputs=256,
     rfcn_std=None,  # from nothing, small weights would learn too slowly
     pooled=7,
+    mask_outputs=64,
 )
 
 
@@ -374,6 +381,7 @@ BACKBONES = {
         channels=64,
         boxes='caffe',
         rpn_outputs=64,
+        mask_outputs=64,
         widths=(256, 256),
     ),
     'VGG16': VGG16('vgg16', maps=(FeatureMap('conv5_3', 16, 512),)),

@@ -15,8 +15,9 @@ from netgen.heads import RATIOS
 from netgen.methods import METHODS, Detector, Schedule
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-COMMITTED = {'imagenet': 201, 'pascal_voc': 21}  # set -> K
+COMMITTED = {'imagenet': 201, 'pascal_voc': 21}  # set -> K, by all methods for boxes
 COMMITTED_NETS = ('ResNet-101', 'ResNet-50', 'VGG16', 'VGG_CNN_M_1024', 'ZF', 'ResNet-10')
+COMMITTED_MASKS = {'coco': (81, 'ResNet-50-FPN')}  # set -> K, net, by all methods for masks
 # The rate falls in ImageNet's schedule at 240k of 320k (He et al. 2015, appendix A); in VOC's at 60k of 80k
 # (RPN), 30k of 40k (Fast R-CNN), 50k of 70k (end to end), 80k of 120k (R-FCN), 80k of 110k (R-FCN, end to end)
 IMAGENET = Schedule((240000,) * 4, 240000, 240000, (240000,) * 5, 240000)
@@ -50,8 +51,20 @@ def step(max_iters):
     return max(1, 3 * max_iters // 4)
 
 
-def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None):
-    """{path: text} of all nets and solvers of one backbone, by every method that it is fit for.
+def committed_files():
+    """{path: text} of those that lie in models/ of the repository."""
+    texts = {}
+    for name, classes in COMMITTED.items():
+        for net in COMMITTED_NETS:
+            texts.update(files(name, net, classes, masks=False))
+    for name, (classes, net) in COMMITTED_MASKS.items():
+        texts.update(files(name, net, classes, masks=True))
+    return texts
+
+
+def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None, masks=None):
+    """{path: text} of all nets and solvers of one backbone, by every method that it is fit for; masks: those with masks
+    alone, or those without.
 
     num_classes K counts the background; anchors: a mapping with 'scales' and 'ratios', either optional;
     max_iters: see schedule. Errors: ValueError.
@@ -67,28 +80,34 @@ def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, ma
         raise ValueError(f'anchors have scales and ratios, not {", ".join(map(str, given))}')
     detector = Detector(BACKBONES[net], num_classes, scales, ratios)
     texts = {}
-    for method, (make, fits) in METHODS.items():
-        if not fits(detector.net):
+    for method, row in METHODS.items():
+        if not row.fits(detector.net) or masks not in (None, row.masks):
             continue
         folder = Path(out_root) / set_name / net / method
         shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-        for name, lines in make(detector, schedule(set_name, max_iters), shown.as_posix()).items():
+        for name, lines in row.make(detector, schedule(set_name, max_iters), shown.as_posix()).items():
             title = [] if 'solver' in name else [f'name: "{net} {method} {Path(name).stem}"']
             texts[folder / name] = _signed('\n'.join(title + lines) + '\n')
     return texts
 
 
-def end2end_text(net, num_classes, name):
+def end2end_text(net, num_classes, name, masks=False):
     """The text of one of a backbone's files for training end to end."""
-    texts = files('imported', net, num_classes)
-    return next(text for path, text in texts.items() if path.parts[-2:] == ('faster_rcnn_end2end', name))
+    method = 'mask_rcnn_end2end' if masks else 'faster_rcnn_end2end'
+    texts = files('imported', net, num_classes, masks=masks)
+    return next(text for path, text in texts.items() if path.parts[-2:] == (method, name))
 
 
 def generate(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None, force=False):
-    """Write the files of `files` that are missing or not up to date; returns the paths written. One that was
+    """As `write`, of `files`."""
+    return write(files(set_name, net, num_classes, out_root, anchors, max_iters), force)
+
+
+def write(texts, force=False):
+    """Write those of {path: text} that are missing or not up to date; returns the paths written. One that was
     edited by hand stays, with a warning, unless force."""
     written = []
-    for path, text in files(set_name, net, num_classes, out_root, anchors, max_iters).items():
+    for path, text in texts.items():
         old = path.read_text() if path.exists() else None
         if old == text:
             continue

@@ -100,12 +100,13 @@ class RPN:
             ),
         ]
 
-    def roi_targets(self, head):
+    def roi_targets(self, head, more=''):
+        """more: a top after the usual ones."""
         return python(
             'roi-data',
             'rpn.proposal_target_layer.ProposalTargetLayer',
             'rpn_rois gt_boxes',
-            f'rois labels {BBOX_BLOBS}',
+            f'rois labels {BBOX_BLOBS} {more}',
             f"'num_classes': {head.box_classes}",
         )
 
@@ -188,12 +189,12 @@ class PyramidRPN(RPN):
         bottoms = ' '.join([*self.blobs('scores'), *self.blobs('deltas'), 'im_info data'])
         return [python('proposal', 'fpn.proposal_layer.ProposalLayer', bottoms, tops, self.anchor_param)]
 
-    def roi_targets(self, head):
+    def roi_targets(self, head, more=''):
         return python(
             'roi-data',
             'fpn.proposal_target_layer.ProposalTargetLayer',
             'rpn_rois gt_boxes im_info',
-            f'rois labels {BBOX_BLOBS}',
+            f'rois labels {BBOX_BLOBS} {more}',
             rf"'boxes': {self.net.boxes} \n'num_classes': {head.box_classes}",
         )
 
@@ -274,22 +275,7 @@ class PyramidRCNN(FastRCNN):
     (Lin et al., 2017, section 4.2), by the layer that the backbone names."""
 
     def pooling(self):
-        net, maps = self.net, self.net.pooled_maps
-        rois, pools = [f'rois_{m.blob}' for m in maps], [f'roi_pool_{m.blob}' for m in maps]
-        kind, param, how, in_cells = ROI_LAYERS[net.roi_layer]
-        bottoms = ' '.join(['rois', *[m.blob for m in maps], 'data'] if in_cells else ['rois'])
-        tops = ' '.join([*rois, 'order'])
-        first = rf"'boxes': {net.boxes} \n'first': {maps[0].stride.bit_length() - 1}"
-        lines = [python('roi-levels', 'fpn.level_layer.RoILevelsLayer', bottoms, tops, first)]
-        for m, mine, top in zip(maps, rois, pools):
-            scale = [] if in_cells else [f'spatial_scale: {1 / m.stride}']
-            size = [f'pooled_w: {net.pooled} pooled_h: {net.pooled}', *scale, *how]
-            lines.append(layer(top, kind, f'{m.blob} {mine}', top, f'{param} {{ {" ".join(size)} }}'))
-        return [
-            *lines,
-            layer('roi_pools', 'Concat', ' '.join(pools), 'roi_pools', 'concat_param { axis: 0 }'),
-            layer(net.roi_pool, 'BatchReindex', 'roi_pools order', net.roi_pool, propagate(1, 0)),
-        ]
+        return level_pooling(self.net, self.net.pooled)
 
     def loss(self):
         sigma = 3.0 if self.net.boxes == 'torchvision' else 1.0
@@ -309,6 +295,28 @@ class RoILayer(NamedTuple):
     param: str
     how: tuple = ()
     in_cells: bool = False
+
+
+def level_pooling(net, pooled, prefix=''):
+    """From a blob `rois` and the levels of a pyramid -> the blob roi_pool (R, channels, pooled, pooled). prefix: of the names
+    of all these blobs but the levels."""
+    maps = net.pooled_maps
+    rois, pools = ([f'{prefix}{blob}_{m.blob}' for m in maps] for blob in ('rois', 'roi_pool'))
+    kind, param, how, in_cells = ROI_LAYERS[net.roi_layer]
+    bottoms = [f'{prefix}rois', *([*[m.blob for m in maps], 'data'] if in_cells else [])]
+    tops, first = ' '.join([*rois, f'{prefix}order']), maps[0].stride.bit_length() - 1
+    levels = rf"'boxes': {net.boxes} \n'first': {first}"
+    lines = [python(f'{prefix}roi-levels', 'fpn.level_layer.RoILevelsLayer', ' '.join(bottoms), tops, levels)]
+    for m, mine, top in zip(maps, rois, pools):
+        scale = [] if in_cells else [f'spatial_scale: {1 / m.stride}']
+        size = [f'pooled_w: {pooled} pooled_h: {pooled}', *scale, *how]
+        lines.append(layer(top, kind, f'{m.blob} {mine}', top, f'{param} {{ {" ".join(size)} }}'))
+    joined, top = f'{prefix}roi_pools', prefix + net.roi_pool
+    return [
+        *lines,
+        layer(joined, 'Concat', ' '.join(pools), joined, 'concat_param { axis: 0 }'),
+        layer(top, 'BatchReindex', f'{joined} {prefix}order', top, propagate(1, 0)),
+    ]
 
 
 ROI_LAYERS = {

@@ -67,6 +67,12 @@ def conv(
     )
 
 
+def deconv(name, bottom, outputs, lr):
+    """Deconvolution to twice the size, from each cell four."""
+    shape = f'num_output: {outputs} kernel_size: 2 stride: 2 weight_filler {{ type: "msra" }}'
+    return layer(name, 'Deconvolution', bottom, name, rates(lr), f'convolution_param {{ {shape} }}')
+
+
 def inner_product(name, bottom, outputs, lr, filler):
     return layer(
         name,

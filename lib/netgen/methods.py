@@ -10,6 +10,7 @@ from typing import NamedTuple
 from netgen.backbones import Backbone
 from netgen.heads import BBOX_BLOBS, HEADS, RATIOS, RPN, SCALES, PyramidPairsRPN, PyramidRPN
 from netgen.layers import python
+from netgen.mask_heads import MASK_HEADS, ROI_OBJECTS
 
 IMAGE_AND_BOXES = 'data im_info gt_boxes'
 DATA = 'input: "data" input_shape { dim: 1 dim: 3 dim: 224 dim: 224 }'
@@ -36,16 +37,20 @@ class Detector:
     def head(self, name):
         return HEADS[name](self.net, self.classes)
 
+    @property
+    def masks(self):
+        return MASK_HEADS[self.net.mask_head](self.net, self.classes)
+
     def data(self, name, tops):
         param = f"'num_classes': {self.classes}"
         if self.net.boxes != 'caffe':
             param = rf"{param} \n'boxes': {self.net.boxes}"
         return [python(name, 'roi_data_layer.layer.RoIDataLayer', '', tops, param)]
 
-    def rpn_train(self, lr, head=None):
-        """lr: of the shared layers. head: one whose parameters a snapshot is to hold too."""
+    def rpn_train(self, lr, head=None, more=''):
+        """lr: of the shared layers. head: one whose parameters a snapshot is to hold too. more: of the data layer, a top."""
         return [
-            *self.data('input-data', IMAGE_AND_BOXES),
+            *self.data('input-data', f'{IMAGE_AND_BOXES} {more}'),
             *self.net.trunk(lr),
             *self.rpn.lines(1),
             *self.rpn.scores(),
@@ -75,11 +80,26 @@ class Detector:
             *head.loss(),
         ]
 
-    def rpn_test(self, tops='rois scores'):
+    def mask_train(self, head):
+        """As joint_train, and RoIs with an object have a mask."""
+        head, masks = self.head(head), self.masks
+        return [
+            *self.rpn_train(1, more='gt_masks'),
+            *self.rpn.proposal('rpn_rois'),
+            self.rpn.roi_targets(head, ROI_OBJECTS),
+            masks.targets(),
+            *head.lines(1, 1),
+            *head.loss(),
+            *masks.lines(1),
+            *masks.loss(),
+        ]
+
+    def rpn_test(self, tops='rois scores', inputs=()):
         rpn = self.rpn
         return [
             DATA,
             IM_INFO,
+            *inputs,
             *self.net.trunk(None),
             *rpn.lines(None),
             *rpn.scores(),
@@ -93,6 +113,17 @@ class Detector:
     def joint_test(self, head):
         head = self.head(head)
         return [*self.rpn_test('rois'), *head.lines(None, None), *head.output()]
+
+    def mask_test(self, head):
+        """As joint_test; a second pass, over the layers that begin with `mask`, masks the boxes that are kept."""
+        head, masks = self.head(head), self.masks
+        return [
+            *self.rpn_test('rois', masks.inputs),
+            *head.lines(None, None),
+            *head.output(),
+            *masks.lines(None),
+            *masks.output(),
+        ]
 
 
 # -------------------------------------------------------------------------------------------- methods
@@ -152,12 +183,23 @@ def alt_opt(detector, plan, folder):
 
 def end2end(detector, plan, folder):
     net = detector.net
+    nets = detector.joint_train(net.roi_head), detector.joint_test(net.roi_head)
+    return joint_files(net, plan, folder, 'faster_rcnn', *nets)
+
+
+def mask_end2end(detector, plan, folder):
+    net = detector.net
+    nets = detector.mask_train(net.roi_head), detector.mask_test(net.roi_head)
+    return joint_files(net, plan, folder, 'mask_rcnn', *nets)
+
+
+def joint_files(net, plan, folder, word, train, test):
     return {
-        'train.prototxt': detector.joint_train(net.roi_head),
-        'test.prototxt': detector.joint_test(net.roi_head),
+        'train.prototxt': train,
+        'test.prototxt': test,
         'solver.prototxt': solver(
             f'{folder}/train.prototxt',
-            f'{net.prefix}_faster_rcnn',
+            f'{net.prefix}_{word}',
             net.base_lr,
             plan.end2end,
             f'iter_size: {plan.images}',
@@ -215,15 +257,21 @@ def rfcn_alt_opt(detector, plan, folder):
 class Method(NamedTuple):
     make: Callable  # Detector, Schedule, folder -> {file name: lines}
     fits: Callable = lambda net: True  # whether a backbone has what it takes
+    masks: bool = False  # it learns from objects' masks
 
 
 def has_dilated_stage(net):
     return net.rfcn_outputs > 0
 
 
+def has_masks(net):
+    return bool(net.mask_head)
+
+
 METHODS = {
     'faster_rcnn_alt_opt': Method(alt_opt),
     'faster_rcnn_end2end': Method(end2end),
+    'mask_rcnn_end2end': Method(mask_end2end, has_masks, masks=True),
     'fast_rcnn': Method(fast_rcnn),
     'rfcn_end2end': Method(rfcn_end2end, has_dilated_stage),
     'rfcn_alt_opt_5step_ohem': Method(rfcn_alt_opt, has_dilated_stage),

@@ -222,7 +222,8 @@ def boxes_of_images(gt_boxes, images):
 
 
 def image_targets(rois, gt_boxes, num_classes, num_rois, train):
-    """proposal_targets of several images in their order, one after the other: rois (R, 5), gt_boxes (G, 5) of each."""
+    """proposal_targets of several images in their order, one after the other: rois (R, 5), gt_boxes (G, 5) of each; objects
+    are rows of all images' then."""
     parts = [rois[rois[:, 0] == i] for i in range(len(gt_boxes))]
     if sum(map(len, parts)) < len(rois):
         raise ValueError(
@@ -232,13 +233,21 @@ def image_targets(rois, gt_boxes, num_classes, num_rois, train):
         proposal_targets(part, gt, num_classes, num_rois, train, i)
         for i, (part, gt) in enumerate(zip(parts, gt_boxes))
     ]
-    return [library(rois).concatenate(values) for values in zip(*images)]
+    *parts, matched = zip(*images)
+    return [library(rois).concatenate(values) for values in [*parts, rows_of_all(matched, gt_boxes)]]
+
+
+def rows_of_all(rows, objects):
+    """Rows of each image's objects -> the same as rows of all objects, one image's after another's."""
+    starts = np.cumsum([0, *map(len, objects)])
+    return [of_image + int(start) for of_image, start in zip(rows, starts)]
 
 
 def proposal_targets(rois, gt_boxes, num_classes, num_rois, train, image=0):
     """Sample one image's rois (R, 5: image, box) joined by gt_boxes (G, 5: box, class), by the settings cfg.TRAIN.
 
-    -> rois (S, 5), labels (S,), targets (S, 4K; AGNOSTIC: (S, 8)), inside weights, the same
+    -> rois (S, 5), labels (S,), targets (S, 4K; AGNOSTIC: (S, 8)), inside weights, the same; the object that each is matched
+    with (S,), 0 where it has none
     """
     lib = library(rois)
     objects = lib.concatenate([lib.full_like(gt_boxes[:, :1], image), gt_boxes[:, :4]], 1)
@@ -247,9 +256,10 @@ def proposal_targets(rois, gt_boxes, num_classes, num_rois, train, image=0):
     best, highest = overlaps.argmax(1), lib.amax(overlaps, 1)
     keep, num_fg = sample_by(train, highest, num_rois, len(gt_boxes))
     targets = zeros(rois, len(keep), 5)
-    fg = keep[:num_fg]
+    fg, matched = keep[:num_fg], zeros(rois, len(keep))
+    matched[:num_fg] = best[fg]
     targets[:num_fg, 0] = gt_boxes[best[fg], 4]
     targets[:num_fg, 1:] = bbox_transform(rois[fg, 1:5], gt_boxes[best[fg], :4])
     targets[:num_fg, 1:] = normalized(targets[:num_fg, 1:], train)
     expanded = expand_bbox_targets(targets, num_classes, train.BBOX_INSIDE_WEIGHTS, train.AGNOSTIC)
-    return (rois[keep], targets[:, 0], *expanded)
+    return (rois[keep], targets[:, 0], *expanded, matched)
