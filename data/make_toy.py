@@ -8,6 +8,9 @@ train by, which is registered: the recipes know it as `toy`. The same images are
 with annotations in COCO's format, whose polygons go round just the pixels of each shape. Beside it,
 selective_search_data/<imdb>.mat gets the boxes of a sliding window in the form of selective search's, for nets that are
 given their proposals. The same seed draws the same pictures.
+
+--hard: more objects, smaller ones among them, some half hidden by others (boxes and masks are of all of an object): `toy_hard`
+and `toy_hard_masks`, where what a test net sees of an image makes more of a difference.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import json
 import os
 import sys
 import xml.etree.ElementTree as ElementTree
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,72 +28,123 @@ from datasets.factory import register  # noqa: E402  (found by the line above)
 from datasets.readers.selective_search import save_selective_search  # noqa: E402
 
 CLASSES = ('circle', 'square', 'triangle', 'star')
+CFG = """\
+cfg:
+  TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 64,
+          BG_THRESH_LO: 0.0}
+  TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
+"""
 YAML = """\
 # Drawn shapes: see data/make_toy.py
-name: toy
+name: %s
 format: imagenet
 root: .
 classes: [circle, square, triangle, star]
 splits: {train: ImageSets/DET/train.txt, val: ImageSets/DET/val.txt}
 train: train
 test: val
-anchors: {scales: [2, 3, 5], ratios: [1]}
-max_iters: [300, 1400, 250, 700]
-cfg:
-  TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 64,
-          BG_THRESH_LO: 0.0}
-  TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
+anchors: {scales: %s, ratios: [1]}
+max_iters: %s
 """
 MASKS_YAML = """\
 # Drawn shapes with their masks: see data/make_toy.py
-name: toy_masks
+name: %s_masks
 format: coco
 root: .
 images: {train: Data/DET/train, val: Data/DET/val}
-max_iters: 1400
-cfg:
-  TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 64,
-          BG_THRESH_LO: 0.0}
-  TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
+max_iters: %s
 """
 
 
-def write(folder, train=100, val=30, seed=3):
-    """Writes the devkit: `train` and `val` images, their annotations, lists and proposals, toy.yml and toy_masks.yml."""
+class Kind(NamedTuple):
+    """What is drawn: so many objects at least and at most in an image, of these sides in pixels (evenly, or evenly in their
+    logarithm), apart from each other, or each hidden by later ones up to this share of its pixels."""
+
+    name: str
+    counts: tuple
+    sides: tuple
+    even: bool
+    hidden: float
+    images: tuple  # of train and val
+    windows: tuple  # sides of the sliding windows
+    anchors: list
+    max_iters: list
+
+
+EASY = Kind('toy', (1, 4), (32, 80), True, 0.0, (100, 30), (32, 44, 60, 80), [2, 3, 5], [300, 1400, 250, 700])
+HARD = Kind(
+    'toy_hard',
+    (4, 10),
+    (12, 80),
+    False,
+    0.5,
+    (200, 100),
+    (14, 20, 28, 40, 56, 80),
+    [1, 1.5, 2.5, 4.5],
+    [600, 2400, 500, 1200],
+)
+
+
+def write(folder, train=100, val=30, seed=3, kind=EASY):
+    """Writes the devkit: `train` and `val` images, their annotations, lists and proposals -> the files that describe it,
+    toy.yml and toy_masks.yml."""
     rng = np.random.default_rng(seed)
     for split, count in (('train', train), ('val', val)):
-        names = [f'toy_{split}_{i:04d}' for i in range(count)]
-        found = [_write_image(folder, split, name, rng) for name in names]
+        names = [f'{kind.name}_{split}_{i:04d}' for i in range(count)]
+        found = [_write_image(folder, split, name, rng, kind) for name in names]
         sizes = [size for size, _ in found]
         _write_text(
             os.path.join(folder, 'ImageSets', 'DET', f'{split}.txt'),
             ''.join(f'{name} {i}\n' for i, name in enumerate(names, 1)),
         )
         save_selective_search(
-            os.path.join(folder, '..', 'selective_search_data', f'toy_{split}.mat'),
+            os.path.join(folder, '..', 'selective_search_data', f'{kind.name}_{split}.mat'),
             names,
-            [sliding_windows(*size) for size in sizes],
+            [sliding_windows(*size, kind.windows) for size in sizes],
         )
         path = os.path.join(folder, 'annotations', f'instances_{split}.json')
         _write_text(path, json.dumps(_coco(names, found), indent=1))
-    _write_text(os.path.join(folder, 'toy.yml'), YAML)
-    _write_text(os.path.join(folder, 'toy_masks.yml'), MASKS_YAML)
+    texts = {
+        f'{kind.name}.yml': YAML % (kind.name, kind.anchors, kind.max_iters),
+        f'{kind.name}_masks.yml': MASKS_YAML % (kind.name, kind.max_iters[1]),
+    }
+    for name, text in texts.items():
+        _write_text(os.path.join(folder, name), text + CFG)
+    return [os.path.join(folder, name) for name in texts]
 
 
-def draw(rng):
+def draw(rng, kind=EASY):
     """One picture: ((H, W, 3) uint8 image, [(class, (x1, y1, x2, y2), mask (H, W) uint8)]), boxes 0-based and inclusive."""
     height, width = (int(v) for v in rng.integers(150, 201, 2))
     image, objects = _background(rng, height, width), []
-    for _ in range(rng.integers(1, 5)):
-        size = int(rng.integers(32, 81))
+    for _ in range(rng.integers(kind.counts[0], kind.counts[1] + 1)):
+        size = _side(rng, kind)
         x, y = (int(rng.integers(2, side - size - 2)) for side in (width, height))
-        if not any(
-            x < x2 + 4 and x1 < x + size + 4 and y < y2 + 4 and y1 < y + size + 4
-            for _, (x1, y1, x2, y2), _ in objects
-        ):
+        if not _in_the_way(objects, x, y, size, kind.hidden):
             name = CLASSES[rng.integers(len(CLASSES))]
             objects.append((name, *_draw_shape(rng, image, name, x, y, size)))
     return image, objects
+
+
+def _side(rng, kind):
+    low, high = kind.sides
+    return int(rng.integers(low, high + 1) if kind.even else np.exp(rng.uniform(*np.log(kind.sides))))
+
+
+def _in_the_way(objects, x, y, size, hidden):
+    """Whether a square at (x, y) comes within 4 pixels of an object's box, or, where a share of its pixels may be hidden,
+    might with the squares of those that came later hide more."""
+    for i, (_, (x1, y1, x2, y2), mask) in enumerate(objects):
+        near = x < x2 + 4 and x1 < x + size + 4 and y < y2 + 4 and y1 < y + size + 4
+        if near and not hidden:
+            return True
+        if near:
+            left = mask.copy()
+            for u1, v1, u2, v2 in [(x, y, x + size, y + size), *(box for _, box, _ in objects[i + 1 :])]:
+                left[v1 : v2 + 1, u1 : u2 + 1] = 0
+            if left.sum() < (1 - hidden) * mask.sum():
+                return True
+    return False
 
 
 def _background(rng, height, width):
@@ -130,8 +185,8 @@ def _outline(rng, name):
     return (corners - low) / (high - low).max()
 
 
-def _write_image(folder, split, name, rng):
-    image, objects = draw(rng)
+def _write_image(folder, split, name, rng, kind):
+    image, objects = draw(rng, kind)
     path = os.path.join(folder, 'Data', 'DET', split, f'{name}.JPEG')
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if not cv2.imwrite(path, image, [cv2.IMWRITE_JPEG_QUALITY, 92]):
@@ -232,14 +287,16 @@ def _write_text(path, text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folder', help='where to write it, e.g. data/toy')
-    parser.add_argument('--train', type=int, default=100, help='training images')
-    parser.add_argument('--val', type=int, default=30, help='test images')
+    parser.add_argument('--train', type=int, help='training images (default 100, of hard ones 200)')
+    parser.add_argument('--val', type=int, help='test images (default 30, of hard ones 100)')
     parser.add_argument('--seed', type=int, default=3)
+    parser.add_argument('--hard', action='store_true', help='small objects too, some half hidden')
     args = parser.parse_args()
-    write(args.folder, args.train, args.val, args.seed)
-    for name in 'toy.yml', 'toy_masks.yml':
-        register(os.path.join(args.folder, name))
-    print(f'{args.train} training and {args.val} test images: {args.folder}')
+    kind = HARD if args.hard else EASY
+    train, val = (given or usual for given, usual in zip((args.train, args.val), kind.images))
+    for path in write(args.folder, train, val, args.seed, kind):
+        register(path)
+    print(f'{train} training and {val} test images: {args.folder}')
 
 
 if __name__ == '__main__':
