@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Turn a state_dict (.pth) of torchvision into a .caffemodel: of ResNet-18, 34, 50, 101 or VGG16, to train from, or of
+"""Turn weights of torchvision (.pth), tensorpack (.npz) or Detectron (.pkl) into a .caffemodel.
+
+A state_dict of torchvision becomes a .caffemodel: of ResNet-18, 34, 50, 101 or VGG16, to train from, or of
 fasterrcnn_resnet18/34/50/101_fpn, with the prototxt of the net that answers as it does. So too guoruoqian/DetNet_pytorch's
-detnet59.pth, and checkpoints of its detector.
+detnet59.pth, and checkpoints of its detector; tensorpack's FasterRCNN models and classifiers (.npz), and Detectron's (.pkl).
 
 torchvision's nets see RGB in 0..1, less a mean and over a standard deviation per channel; nets here see BGR
 in 0..255 less cfg.PIXEL_MEANS. The first convolution takes up both: its weights are reordered and scaled, and
@@ -31,6 +33,7 @@ from netgen.layers import inner_product, layer
 from netgen.methods import DATA
 
 from caffe.format.weights import write_weights
+from converters import detectron, tensorpack
 from datasets.coco import CATEGORIES
 from fast_rcnn.config import cfg, cfg_from_file, overrides
 from fast_rcnn.sidecar import write_sidecar
@@ -54,11 +57,17 @@ VGG16 = [f'conv{stage}_{i + 1}' for stage, count in enumerate((2, 2, 3, 3, 3), 1
 
 
 COCO_IDS = 91  # COCO's category ids end with 90; 0 is the background
+COCO_CLASSES = 1 + len(CATEGORIES)
+OTHERS = {'.npz': tensorpack, '.pkl': detectron}  # whose weights files of other endings are
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('source', metavar='PTH', help='the state_dict, as torchvision publishes it')
+    parser.add_argument(
+        'source',
+        metavar='FILE',
+        help='a state_dict as torchvision publishes it, or an .npz or .pkl, by its ending',
+    )
     parser.add_argument(
         'target', metavar='CAFFEMODEL', nargs='?', help='default: data/imagenet_models/NET.caffemodel'
     )
@@ -78,13 +87,27 @@ def parse_args(argv=None):
         '--coco',
         action='store_true',
         help="of a detector's 91 classes, COCO's category ids, keep those of the 80 that there are, as the coco_* imdbs "
-        'have them: probabilities are then those among these',
+        'have them: probabilities are then those among these. Of a detector of 81: they are those',
+    )
+    parser.add_argument(
+        '--stride',
+        choices=('1x1', '3x3'),
+        help="which convolution of a block has it, in tensorpack's (BACKBONE.STRIDE_1X1; default 3x3) and Detectron's "
+        '(RESNETS.STRIDE_1X1; default 1x1)',
+    )
+    parser.add_argument(
+        '--tf_pad',
+        action='store_true',
+        help='a model of tensorpack that was trained with BACKBONE.TF_PAD_MODE=True',
     )
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse_args(argv)
+    other = OTHERS.get(os.path.splitext(args.source)[1])
+    if other:
+        return import_other(other, args)
     try:
         state = read_state(args.source)
         own = is_detector(state) or is_detnet(state)
@@ -96,9 +119,7 @@ def main(argv=None):
         rows = of_coco(rows) if args.coco else rows
     except (OSError, ValueError) as error:
         sys.exit(f'{args.source}: {error}')
-    target = args.target or os.path.join(cfg.DATA_DIR, 'imagenet_models', net + '.caffemodel')
-    os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-    write_weights(target, rows, net)
+    target = write(args.target, rows, net)
     print(
         f'{target}: {len(rows)} layers for the net {net}; it looks at BGR pixels less PIXEL_MEANS '
         f"{[round(float(mean), 4) for mean in means]}; torchvision's mean {MEAN.tolist()} and deviation "
@@ -122,6 +143,40 @@ def main(argv=None):
         for other in starting_from(net):
             if not np.array_equal(means_of(recipe_of(other)), means):
                 print(f'The recipe of {other} has other PIXEL_MEANS; for it: --cfg {recipe_of(other)[0]}')
+
+
+def write(target, rows, net):
+    """Writes the .caffemodel of imported rows -> its path, by default in data/imagenet_models."""
+    target = target or os.path.join(cfg.DATA_DIR, 'imagenet_models', net + '.caffemodel')
+    os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+    write_weights(target, rows, net)
+    return target
+
+
+def import_other(project, args):
+    """Of tensorpack or Detectron."""
+    stride = {'stride_1x1': args.stride == '1x1'} if args.stride else {}
+    try:
+        found = project.convert(project.read(args.source), args.tf_pad, **stride)
+        if args.coco and (not found.is_detector or classes_of(found.rows) != COCO_CLASSES):
+            raise ValueError(f'--coco wants a detector of {COCO_CLASSES} classes')
+    except (OSError, ValueError) as error:
+        sys.exit(f'{args.source}: {str(error).removeprefix(f"{args.source}: ")}')
+    target = write(args.target, [(*row, [], []) for row in found.rows], found.net)
+    means = [round(float(mean), 4) for mean in found.means]
+    print(
+        f'{target}: {len(found.rows)} layers for the net {found.net}; it looks at BGR pixels less PIXEL_MEANS {means}'
+    )
+    if found.left_out:
+        print(f'left out, which {found.net} has no place for: {", ".join(found.left_out)}')
+    if not found.is_detector:
+        print(f'Nets that start from it: {", ".join(starting_from(found.net))}')
+        return
+    prototxt = os.path.splitext(target)[0] + '.prototxt'
+    write_prototxt(prototxt, found.net, found.rows, found.backbone)
+    print(f'{prototxt}: its net, of {classes_of(found.rows)} classes')
+    if args.coco:
+        print(write_coco_sidecar(target, found.net))
 
 
 def means_of(cfg_files):
@@ -206,11 +261,11 @@ def write_coco_sidecar(target, net):
         return write_sidecar(target, SimpleNamespace(class_names=('__background__', *CATEGORIES.values())))
 
 
-def write_prototxt(path, net, rows):
+def write_prototxt(path, net, rows, backbone=None):
     """The net that imported rows are of: a detector's test net, or DetNet-59 as it classifies."""
     if net in BACKBONES:
         masks = any(name == 'mask_score' for name, *_ in rows)
-        text = end2end_text(net, classes_of(rows), 'test.prototxt', masks)
+        text = end2end_text(net, classes_of(rows), 'test.prototxt', masks, backbone)
     else:
         text = '\n'.join(classifier(BACKBONES[DETNET].body, classes_of(rows))) + '\n'
     with atomic_path(path) as temporary, open(temporary, 'w') as stream:

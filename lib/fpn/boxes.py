@@ -4,6 +4,8 @@ an image is scaled for the net, and which of the net's answers are kept.
 caffe           boxes end in whole pixels, which they include: a width is x2 - x1 + 1
 detnet          so they do in guoruoqian/DetNet_pytorch, whose anchors lie around corners of cells, and whose levels compete
 torchvision     boxes end at edges: a width is x2 - x1
+tensorpack      so they do in tensorpack's FasterRCNN example; anchors are not rounded. tensorpack_c4: without a pyramid
+detectron       Caffe's, but a box decoded from codes ends a pixel earlier. detectron_c4: without a pyramid
 
 Boxes are tensors of rows x1 y1 x2 y2 in pixels; datasets' (roidb entries, detections that are scored) include their
 last pixels. N boxes, G objects, A anchors per position of a map (H, W), K classes.
@@ -13,6 +15,7 @@ import functools
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from caffe.types import boxes as box_lib
@@ -21,7 +24,7 @@ from fast_rcnn.bbox_transform import bbox_transform, bbox_transform_inv, clip_bo
 from fast_rcnn.nms_wrapper import class_nms
 from fpn import images
 from rpn.generate_anchors import generate_anchors
-from utils.blob import prep_im_for_blob
+from utils.blob import padded, prep_im_for_blob
 from utils.param_str import parse_param_str
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a RoI of the side of an ImageNet picture is pooled from level 4
@@ -38,6 +41,7 @@ class Caffe:
     roi_weights: tuple = (1.0, 1.0, 1.0, 1.0)  # that the codes of RoIs are multiplied by
     most: float = math.inf  # the largest log ratio of sides that a code is taken to say
     nudge: float = 0.0  # of levels, towards the coarser
+    side_nudge: float = 0.0  # so too, of sides in the canonical one
     levels_compete: bool = False  # the best are chosen, and near-duplicates found, among those of all levels
     unmet_objects: bool = True  # have all anchors as their best: none meets them
     refills: bool = True  # negative anchors take the places of positive ones that are too many
@@ -137,6 +141,10 @@ class Caffe:
         """Of a proposal, in pixels: cfg's RPN_MIN_SIZE, which is of the image before it was scaled."""
         return setting * scale
 
+    def window(self, size):
+        """What proposals of an image of `size` (height, width, ...) are cut to."""
+        return size
+
     def inside(self, boxes, size):
         """Whether each of boxes (N, 4), anchors, may be an example: those within the image of `size`."""
         return (boxes[:, :2] >= 0).all(1) & (boxes[:, 2] < size[1]) & (boxes[:, 3] < size[0])
@@ -144,7 +152,9 @@ class Caffe:
     def levels(self, boxes):
         """The level (N,) int64 of a pyramid that suits each of boxes (N, 4): its map has a cell for 2^level pixels."""
         sides = self.sides(boxes).prod(1).sqrt()
-        return (CANONICAL_LEVEL + (sides / CANONICAL_SIDE).log2() + self.nudge).floor().long()
+        return (
+            (CANONICAL_LEVEL + (sides / CANONICAL_SIDE + self.side_nudge).log2() + self.nudge).floor().long()
+        )
 
     def anchors(self, stride, scales, ratios):
         """(A, 4) around the first cell of a map; sides are scales times the stride, ratios height over width."""
@@ -195,13 +205,23 @@ def centred(stride, scales, ratios):
 
 
 @dataclass(frozen=True)
-class Torchvision(Caffe):
-    """torchvision's, which is Detectron's: models/detection/{_utils,anchor_utils,rpn,roi_heads}.py, ops/boxes.py."""
+class Weighted(Caffe):
+    """Codes of RoIs have weights, and there is a largest."""
+
+    roi_weights: tuple = (10.0, 10.0, 5.0, 5.0)
+    most: float = math.log(1000 / 16)
+
+    def moved(self, rois, codes, size):
+        boxes = self.decode(torch.from_numpy(rois), torch.from_numpy(codes), self.roi_weights)
+        return self.clip(boxes, size).numpy()
+
+
+@dataclass(frozen=True)
+class Torchvision(Weighted):
+    """torchvision's: models/detection/{_utils,anchor_utils,rpn,roi_heads}.py, ops/boxes.py."""
 
     name: str = 'torchvision'
     offset: int = 0
-    roi_weights: tuple = (10.0, 10.0, 5.0, 5.0)
-    most: float = math.log(1000 / 16)
     nudge: float = 1e-6
     divisor: int = images.DIVISOR
 
@@ -237,10 +257,6 @@ class Torchvision(Caffe):
         """No more than those; of equal ones the first."""
         return np.sort(np.argsort(-scores, kind='stable')[:most])
 
-    def moved(self, rois, codes, size):
-        boxes = self.decode(torch.from_numpy(rois), torch.from_numpy(codes), self.roi_weights)
-        return self.clip(boxes, size).numpy()
-
     def overlaps(self, boxes, objects):
         """In float32, in which its ties are ties."""
         return box_lib.overlaps(boxes, objects, self.offset)
@@ -263,7 +279,84 @@ class Torchvision(Caffe):
         return tuple(-(-side // whole) * whole // cells for side, cells in zip(size, shape))
 
 
-FAMILIES = {family.name: family for family in (Caffe(), DetNet(), Torchvision())}
+@dataclass(frozen=True)
+class Tensorpack(Torchvision):
+    """That of tensorpack's examples/FasterRCNN: common.py, modeling/model_{box,fpn,frcnn,rpn}.py, eval.py."""
+
+    name: str = 'tensorpack'
+    most: float = math.log(1344 / 16)  # the longest side of its images, in sixteenths
+    nudge: float = 0.0
+    side_nudge: float = 1e-6
+
+    def scaled(self, im, means, short, long):
+        """By OpenCV, in im's own numbers, to sides rounded to the nearest pixel."""
+        sides = np.array(im.shape[:2]) * (short / min(im.shape[:2]))
+        sides *= min(1, long / sides.max())
+        height, width = (sides + 0.5).astype(int).tolist()
+        pixels = cv2.resize(im, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.subtract(pixels, np.float32(means), dtype=np.float32), _mean_ratio(im.shape, pixels.shape)
+
+    def back(self, boxes, size, new):
+        """Over one factor, and cut."""
+        return self.clip(boxes / np.float32(_mean_ratio(new, size)), new)
+
+    def large(self, boxes):
+        return slice(None)
+
+    def least_side(self, setting, scale):
+        """Any that there is."""
+        return torch.finfo(torch.float32).tiny
+
+    def inside(self, boxes, size):
+        return (boxes[:, :2] >= 0).all(1) & (boxes[:, 2] <= size[1]) & (boxes[:, 3] <= size[0])
+
+    def anchors(self, stride, scales, ratios):
+        """Around the corner of the first cell, not rounded; side by side."""
+        return torch.cat([centred(stride, [scale], ratios) for scale in scales])
+
+    def strides(self, stride, shape, size):
+        return stride, stride
+
+
+def _mean_ratio(size, new):
+    """By what the sides of `size` (height, width) become those of `new`: the geometric mean."""
+    return math.sqrt(new[0] / size[0] * new[1] / size[1])
+
+
+@dataclass(frozen=True)
+class Detectron(Weighted):
+    """facebookresearch/Detectron's: utils/{boxes,blob}.py, modeling/{FPN,generate_anchors}.py, ops/generate_proposals.py."""
+
+    name: str = 'detectron'
+    side_nudge: float = 1e-6
+    divisor: int = COARSEST
+
+    def decode(self, boxes, codes, weights=(1.0, 1.0, 1.0, 1.0)):
+        """So that it is what encode has said: Caffe's ends a pixel later."""
+        decoded = super().decode(boxes, codes, weights)
+        return decoded - decoded.new_tensor([0, 0, 1, 1]).repeat(decoded.shape[1] // 4)
+
+    def least_side(self, setting, scale):
+        """A pixel of the original image, or more, at the least."""
+        return (max(setting, 1) - 1) * scale + 1
+
+    def window(self, size):
+        """With what it is padded by."""
+        return padded(np.array(size[:2], int), self.divisor).tolist()
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Caffe(),
+        DetNet(),
+        Torchvision(),
+        Tensorpack(),
+        Tensorpack('tensorpack_c4', most=math.log(1333 / 16), divisor=16),
+        Detectron(),
+        Detectron('detectron_c4', divisor=1),
+    )
+}
 
 
 def family_of_net(net):

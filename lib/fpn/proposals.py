@@ -41,7 +41,7 @@ def _of_level(scores, deltas, grid, info, family, limits):
     # 1. the highest scores
     best = best_first(scores, limits.pre_nms_top_n)
     # 2. anchors moved by their deltas, cut to the image
-    boxes, scores = family.clip(family.decode(grid[best], deltas[best]), info), scores[best]
+    boxes, scores = family.clip(family.decode(grid[best], deltas[best]), family.window(info)), scores[best]
     # 3. without those that are too small
     large = (family.sides(boxes) >= family.least_side(limits.min_size, info[2])).all(1)
     boxes, scores = boxes[large], scores[large]

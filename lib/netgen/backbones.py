@@ -42,8 +42,9 @@ class ResNet(Backbone):
     For R-FCN res5 runs on the whole image too: dilated, at the stride of res4.
 
     Layers have the names, and blocks the stride (in the first 1x1), of the nets that its authors published.
-    torchvision: the stride is in the 3x3, and pool1 is padded and rounds down. conv1, res2 and res3 are
-    frozen (in R-FCN conv1 and res2), and so are BatchNorm and Scale everywhere; scratch: everything learns.
+    torchvision: the stride is in the 3x3, and pool1 is padded and rounds down. padded: so is pool1 of others. late: windows
+    of stride 2 begin where TensorFlow's do, at the first pixel or later. conv1, res2 and res3 are frozen (in R-FCN conv1 and
+    res2), and so are BatchNorm and Scale everywhere; scratch: everything learns.
     """
 
     blocks: tuple = (3, 4, 6, 3)  # res2 ... res5
@@ -52,6 +53,8 @@ class ResNet(Backbone):
     conv1_outputs: int = 64
     conv1_bias: bool = False  # the published ResNet-50 has one, ResNet-101 has none
     torchvision: bool = False
+    padded: bool = False
+    late: bool = False
     scratch: bool = False
     frozen: int = 3  # the last stage that stays as it is
     rfcn_outputs: int = 1024
@@ -84,7 +87,9 @@ class ResNet(Backbone):
 
     def trunk(self, lr):
         early = lr if self.scratch else lr and 0
-        padding = ['pad: 1', 'ceil_mode: false'] if self.torchvision else []
+        padding = []
+        if (self.torchvision or self.padded) and not self.late:
+            padding = ['pad: 1', 'ceil_mode: false']
         lines = [
             *self.unit('conv1', 'data', self.conv1_outputs, 7, 2, early, early, bias=self.conv1_bias),
             relu('conv1_relu', 'conv1'),
@@ -135,12 +140,23 @@ class ResNet(Backbone):
         return lines + [layer(name, 'Eltwise', f'{shortcut} {bottom}', name), relu(name + '_relu', name)]
 
     def unit(self, name, bottom, outputs, kernel, stride, lr, bn, bias=False, dilation=1):
-        """Convolution, BatchNorm, Scale."""
+        """Convolution, BatchNorm, Scale. A window that begins late is one cell larger, whose first row and column are 0."""
+        larger = self.late and kernel > 1 and stride > 1
         suffix = '_' + name if name == 'conv1' else name.removeprefix('res')
         bn = bn if self.scratch else bn and 0
         stats = 'use_global_stats: false moving_average_fraction: 0.99' if bn else 'use_global_stats: true'
         return [
-            conv(name, bottom, outputs, kernel, lr, stride, kernel // 2 * dilation, bias, dilation=dilation),
+            conv(
+                name,
+                bottom,
+                outputs,
+                kernel + larger,
+                lr,
+                stride,
+                kernel // 2 * dilation,
+                bias,
+                dilation=dilation,
+            ),
             layer(
                 'bn' + suffix,
                 'BatchNorm',
@@ -332,6 +348,26 @@ class DetNetPyramid(Pyramid):
         ]
 
 
+@dataclass(frozen=True)
+class C4(ResNet):
+    """A ResNet with anchors and RoIs of res4 as a pyramid's level has them, by a family of fpn.boxes."""
+
+    boxes: str = 'tensorpack_c4'
+    weights: str = ''  # as Pyramid's
+    scales: tuple = (2, 4, 8, 16, 32)
+    rpn_outputs: int = 1024
+    rfcn_outputs: int = 0
+    frozen: int = 2
+    roi_layer: str = 'aligned'
+    rpn_pairs = False
+    roi_head = 'c4'
+    is_pyramid = True
+
+    @property
+    def body(self):
+        return self
+
+
 RESNET10 = ResNet(
     'resnet10',
     base_lr=0.01,
@@ -359,6 +395,23 @@ def caffe_pyramid(prefix, weights, **body):
     return Pyramid(prefix + '_fpn', body=ResNet(prefix, frozen=2, **body), weights=weights, boxes='caffe')
 
 
+def of_others(depth, **body):
+    """The nets whose weights tensorpack and Detectron publish, without their mask heads -> rows of BACKBONES."""
+    prefix, rows = f'resnet{depth}', {}
+    for name, how, align, weights in (
+        ('tensorpack', {'torchvision': True, 'padded': True}, ('aligned', 'aligned'), f'ResNet-{depth}-torchvision'),
+        ('Detectron', {'padded': True, 'conv1_bias': depth == 50}, ('align', 'adaptive'), f'ResNet-{depth}'),
+    ):
+        family, fpn = name.lower(), ResNet(prefix, frozen=2, **body, **how)
+        rows[f'ResNet-{depth}-FPN-{name}'] = Pyramid(
+            prefix + '_fpn', body=fpn, weights=weights, boxes=family, roi_layer=align[0]
+        )
+        rows[f'ResNet-{depth}-C4-{name}'] = C4(
+            prefix + '_c4', boxes=family + '_c4', weights=weights, roi_layer=align[1], **body, **how
+        )
+    return rows
+
+
 BACKBONES = {
     'ResNet-101': ResNet('resnet101', blocks=(3, 4, 23, 3)),
     'ResNet-50': ResNet('resnet50', conv1_bias=True),
@@ -373,6 +426,8 @@ BACKBONES = {
     'ResNet-101-FPN': torchvision_pyramid('resnet101', 'ResNet-101-torchvision', blocks=(3, 4, 23, 3)),
     'ResNet-50-FPN-caffe': caffe_pyramid('resnet50', 'ResNet-50', conv1_bias=True),
     'ResNet-101-FPN-caffe': caffe_pyramid('resnet101', 'ResNet-101', blocks=(3, 4, 23, 3)),
+    **of_others(50),
+    **of_others(101, blocks=(3, 4, 23, 3)),
     'DetNet-59-FPN': DetNetPyramid('detnet59_fpn', body=DetNet('detnet59'), weights='DetNet-59'),
     'ResNet-10-FPN': Pyramid(
         'resnet10_fpn',

@@ -62,23 +62,25 @@ def committed_files():
     return texts
 
 
-def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None, masks=None):
+def files(
+    set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None, masks=None, backbone=None
+):
     """{path: text} of all nets and solvers of one backbone, by every method that it is fit for; masks: those with masks
     alone, or those without.
 
     num_classes K counts the background; anchors: a mapping with 'scales' and 'ratios', either optional;
-    max_iters: see schedule. Errors: ValueError.
+    max_iters: see schedule; backbone: in place of the net's row in BACKBONES. Errors: ValueError.
     """
     if net not in BACKBONES:
         raise ValueError(f'unknown net {net!r}; the nets are {", ".join(BACKBONES)}')
     if num_classes < 2:
         raise ValueError(f'num_classes counts the background too, so it is at least 2; got {num_classes}')
-    given = dict(anchors or {})
-    scales = tuple(given.pop('scales', None) or BACKBONES[net].scales)
+    given, backbone = dict(anchors or {}), backbone or BACKBONES[net]
+    scales = tuple(given.pop('scales', None) or backbone.scales)
     ratios = tuple(given.pop('ratios', None) or RATIOS)
     if given:
         raise ValueError(f'anchors have scales and ratios, not {", ".join(map(str, given))}')
-    detector = Detector(BACKBONES[net], num_classes, scales, ratios)
+    detector = Detector(backbone, num_classes, scales, ratios)
     texts = {}
     for method, row in METHODS.items():
         if not row.fits(detector.net) or masks not in (None, row.masks):
@@ -91,10 +93,10 @@ def files(set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, ma
     return texts
 
 
-def end2end_text(net, num_classes, name, masks=False):
+def end2end_text(net, num_classes, name, masks=False, backbone=None):
     """The text of one of a backbone's files for training end to end."""
     method = 'mask_rcnn_end2end' if masks else 'faster_rcnn_end2end'
-    texts = files('imported', net, num_classes, masks=masks)
+    texts = files('imported', net, num_classes, masks=masks, backbone=backbone)
     return next(text for path, text in texts.items() if path.parts[-2:] == (method, name))
 
 

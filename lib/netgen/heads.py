@@ -287,6 +287,19 @@ class PyramidRCNN(FastRCNN):
         ]
 
 
+class C4RCNN(PyramidRCNN):
+    """RoIs are pooled from one map, by the layer that the backbone names."""
+
+    def pooling(self):
+        net, (kind, param, how, _) = self.net, ROI_LAYERS[self.net.roi_layer]
+        size = [
+            f'pooled_w: {net.pooled} pooled_h: {net.pooled} spatial_scale: {1 / net.maps[-1].stride}',
+            *how,
+        ]
+        bottoms = f'{net.maps[-1].blob} rois'
+        return [layer(net.roi_pool, kind, bottoms, net.roi_pool, f'{param} {{ {" ".join(size)} }}')]
+
+
 class RoILayer(NamedTuple):
     """What pools RoIs: the layer's type, its message and fields of that; whether RoIs come in cells of the map, as many to
     a pixel as its height has to that of the data, or in pixels."""
@@ -321,6 +334,8 @@ def level_pooling(net, pooled, prefix=''):
 
 ROI_LAYERS = {
     'align': RoILayer('ROIAlign', 'roi_align_param', ('sampling_ratio: 2',)),
+    'aligned': RoILayer('ROIAlign', 'roi_align_param', ('sampling_ratio: 2', 'aligned: true')),
+    'adaptive': RoILayer('ROIAlign', 'roi_align_param', ('sampling_ratio: 0',)),
     'corners': RoILayer('ROIAlign', 'roi_align_param', ('corners: true',), True),
     'pool': RoILayer('ROIPooling', 'roi_pooling_param'),
     'crop': RoILayer('ROICrop', 'roi_crop_param', ('max_pool: true',)),
@@ -423,4 +438,10 @@ class RFCN:
         ]
 
 
-HEADS = {'fast_rcnn': FastRCNN, 'pyramid': PyramidRCNN, 'rfcn': RFCN, 'rfcn_ohem': partial(RFCN, ohem=True)}
+HEADS = {
+    'fast_rcnn': FastRCNN,
+    'pyramid': PyramidRCNN,
+    'c4': C4RCNN,
+    'rfcn': RFCN,
+    'rfcn_ohem': partial(RFCN, ohem=True),
+}
