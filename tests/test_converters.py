@@ -20,7 +20,8 @@ from caffe.format.weights import read_weights
 from converters import detectron, tensorpack
 from datasets.coco import CATEGORIES
 from fast_rcnn.config import cfg, cfg_from_file, overrides
-from fast_rcnn.detection import ask, scaled_image
+from fast_rcnn.detection import ask
+from fast_rcnn.inputs import scaled_image
 from fast_rcnn.sidecar import read_sidecar
 from fpn.boxes import family_of_net
 from netgen.backbones import BACKBONES

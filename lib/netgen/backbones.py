@@ -399,7 +399,12 @@ def of_others(depth, **body):
     """The nets whose weights tensorpack and Detectron publish, without their mask heads -> rows of BACKBONES."""
     prefix, rows = f'resnet{depth}', {}
     for name, how, align, weights in (
-        ('tensorpack', {'torchvision': True, 'padded': True}, ('aligned', 'aligned'), f'ResNet-{depth}-torchvision'),
+        (
+            'tensorpack',
+            {'torchvision': True, 'padded': True},
+            ('aligned', 'aligned'),
+            f'ResNet-{depth}-torchvision',
+        ),
         ('Detectron', {'padded': True, 'conv1_bias': depth == 50}, ('align', 'adaptive'), f'ResNet-{depth}'),
     ):
         family, fpn = name.lower(), ResNet(prefix, frozen=2, **body, **how)
