@@ -63,7 +63,14 @@ def committed_files():
 
 
 def files(
-    set_name, net, num_classes, out_root=ROOT / 'models', anchors=None, max_iters=None, masks=None, backbone=None
+    set_name,
+    net,
+    num_classes,
+    out_root=ROOT / 'models',
+    anchors=None,
+    max_iters=None,
+    masks=None,
+    backbone=None,
 ):
     """{path: text} of all nets and solvers of one backbone, by every method that it is fit for; masks: those with masks
     alone, or those without.
