@@ -117,3 +117,16 @@ def test_biases_of_published_nets(tmp_path):
             assert new.param or new.type in ('BatchNorm', 'ReLU')
             assert not any(spec.lr_mult for spec in new.param)
     assert {'', 'rpn_conv_1'} <= seen
+
+
+def test_batch_norm_over_all_workers_where_it_learns_statistics(tmp_path):
+    """Layers that are frozen stay as they are; a net in which none is left is refused."""
+    net, path = tmp_path / 'train.prototxt', tmp_path / 'solver.prototxt'
+    net.write_text(BLOCKS + BLOCKS.split('\n')[4].replace('bn1', 'bn2').replace('false', 'true'))
+    path.write_text(f'train_net: "{net}" base_lr: 1 snapshot_prefix: "r"')
+    with overrides({'TRAIN.SYNC_BN': True}):
+        changed = read_net(read_solver(with_options(str(path), cfg.TRAIN, str(tmp_path))).train_net)
+        norms = {layer.name: layer.batch_norm_param for layer in changed.layer if layer.type == 'BatchNorm'}
+        assert {name: norm.sync for name, norm in norms.items()} == {'bn1': True, 'bn2': False}
+        with overrides({'TRAIN.FREEZE': ['bn1']}), pytest.raises(ValueError, match='TRAIN.SYNC_BN, but no'):
+            with_options(str(path), cfg.TRAIN, str(tmp_path))

@@ -140,6 +140,10 @@ cfg.TRAIN.WARMUP_FACTOR = 0.001
 # kept or computed for gradients that only they would want; BatchNorm among them takes its statistics as they are
 cfg.TRAIN.FREEZE = ()
 
+# BatchNorm that learns its statistics takes them over the images of a pass of all workers together, as if they were one
+# batch; False: each worker over its own
+cfg.TRAIN.SYNC_BN = False
+
 # Biases decay, and learn faster than their weights, as the net's file says. False: they do not decay; they learn as fast
 cfg.TRAIN.BIAS_DECAY = True
 cfg.TRAIN.DOUBLE_BIAS = True

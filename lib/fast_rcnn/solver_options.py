@@ -1,4 +1,5 @@
-"""What settings decide of a solver and its train net over their files: what is frozen, biases, clipping.
+"""What settings decide of a solver and its train net over their files: what is frozen, biases, clipping, whose statistics
+BatchNorm takes.
 
 The files stay as they are; what trains is written beside the training's results, to be read.
 """
@@ -27,17 +28,17 @@ BLOBS = {'BatchNorm': 3, 'PReLU': 1, 'Normalize': 1}
 
 
 def with_options(solver_file, train, folder):
-    """The solver file to train by: solver_file itself, or where cfg.TRAIN's FREEZE, BIAS_DECAY, DOUBLE_BIAS or
-    CLIP_GRADIENTS differ from it, <snapshot_prefix>_options_solver.prototxt in the folder, and its net beside it.
+    """The solver file to train by: solver_file itself, or where cfg.TRAIN's FREEZE, BIAS_DECAY, DOUBLE_BIAS,
+    SYNC_BN or CLIP_GRADIENTS differ from it, <snapshot_prefix>_options_solver.prototxt in the folder, and its net beside it.
 
-    ValueError for a pattern of FREEZE that fits no layer with parameters.
+    ValueError for a pattern of FREEZE that fits no layer with parameters, and for SYNC_BN where no statistics are learned.
     """
     solver, changes = read_solver(solver_file), []
     if train.CLIP_GRADIENTS > 0 and train.CLIP_GRADIENTS != solver.clip_gradients:
         changes.append(f'clip_gradients {solver.clip_gradients:g} -> {train.CLIP_GRADIENTS:g}')
         solver.clip_gradients = train.CLIP_GRADIENTS
     net_changes = []
-    if train.FREEZE or not train.BIAS_DECAY or not train.DOUBLE_BIAS:
+    if train.FREEZE or train.SYNC_BN or not train.BIAS_DECAY or not train.DOUBLE_BIAS:
         field = 'train_net' if solver.train_net else 'net'
         net_file = getattr(solver, field)
         net = read_net(net_file)
@@ -67,15 +68,30 @@ def _change_net(net, train, source):
     biases = [spec for layer in net.layer if layer.name not in frozen for spec in _bias(layer)]
     decayed = [(weight, bias) for weight, bias in biases if not train.BIAS_DECAY and bias.decay_mult]
     doubled = [(w, b) for w, b in biases if not train.DOUBLE_BIAS and b.lr_mult != w.lr_mult]
+    synced = _learning_statistics(net, source) if train.SYNC_BN else []
     for _, bias in decayed:
         bias.decay_mult = 0
+    for batch_norm in synced:
+        batch_norm.sync = True
     for weight, bias in doubled:
         bias.lr_mult = weight.lr_mult
     return [
         *([f'frozen: {" ".join(frozen)}'] if frozen else []),
         *([f'{len(decayed)} biases do not decay'] if decayed else []),
         *([f'{len(doubled)} biases learn as fast as their weights'] if doubled else []),
+        *([f'{len(synced)} BatchNorm over all workers'] if synced else []),
     ]
+
+
+def _learning_statistics(net, source):
+    """The BatchNormParameters of the layers that take a batch's statistics."""
+    norms = [layer.batch_norm_param for layer in net.layer if layer.type == 'BatchNorm']
+    learning = [norm for norm in norms if not norm.use_global_stats]
+    if not learning:
+        raise ValueError(
+            f'{source}: TRAIN.SYNC_BN, but no BatchNorm takes the statistics of a batch (of {len(norms)})'
+        )
+    return learning
 
 
 def freeze(net, patterns, source):

@@ -70,6 +70,11 @@ CASES = {
     'BoxAnnotatorOHEM': [
         case(*OHEM, tops=2, more='box_annotator_ohem_param { roi_per_img: 2 ignore_label: -1 }')
     ],
+    'GroupNorm': [
+        case(x(3, 4, 2, 5), more='group_norm_param { group_num: 2 eps: 0.01 }'),
+        case(x(3, 4), more='group_norm_param { group_num: 2 affine: true scale_filler { value: 2 } }'),
+        case(x(2, 6, 3), more='group_norm_param { group: 3 bias_filler { type: "gaussian" } }'),
+    ],
     'ConvolutionDepthwise': [
         case(x(2, 4, 5, 6), more='convolution_param { num_output: 4 kernel_size: 3 pad: 1 %s }' % FILL)
     ],

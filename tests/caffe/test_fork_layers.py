@@ -1409,3 +1409,21 @@ def test_objects_that_cannot_be(tmp_path):
         thing = np.array([[[[*row, 0, 0.1, 0.1, 0.5, 0.5, 0]]]])
         with pytest.raises(ValueError, match=wanted):
             answer(tmp_path, 'MultiBoxLoss', [*values, thing], 'multibox_loss_param { num_classes: 4 }')
+
+
+@pytest.mark.parametrize(
+    'more, factor', [('group_num: 3', 1), ('group: 3', 1), ('group: 3 scale_filler { value: 2 }', 2)]
+)
+def test_group_norm_is_a_loop_over_groups(more, factor, tmp_path):
+    x = rng().standard_normal((2, 6, 3, 4)) * 3 + 1
+    want = np.empty_like(x)
+    for n, g in itertools.product(range(2), range(3)):
+        part = x[n, 2 * g : 2 * g + 2]
+        want[n, 2 * g : 2 * g + 2] = (part - part.mean()) / np.sqrt(part.var() + 0.1)
+    (got,) = answer(tmp_path, 'GroupNorm', [x], f'group_norm_param {{ {more} eps: 0.1 }}')
+    close(got, want * factor)
+
+
+def test_group_norm_wants_groups_of_equal_size(tmp_path):
+    with pytest.raises(ValueError, match="'L'.* 32 groups want as many channels, or a multiple"):
+        answer(tmp_path, 'GroupNorm', [np.zeros((1, 48, 2, 2))])

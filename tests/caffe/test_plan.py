@@ -229,3 +229,34 @@ def test_learned_filters_lie_with_the_channels_last(tmp_path):
     view = blob.data
     solver.step(1)
     assert not is_channels_last(blob.tensor) and (view == before - blob.diff).all()
+
+
+@pytest.mark.parametrize('tail', [('scale', 'relu'), ('scale',), ('bias', 'relu'), ('relu',)])
+@pytest.mark.parametrize('affine', ['', 'affine: true'])
+def test_group_norm_absorbs_what_follows_in_place(tmp_path, affine, tail):
+    kinds = {
+        'scale': layer(
+            'scale', 'Scale', 'g', 'g', 'scale_param { filler { type: "gaussian" } bias_term: true }'
+        ),
+        'bias': layer('bias', 'Bias', 'g', 'g', 'bias_param { filler { type: "gaussian" } }'),
+        'relu': layer('relu', 'ReLU', 'g', 'g'),
+    }
+    text = data('x', 2, 4, 5, 6) + layer(
+        'c', 'Convolution', 'x', more=CONV.replace('num_output: 2', 'num_output: 4')
+    )
+    text += layer('g', 'GroupNorm', 'c', more=f'group_norm_param {{ group_num: 2 {affine} }}')
+    text += ''.join(kinds[name] for name in tail) + layer('loss', 'Reduction', 'g', more='loss_weight: 1')
+    net, plain = (net_from(tmp_path, text, caffe.TRAIN) for _ in range(2))
+    plain.after_forward(lambda i: None)  # layers that somebody watches run one by one
+    x = np.random.RandomState(1).randn(2, 4, 5, 6)
+    for n in (net, plain):
+        n.forward(x=x)
+        n.backward()
+    for name in ('g', 'c'):
+        for what in ('data', 'diff'):
+            got, want = (getattr(n.blobs[name], what) for n in (net, plain))
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5, err_msg=f'{name} {what}')
+    for name, blobs in net.params.items():
+        for a, b in zip(blobs, plain.params[name]):
+            np.testing.assert_allclose(a.diff, b.diff, rtol=1e-4, atol=1e-4, err_msg=name)
+    assert [len(c.layers) for c in net._runner.chains.values()] == [1, 1 + len(tail)]

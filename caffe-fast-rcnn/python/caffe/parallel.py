@@ -143,6 +143,14 @@ def barrier():
             dist.all_reduce(torch.zeros(1))  # on the host: no GPU waits
 
 
+def total(tensor):
+    """The sum of all ranks' tensors, in place; returned. On the tensor's device."""
+    if common.solver_count() > 1:
+        with waiting():
+            dist.all_reduce(tensor)
+    return tensor
+
+
 def share(value):
     """Rank 0's `value`, any that can be pickled, at every rank."""
     values = [value]

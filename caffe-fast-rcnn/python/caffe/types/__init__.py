@@ -7,7 +7,7 @@
 | loss       | Accuracy and the losses |
 | mobile     | Axpy ConvolutionDepthwise DepthwiseConvolution HSwish HardSwish Mish ReLU6 ShuffleChannel |
 | multibox   | MultiBoxLoss |
-| norm       | BatchNorm Bias LRN MVN Scale |
+| norm       | BatchNorm Bias GroupNorm LRN MVN Scale |
 | ohem       | BoxAnnotatorOHEM SmoothL1LossOHEM SoftmaxWithLossOHEM |
 | pooling    | Pooling SPP |
 | proposal   | Proposal |

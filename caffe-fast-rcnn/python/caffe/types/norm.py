@@ -1,12 +1,14 @@
-"""Normalisation and the affine layers beside it: BatchNorm, LRN, MVN, Scale, Bias. Bottom and top have the
+"""Normalisation and the affine layers beside it: BatchNorm, GroupNorm, LRN, MVN, Scale, Bias. Bottom and top have the
 same shape."""
 
 import torch
 import torch.nn.functional as F
 
+from .. import common
 from ..registry import layer
 from ..tape import TorchLayer
 from ..proto import caffe_pb2
+from . import synced
 from .helpers import canonical_axis, sqrt_by_hand
 
 
@@ -18,10 +20,14 @@ class BatchNorm(TorchLayer):
     the batch, which also go into the sums, each multiplied by moving_average_fraction before; with
     use_global_stats (default: at TEST) they are the sums over their weight. The blobs are no learned
     parameters: their lr_mult is 0, and a prototxt that says otherwise is an error.
+
+    sync: in training, the batch is that of all ranks (caffe.parallel), a pass of each, whatever their sizes; then all
+    ranks run this layer, forward and backward, equally often.
     """
 
-    fields = ('use_global_stats', 'moving_average_fraction', 'eps')
+    fields = ('use_global_stats', 'moving_average_fraction', 'eps', 'sync')
     itemwise = True  # as far as shapes go
+    _of_all = None  # means, variances, count of all ranks, of the last pass
 
     def setup(self, bottom, top):
         channels = bottom[0].shape[1] if len(bottom[0].shape) > 1 else 1
@@ -44,7 +50,8 @@ class BatchNorm(TorchLayer):
         if self.use_global_stats:
             mean, var = self.global_stats(self.weights)
             return F.batch_norm(flat, mean, var, eps=self.field('eps')).reshape(x.shape)
-        y, mean, var = self.by_batch(flat)
+        syncs = self.field('sync') and self.phase == caffe_pb2.TRAIN and common.solver_count() > 1
+        y, mean, var = (self.by_all if syncs else self.by_batch)(flat)
         if not self.again:
             self.add_to_average(mean, var)
         return y.reshape(x.shape)
@@ -61,6 +68,16 @@ class BatchNorm(TorchLayer):
         )
         return y, mean, var
 
+    def by_all(self, x):
+        """As by_batch, by the statistics of all ranks; those of the last pass, where it is but computed again."""
+        if not self.again:
+            self._of_all = synced.statistics(x)
+        elif self._of_all is None:  # for its shape
+            return self.by_batch(x)
+        mean, var, count = self._of_all
+        y = synced.Normalized.apply(x, mean, var, count, self.field('eps'))
+        return y, mean.to(x.dtype), (var * count / (count - 1).clamp(min=1)).to(x.dtype)
+
     def global_stats(self, weights):
         mean, var, weight = (w.detach() for w in weights)
         scale = torch.where(weight == 0, 0.0, 1 / weight)
@@ -75,6 +92,43 @@ class BatchNorm(TorchLayer):
         fraction = self.field('moving_average_fraction')
         for blob, new in zip(self.blobs, (mean, var, torch.ones_like(mean[:1]))):
             blob.tensor = blob.tensor * fraction + new
+
+
+@layer('GroupNorm', half='keeps', itemwise=True)
+class GroupNorm(TorchLayer):
+    """(x - mean) / sqrt(var + eps), by the mean and biased variance of each of group_num groups of neighbouring channels
+    of an item. Wu and He, 2018 (arXiv 1803.08494).
+
+    Blobs: none, a Scale layer follows, which costs nothing where it and a ReLU are in place (plan.py) and this layer is not;
+    where affine, a factor (C,), 1 unless scale_filler says otherwise, and a shift (C,). `group` is another name of
+    group_num, that of nets whose layer is affine. ValueError for groups that are not equally large.
+    """
+
+    fields = ('group_num', 'group', 'eps', 'affine', 'scale_filler', 'bias_filler')
+    is_head = absorbs = True
+
+    def setup(self, bottom, top):
+        given = self.field('affine')
+        if given or given is None and self.field('group') is not None:
+            one = caffe_pb2.FillerParameter(type='constant', value=1)
+            channels = bottom[0].shape[1:2]
+            self.add_blob(channels, self.param.scale_filler if self.param.HasField('scale_filler') else one)
+            self.add_blob(channels, self.field('bias_filler'))
+
+    def compute(self, x):
+        groups = self.field('group') or self.field('group_num')
+        if x.dim() < 2 or x.shape[1] % groups:
+            raise ValueError(f'{groups} groups want as many channels, or a multiple, on axis 1')
+        factor, shift = [*self.weights, None, None][:2]
+        return torch.group_norm(x, groups, factor, shift, self.field('eps'), torch.backends.cudnn.enabled)
+
+    def absorb(self, weights, factor, shift):
+        """The weights after y -> y factor + shift, (C,) each or None."""
+        like = shift if factor is None else factor
+        ours, more = weights or (torch.ones_like(like), torch.zeros_like(like))
+        if factor is not None:
+            ours, more = ours * factor, more * factor
+        return [ours, more if shift is None else more + shift]
 
 
 @layer('LRN', half='keeps', itemwise=True)
