@@ -24,6 +24,7 @@ from fast_rcnn.detection import ask
 from fast_rcnn.inputs import scaled_image
 from fast_rcnn.sidecar import read_sidecar
 from fpn.boxes import family_of_net
+from mask.passes import masks_of
 from netgen.backbones import BACKBONES
 from netgen.files import end2end_text
 from pipeline.settings import cfg_files_of
@@ -75,6 +76,10 @@ class Formulas:
         self.weights['rpn_deltas'] = pair('rpn_deltas', 4 * self.anchors, channels, 1, 1)
         self.weights['scores'] = pair('scores', CLASSES, self.out)
         self.weights['boxes'] = pair('boxes', 4 * CLASSES, self.out)
+        for i in range(4 if fpn else 0):
+            self.weights[f'fcn{i}'] = pair(f'fcn{i}', 256, 256, 3, 3)
+        self.weights['deconv'] = drawn('deconv w', 256 if fpn else 2048, 256, 2, 2), drawn('deconv b', 256)
+        self.weights['masks'] = pair('masks', CLASSES - self.no_background, 256, 1, 1)
         for name in 'rpn_deltas', 'boxes':
             self.weights[name] = [values / 5 for values in self.weights[name]]
         self.weights['conv1'] = (self.weights['conv1'][0] / self.contrast,)
@@ -159,22 +164,31 @@ class Formulas:
                 kept.append(i)
         return kept
 
-    def pooled(self, maps, rois):
+    def pooled(self, maps, rois, bins):
         result = []
         for roi in rois:
             side = ((roi[2:] - roi[:2] + self.plus).prod() ** 0.5).item()
             level = int(min(max(np.floor(4 + np.log2(side / 224 + 1e-6)), 2), 5)) if self.fpn else 4
-            result.append(self.align(maps[level - 2 if self.fpn else 0][0], roi / (1 << level)))
+            result.append(self.align(maps[level - 2 if self.fpn else 0][0], roi / (1 << level), bins))
         return torch.stack(result)
 
     def head(self, maps, rois):
         """Logits, codes of boxes."""
-        x = self.pooled(maps, rois)
+        x = self.pooled(maps, rois, 7 if self.fpn else 14)
         if self.fpn:
             x = self.full(self.full(x.flatten(1), 'fc6').relu(), 'fc7').relu()
         else:
             x = self.stage(x, 5).mean((2, 3))
         return self.full(x, 'scores'), self.full(x, 'boxes')
+
+    def masks(self, maps, rois, classes):
+        """(R, M, M), of the classes (R,)."""
+        x = self.pooled(maps, rois, 14)
+        for i in range(4 if self.fpn else 0):
+            x = self.conv(x, f'fcn{i}', pads=(1, 1)).relu()
+        x = x if self.fpn else self.stage(x, 5)
+        x = F.conv_transpose2d(x, *map(torch.from_numpy, self.weights['deconv']), stride=2).relu()
+        return self.conv(x, 'masks').sigmoid()[torch.arange(len(rois)), classes - self.no_background]
 
 
 def bilinear(image, y, x):
@@ -189,13 +203,8 @@ def bilinear(image, y, x):
 
 
 class TensorpackNet(Formulas):
-    plus, project, contrast, bgr_mean, bgr_std = (
-        0,
-        'tensorpack',
-        1,
-        [103.53, 116.28, 123.675],
-        [57.375, 57.12, 58.395],
-    )
+    no_background, plus, project, contrast = 1, 0, 'tensorpack', 1
+    bgr_mean, bgr_std = [103.53, 116.28, 123.675], [57.375, 57.12, 58.395]
 
     def __init__(self, fpn, tf_pad=False, stride_1x1=False):
         self.tf_pad, self.stride_1x1 = tf_pad, stride_1x1
@@ -249,9 +258,9 @@ class TensorpackNet(Formulas):
         height, width = size
         return boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
 
-    def align(self, image, roi):
+    def align(self, image, roi, bins):
         """As many points as bins twice as fine have, at their middles; a cell's value is that of its own middle."""
-        bins = 14 if self.fpn else 28
+        bins *= 2
         middles = (torch.arange(bins) + 0.5) / bins
         x, y = (roi[i] + middles * (roi[i + 2] - roi[i]) - 0.5 for i in (0, 1))
         x, y = x.repeat(bins), y.repeat_interleave(bins)
@@ -272,6 +281,8 @@ class TensorpackNet(Formulas):
         names |= {'rpn_conv': 'rpn/conv0', 'rpn_scores': 'rpn/class', 'rpn_deltas': 'rpn/box'}
         names |= {'fc6': 'fastrcnn/fc6', 'fc7': 'fastrcnn/fc7'}
         outputs = 'fastrcnn/outputs' if self.fpn else 'fastrcnn'
+        names |= {f'fcn{i}': f'maskrcnn/fcn{i}' for i in range(4)}
+        names |= {'deconv': 'maskrcnn/deconv', 'masks': 'maskrcnn/conv'}
         names |= {'scores': f'{outputs}/class', 'boxes': f'{outputs}/box'}
         parts = 'convshortcut', 'conv1', 'conv2', 'conv3'
         for key, (weight, *bias) in self.weights.items():
@@ -285,11 +296,11 @@ class TensorpackNet(Formulas):
 
     def file(self, path):
         arrays = {f'{name}:0' if name.endswith('/W') else name: v for name, v in self.arrays().items()}
-        np.savez(path, **arrays, **{'maskrcnn/conv/b': np.zeros(3, np.float32)})
+        np.savez(path, **arrays)
 
 
 class DetectronNet(Formulas):
-    plus, project, contrast, stride_1x1 = 1, 'Detectron', 57, True
+    no_background, plus, project, contrast, stride_1x1 = 0, 1, 'Detectron', 57, True
 
     def drawn_norm(self, name, count):
         return [0.5 + drawn(f'{name} s', count), drawn(f'{name} b', count)]
@@ -330,9 +341,9 @@ class DetectronNet(Formulas):
         height, width = size
         return boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]) - 1.0)
 
-    def align(self, image, roi):
+    def align(self, image, roi, bins):
         """Two points along a bin's side, or one for each cell; a cell's value is that of its corner."""
-        bins, columns = 7 if self.fpn else 14, []
+        columns = []
         for i in 0, 1:
             length = (roi[i + 2] - roi[i]).clamp(min=1)
             points = 2 if self.fpn else int((length / bins).ceil())
@@ -353,7 +364,8 @@ class DetectronNet(Formulas):
         names |= {'lateral5': 'fpn_inner_res5_2_sum', 'scores': 'cls_score', 'boxes': 'bbox_pred'}
         level = '_fpn2' if self.fpn else ''
         names |= {'rpn_conv': f'conv_rpn{level}', 'rpn_scores': f'rpn_cls_logits{level}'}
-        names |= {'rpn_deltas': f'rpn_bbox_pred{level}'}
+        names |= {'rpn_deltas': f'rpn_bbox_pred{level}', 'deconv': 'conv5_mask', 'masks': 'mask_fcn_logits'}
+        names |= {f'fcn{i}': f'_[mask]_fcn{i + 1}' for i in range(4)}
         parts, blobs = ('branch1', 'branch2a', 'branch2b', 'branch2c'), {}
         for key, (weight, *bias) in self.weights.items():
             name = f'res{key[0]}_{key[1]}_{parts[key[2]]}' if isinstance(key, tuple) else names.get(key, key)
@@ -365,7 +377,7 @@ class DetectronNet(Formulas):
         return blobs
 
     def file(self, path, cfg='MODEL: {BBOX_REG_WEIGHTS: [10, 10, 5, 5]}'):
-        blobs = self.arrays() | {'lr': np.float32(0.1), '_[mask]_fcn1_w': np.zeros(3, np.float32)}
+        blobs = self.arrays() | {'lr': np.float32(0.1), 'kps_score_w': np.zeros(3, np.float32)}
         with open(path, 'wb') as stream:
             pickle.dump({'blobs': blobs, 'cfg': cfg}, stream, 2)
 
@@ -399,7 +411,11 @@ def test_answers_are_those_of_the_formulas(tmp_path, capsys, case):
     target = tmp_path / 'm.caffemodel'
     import_weights.main([str(source), str(target), *flags])
     said = capsys.readouterr().out
-    assert f'for the net {name};' in said and 'left out' in said and f'of {CLASSES} classes' in said
+    assert (
+        f'for the net {name};' in said
+        and ('left out' in said) == (theirs.project == 'Detectron')
+        and f'of {CLASSES} classes' in said
+    )
     prototxt = str(tmp_path / 'm.prototxt')
     with overrides({}):
         for path in cfg_files_of(prototxt, None):
@@ -427,6 +443,10 @@ def test_answers_are_those_of_the_formulas(tmp_path, capsys, case):
     scores, wanted = theirs.found(maps, rois, size, image.shape)
     close(answer.scores, scores)
     close(boxes, wanted)
+    classes = np.arange(len(rois)) % (CLASSES - 1) + 1
+    close(
+        masks_of(net, net.blobs['rois'].data, classes)(), theirs.masks(maps, rois, torch.from_numpy(classes))
+    )
 
 
 def close(found, wanted):
@@ -440,8 +460,8 @@ def test_every_layer_is_filled(project, neck):
     theirs = (TensorpackNet if project == 'tensorpack' else DetectronNet)(neck == 'FPN')
     found = (tensorpack if project == 'tensorpack' else detectron).convert(theirs.arrays())
     assert found.net == f'ResNet-50-{neck}-{project}' and found.backbone == BACKBONES[found.net]
-    text = end2end_text(found.net, CLASSES, 'train.prototxt')
-    kinds = 'Convolution|BatchNorm|Scale|InnerProduct'
+    text = end2end_text(found.net, CLASSES, 'train.prototxt', masks=True)
+    kinds = 'Deconvolution|Convolution|BatchNorm|Scale|InnerProduct'
     assert sorted(name for name, *_ in found.rows) == sorted(
         re.findall(rf'name: "(\S+)" type: "(?:{kinds})"', text)
     )
@@ -461,7 +481,7 @@ def test_strides_and_padding_of_older_models():
 
 def test_classifiers(tmp_path, capsys):
     """What training starts from."""
-    other = r'^(rpn|fpn|fastrcnn|conv_rpn|fc[67]|cls_score|bbox_pred)'
+    other = r'^(rpn|fpn|fastrcnn|maskrcnn|mask_|_|conv5_mask|conv_rpn|fc[67]|cls_score|bbox_pred)'
     arrays = {
         name: value for name, value in TensorpackNet(True).arrays().items() if not re.match(other, name)
     }

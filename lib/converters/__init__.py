@@ -105,3 +105,9 @@ def rpn_rows(backbone, conv, scores, deltas):
     for kind, pair in ('conv', conv), ('scores', scores), ('deltas', deltas):
         rows += [(f'rpn_{kind}_{level.blob}', 'Convolution', pair) for level in backbone.maps]
     return rows
+
+
+def mask_rows(convs, deconv, scores):
+    """The rows of a mask head, from the blobs of its convolutions, of its deconvolution, and of the scores of all classes."""
+    rows = [(f'mask_fcn{i}', 'Convolution', blobs) for i, blobs in enumerate(convs, 1)]
+    return [*rows, ('mask_deconv', 'Deconvolution', deconv), ('mask_score', 'Convolution', scores)]

@@ -1,4 +1,4 @@
-"""facebookresearch/Detectron: .pkl files of blobs, Faster R-CNN by C4 or FPN; and the ImageNet classifiers it starts from.
+"""facebookresearch/Detectron: .pkl files of blobs, Faster and Mask R-CNN by C4 or FPN; and the ImageNet classifiers it starts from.
 
 Images are BGR, less PIXEL_MEANS. BatchNorm is an affine map there: y = s x + b.
 """
@@ -7,13 +7,13 @@ import re
 
 import numpy as np
 
-from converters import EPS, Imported, Source, backbone_of, rpn_rows, unit_rows, units, with_body
+from converters import EPS, Imported, Source, backbone_of, mask_rows, rpn_rows, unit_rows, units, with_body
 from fast_rcnn.config import DEFAULTS
 from utils import safe_pickle
 
 PROJECT = 'Detectron'
 UNUSED = re.compile(r'_momentum$|^lr$|^pred_[wb]$|^__preserve__')
-MASK = re.compile(r'^_\[mask\]_|^mask_fcn|^conv5_mask')
+KEYPOINTS = re.compile(r'^kps_|^conv_fcn')
 PARTS = 'branch1', 'branch2a', 'branch2b', 'branch2c'
 WEIGHTED = 'BBOX_REG_WEIGHTS'  # a word of the settings in files whose boxes' codes are to be divided by
 WEIGHTS = np.float32([10, 10, 5, 5])
@@ -59,7 +59,8 @@ def convert(arrays, late=False, stride_1x1=True):
     rows += rpn_rows(backbone, *rpn)
     rows += [(layer, 'InnerProduct', _pair(source, layer)) for layer in ('cls_score', 'bbox_pred')]
     source.drop(re.compile('^fc1000_'))
-    left_out = source.drop(MASK)
+    rows += _masks(source, neck)
+    left_out = source.drop(KEYPOINTS)
     source.check_empty(name)
     return Imported(name, backbone, rows, means, True, left_out)
 
@@ -97,6 +98,14 @@ def _neck(source, backbone):
         rows.append((f'{level.blob}_lateral', 'Convolution', _pair(source, f'fpn_inner_{theirs}{lateral}')))
         rows.append((level.blob, 'Convolution', _pair(source, f'fpn_{theirs}')))
     return rows
+
+
+def _masks(source, neck):
+    """Of a Mask R-CNN; none of another."""
+    if 'mask_fcn_logits_w' not in source:
+        return []
+    convs = [_pair(source, f'_[mask]_fcn{i}') for i in range(1, 5 if neck == 'FPN' else 1)]
+    return mask_rows(convs, _pair(source, 'conv5_mask'), _pair(source, 'mask_fcn_logits'))
 
 
 def _pair(source, name):

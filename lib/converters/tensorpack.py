@@ -1,7 +1,7 @@
-"""tensorpack's examples/FasterRCNN: .npz files of variables, Faster R-CNN by C4 or FPN; and its ImageNet classifiers.
+"""tensorpack's examples/FasterRCNN: .npz files of variables, Faster and Mask R-CNN by C4 or FPN; and its ImageNet classifiers.
 
 Images are BGR, less PREPROC.PIXEL_MEAN and over PREPROC.PIXEL_STD; the deviations go into the first convolution.
-Convolutions are (height, width, inputs, outputs) there, fully connected layers (inputs, outputs).
+Convolutions are (height, width, inputs, outputs) there, and deconvolutions with these two the other way round, fully connected layers (inputs, outputs).
 """
 
 import re
@@ -9,13 +9,12 @@ import zipfile
 
 import numpy as np
 
-from converters import Imported, Source, backbone_of, rpn_rows, unit_rows, units, with_body
+from converters import Imported, Source, backbone_of, mask_rows, rpn_rows, unit_rows, units, with_body
 
 PROJECT = 'tensorpack'
 MEAN, STD = np.float32([103.53, 116.28, 123.675]), np.float32([57.375, 57.12, 58.395])  # BGR
 UNUSED = re.compile(r'^(global_step|learning_rate)|/Momentum$|^EMA/|/AccumGrad$')
 PARTS = 'convshortcut', 'conv1', 'conv2', 'conv3'
-MASK = re.compile('^maskrcnn/')
 
 
 def read(path):
@@ -44,9 +43,9 @@ def convert(arrays, late=False, stride_1x1=False):
     rows += rpn_rows(backbone, *(_conv(source, f'rpn/{part}') for part in ('conv0', 'class', 'box')))
     rows += _head(source, neck)
     source.drop(re.compile('^linear/'))
-    left_out = source.drop(MASK)
+    rows += _masks(source, neck)
     source.check_empty(name)
-    return Imported(name, backbone, rows, MEAN, True, left_out)
+    return Imported(name, backbone, rows, MEAN, True, [])
 
 
 def _refuse(source):
@@ -96,6 +95,15 @@ def _head(source, neck):
             f'wanted boxes of {len(scores[0])} classes; {outputs}/box has {len(boxes[0])} outputs'
         )
     return [*rows, ('cls_score', 'InnerProduct', scores), ('bbox_pred', 'InnerProduct', boxes)]
+
+
+def _masks(source, neck):
+    """Of a Mask R-CNN, whose scores have no background; none of another."""
+    if 'maskrcnn/conv/W' not in source:
+        return []
+    convs = [_conv(source, f'maskrcnn/fcn{i}') for i in range(4 if neck == 'FPN' else 0)]
+    deconv, scores = _conv(source, 'maskrcnn/deconv'), _conv(source, 'maskrcnn/conv')
+    return mask_rows(convs, deconv, [np.concatenate([np.zeros_like(blob[:1]), blob]) for blob in scores])
 
 
 def _weight(source, name, late=False):

@@ -396,7 +396,7 @@ def caffe_pyramid(prefix, weights, **body):
 
 
 def of_others(depth, **body):
-    """The nets whose weights tensorpack and Detectron publish, without their mask heads -> rows of BACKBONES."""
+    """The nets whose weights tensorpack and Detectron publish -> rows of BACKBONES."""
     prefix, rows = f'resnet{depth}', {}
     for name, how, align, weights in (
         (
