@@ -156,3 +156,40 @@ def test_state():
         sampler.take()
     other.restore(sampler.state())
     assert other.epoch == 2 and other.take().tolist() == sampler.take().tolist()
+
+
+def classed(classes, wide):
+    entries = roidb(len(classes), wide)
+    for entry, own in zip(entries, classes):
+        entry['gt_classes'] = np.array(own)
+    return entries
+
+
+def test_images_are_drawn_by_class():
+    """Of 50 images 48 have class 1 alone, one has class 7, and one none: half of the draws are of the one of class 7."""
+    entries = classed([[1, 1, 0]] * 48 + [[7, 1], []], range(0, 50, 2))
+    for factor in 0, 2:
+        np.random.seed(0)
+        sampler, drawn = Sampler(entries, 1, factor=factor, class_aware=True), []
+        for _ in range(40):
+            sampler.shuffle()
+            assert len(sampler.order) == 50
+            drawn += sampler.order.tolist()
+        assert 0.46 < np.mean(np.array(drawn) == 48) < 0.56 and 49 not in drawn and len(set(drawn)) == 49
+    with pytest.raises(ValueError, match='CLASS_AWARE'):
+        Sampler(classed([[], [0]], []), 1, class_aware=True)
+
+
+def test_drawn_by_class_pairs_are_of_like_shape_and_seeds_give_the_same():
+    entries = classed([[1 + i % 3] for i in range(40)], range(0, 40, 3))
+    taken = []
+    for _ in range(2):
+        sampler = Sampler(entries, 2, seed=5, class_aware=True)
+        sampler.shuffle()
+        ahead = sampler.ahead()
+        coming = [next(ahead)[0].tolist() for _ in range(5)]
+        assert [sampler.take().tolist() for _ in range(5)] == coming
+        taken.append(sampler.order.tolist())
+    assert taken[0] == taken[1]
+    wide = np.array([i % 3 == 0 for i in taken[0]]).reshape(-1, 2)
+    assert (wide[:, 0] != wide[:, 1]).sum() <= 1

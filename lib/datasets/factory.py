@@ -1,6 +1,6 @@
 """Datasets by name: get_imdb for tools, describe and register for the scripts.
 
-Built in: voc_<year>_<split>, imagenet_2015_<split>, coco_<year>_<split>. Names with + between are one imdb of several:
+Built in: voc_<year>_<split>, imagenet_2015_<split>, coco_<year>_<split>, openimages_<v4 or challenge>_<split>. Names with + between are one imdb of several:
 voc_2007_trainval+voc_2012_trainval. Own datasets are registered as data/datasets/NAME.yml
 (the file, or a link to it) and give imdbs NAME_<split>. An imdb class of one's own joins by
     register('shapes_train', lambda: shapes('train'))
@@ -14,12 +14,12 @@ import os
 import re
 import runpy
 
-from datasets import coco, imagenet, own, pascal_voc
+from datasets import coco, imagenet, openimages, own, pascal_voc
 from datasets.joined import joined
 from fast_rcnn.config import cfg
 from utils.words import nearest
 
-# Dataset -> its format, classes, and the imdbs that the scripts train and test on
+# Dataset -> its format, classes (or a function that reads them), and the imdbs that the scripts train and test on
 BUILT_IN = {
     'pascal_voc': ('voc', pascal_voc.CLASSES, 'voc_2007_trainval', 'voc_2007_test'),
     'pascal_voc_0712': ('voc', pascal_voc.CLASSES, 'voc_2007_trainval+voc_2012_trainval', 'voc_2007_test'),
@@ -30,6 +30,15 @@ BUILT_IN = {
         'imagenet_2015_val2',
     ),
     'coco': ('coco', coco.CLASSES, 'coco_2017_train', 'coco_2017_val'),
+    **{
+        f'openimages_{kind}': (
+            'openimages',
+            functools.partial(openimages.class_ids, kind),
+            f'openimages_{kind}_train',
+            f'openimages_{kind}_val',
+        )
+        for kind in openimages.KINDS
+    },
 }
 # Dataset -> anchors that the nets of other datasets do not have: the smaller ones of py-faster-rcnn's nets for COCO
 ANCHORS = {'coco': {'scales': [4, 8, 16, 32], 'ratios': [0.5, 1, 2]}}
@@ -48,6 +57,13 @@ _built_in.update(
         f'coco_{year}_{split}': functools.partial(coco.coco, split, year)
         for year, splits in coco.SPLITS.items()
         for split in splits
+    }
+)
+_built_in.update(
+    {
+        f'openimages_{kind}_{split}': functools.partial(openimages.of_split, kind, split)
+        for kind in openimages.KINDS
+        for split in openimages.SPLITS
     }
 )
 _added = {}
@@ -98,7 +114,9 @@ def register(name_or_path, maker=None):
 def _register_file(path):
     description = own.load(path)
     name, link = description.name, _registry_path(description.name)
-    if name in BUILT_IN or re.match(r'(voc_\d{4}|imagenet_2015|coco_\d{4})(_|$)', name + '_'):
+    if name in BUILT_IN or re.match(
+        r'(voc_\d{4}|imagenet_2015|coco_\d{4}|openimages_(v4|challenge))(_|$)', name + '_'
+    ):
         raise ValueError(f"{path}: name: {name!r} is a built-in dataset's")
     if os.path.exists(link):
         if os.path.realpath(link) != description.path:
@@ -118,6 +136,7 @@ def describe(dataset):
     """The Description of one of BUILT_IN, a registered name, or a YAML file."""
     if dataset in BUILT_IN:
         format_, classes, train, test = BUILT_IN[dataset]
+        classes = classes() if callable(classes) else classes
         return own.Description(
             dataset, format_, ('__background__', *classes), {}, train, test, imdbs=(train, test)
         )

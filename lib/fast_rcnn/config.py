@@ -196,6 +196,11 @@ cfg.TRAIN.ASPECT_GROUPING = True
 # are drawn as there are whole ones of all images. 0: wide and tall
 cfg.TRAIN.ASPECT_GROUP_FACTOR = 0
 
+# Draw images by class, for datasets with a long tail (Shen et al. 2016, arXiv 1512.05830, section 4.2): for each place of
+# an epoch's order a class of those that have images, all alike, then one of its images; an epoch is as long as it was.
+# Images without objects are not drawn. With SEED_EACH_IMAGE or without
+cfg.TRAIN.CLASS_AWARE = False
+
 # The net has a region proposal network to train: the data layer serves data, im_info, gt_boxes
 cfg.TRAIN.HAS_RPN = False
 
@@ -307,6 +312,21 @@ cfg.TEST.RPN_NMS_THRESH = 0.7
 cfg.TEST.RPN_PRE_NMS_TOP_N = 6000
 cfg.TEST.RPN_POST_NMS_TOP_N = 300
 cfg.TEST.RPN_MIN_SIZE = 16
+
+# ------------------------------------------------------------------------------------------------- Open Images
+cfg.OPEN_IMAGES = EasyDict()
+
+# Objects that are not trained on; given proposals that lie in one by more than 0.7 of their area are neither foreground
+# nor background. Some of occluded, truncated, group_of, depiction, inside
+cfg.OPEN_IMAGES.LEFT_OUT = ('group_of',)
+
+# Train on an object as one of each class above its own, too, by the tree of classes. A softmax has one class for a box, so
+# that by default only detections are taken for those above (below)
+cfg.OPEN_IMAGES.EXPAND = False
+
+# What is found of a class is found of those above it, too, with the same score: in tests, and in result files. Off for a net
+# that was trained with EXPAND
+cfg.OPEN_IMAGES.EXPAND_DETECTIONS = True
 
 # --------------------------------------------------------------------------------------------------- both
 # Boxes that agree when multiplied by this and rounded are the same box on the feature map and are computed

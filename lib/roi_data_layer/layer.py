@@ -28,7 +28,7 @@ def training_sampler(roidb, train, rank=0, count=1):
     mix = (train.VAL_PER_BATCH_SIZE, train.REAL_BATCH_SIZE) if train.NO_POS_SAMPLES_ON_TRAIN else None
     seed = cfg.RNG_SEED if train.SEED_EACH_IMAGE or count > 1 else None
     grouping, factor = train.ASPECT_GROUPING, train.ASPECT_GROUP_FACTOR
-    return Sampler(roidb, train.IMS_PER_BATCH, grouping, mix, rank, count, seed, factor)
+    return Sampler(roidb, train.IMS_PER_BATCH, grouping, mix, rank, count, seed, factor, train.CLASS_AWARE)
 
 
 class RoIDataLayer(caffe.Layer):

@@ -9,6 +9,8 @@ import copy
 import caffe
 import numpy as np
 
+from datasets.record import Record
+
 
 def is_train_split(path):
     """Whether the last folder named train or val in an image's path is train."""
@@ -16,15 +18,48 @@ def is_train_split(path):
     return bool(folders) and folders[-1] == 'train'
 
 
-def epoch_order(wide, aspect_grouping, random=np.random, group=2):
+class ByClass:
+    """The classes of a roidb's images, to draw images by: M pairs of a class and an image that has objects of it. starts
+    (C + 1,): the images (M,) of the n-th class that has some are those from starts[n] to starts[n + 1]."""
+
+    def __init__(self, roidb):
+        own = [np.unique(_object_classes(entry)) for entry in roidb]
+        classes = np.concatenate(own or [np.zeros(0, int)])
+        if not len(classes):
+            raise ValueError('TRAIN.CLASS_AWARE draws images by the classes of their objects; here are none')
+        order = np.argsort(classes, kind='stable')
+        self.images = np.repeat(np.arange(len(own)), list(map(len, own)))[order]
+        self.starts = np.append(np.unique(classes[order], return_index=True)[1], len(order))
+
+    def draw(self, count, random):
+        """Indices (count,) of images."""
+        classes = random.randint(0, len(self.starts) - 1, count)
+        places = random.random_sample(count) * np.diff(self.starts)[classes]
+        return self.images[self.starts[classes] + places.astype(np.int64)]
+
+
+def _object_classes(entry):
+    if isinstance(entry, Record) and not entry.sets('gt_classes'):
+        return entry.classes
+    return entry['gt_classes'][entry['gt_classes'] > 0]
+
+
+def epoch_order(wide, aspect_grouping, random=np.random, group=2, drawn=None):
     """Indices of all images in random order; grouped, the wide ones (N,) bool come in pairs, or as many as a group has,
-    the others too."""
+    the others too. drawn: the images, as they were drawn, in place of all."""
     if not aspect_grouping:
-        return random.permutation(np.arange(len(wide)))
-    order = np.hstack([random.permutation(np.where(wide)[0]), random.permutation(np.where(~wide)[0])])
+        return random.permutation(np.arange(len(wide))) if drawn is None else drawn
+    order = np.hstack([random.permutation(part) for part in _parts(wide, drawn)])
     groups = order[: len(order) // group * group].reshape(-1, group)
     shuffled = groups[random.permutation(np.arange(len(groups)))].ravel()
     return np.append(shuffled, order[len(shuffled) :])
+
+
+def _parts(wide, drawn):
+    """The wide images and the others, of all or of those drawn."""
+    if drawn is None:
+        return np.where(wide)[0], np.where(~wide)[0]
+    return drawn[wide[drawn]], drawn[~wide[drawn]]
 
 
 def bands(ratios, factor):
@@ -32,12 +67,13 @@ def bands(ratios, factor):
     return np.searchsorted(2 ** np.linspace(-1, 1, 2 * factor + 1), ratios, 'right')
 
 
-def banded_order(bands, random, group):
+def banded_order(bands, random, group, drawn=None):
     """Indices of images of bands (N,) in groups of one band each, N // group of them: whole groups in random order, then
-    those of what is left of a band, most images first, completed by more of its images."""
+    those of what is left of a band, most images first, completed by more of its images. drawn: as in epoch_order."""
+    drawn = np.arange(len(bands)) if drawn is None else drawn
     whole, left = [np.zeros((0, group), np.int64)], []
-    for band in np.unique(bands):
-        mine = random.permutation(np.where(bands == band)[0])
+    for band in np.unique(bands[drawn]):
+        mine = random.permutation(drawn[bands[drawn] == band])
         count = len(mine) // group * group
         whole.append(mine[:count].reshape(-1, group))
         left.append((len(mine) - count, np.resize(np.roll(mine, -count), group)))
@@ -75,10 +111,21 @@ class Sampler:
     then begins only with a real batch, when no more than the real_batch images of one are left (set real_batch to k n
     iter_size); an order that is shorter is gone through over again.
 
-    factor: of bands of width over height, 0: wide and tall.
+    factor: of bands of width over height, 0: wide and tall. class_aware: an order's images are drawn by class (ByClass).
     """
 
-    def __init__(self, roidb, images, aspect_grouping=True, mix=None, rank=0, count=1, seed=None, factor=0):
+    def __init__(
+        self,
+        roidb,
+        images,
+        aspect_grouping=True,
+        mix=None,
+        rank=0,
+        count=1,
+        seed=None,
+        factor=0,
+        class_aware=False,
+    ):
         if count > 1 and seed is None:
             raise ValueError(f'{count} workers go through one order only if their draws have a seed')
         self.roidb, self.images, self.grouping, self.mix = roidb, images, aspect_grouping, mix
@@ -86,6 +133,7 @@ class Sampler:
         self.wide = np.array([entry['width'] >= entry['height'] for entry in roidb], bool)
         self.bands = bands(np.array([e['width'] / e['height'] for e in roidb]), factor) if factor else None
         self.is_val = mix and self._is_val()
+        self.by_class = ByClass(roidb) if class_aware else None
         self.order, self.place, self.epoch = np.zeros(0, np.int64), 0, 0
 
     def _is_val(self):
@@ -110,10 +158,11 @@ class Sampler:
 
     def _begin_order(self, random):
         self.place, self.epoch = 0, self.epoch + 1
+        drawn = self.by_class and self.by_class.draw(len(self.roidb), random)
         if self.grouping and self.bands is not None:
-            self.order = banded_order(self.bands, random, self.images)
+            self.order = banded_order(self.bands, random, self.images, drawn)
         else:
-            self.order = epoch_order(self.wide, self.grouping, random, max(2, self.images))
+            self.order = epoch_order(self.wide, self.grouping, random, max(2, self.images), drawn)
         if self.mix:
             self.order = mix_val(self.order, self.is_val, *self.mix)
 
