@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import _command
+from fast_rcnn.config import cfg, overrides
+from pipeline.settings import settle
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = sorted(path.name for path in (ROOT / 'tools').glob('*.py') if not path.name.startswith('_'))
@@ -91,3 +93,32 @@ def test_what_was_stopped_says_so(capsys):
     with pytest.raises(SystemExit) as ended:
         _command.run(fail(stop))
     assert ended.value.code == 143 and capsys.readouterr().err == 'stage1_rpn was stopped\n'
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['TEST.NMS', '0.4', 'TRAIN.SCALES', '[400,500]', 'EXP_DIR', 'a=b'],
+        ['TEST.NMS=0.4', 'TRAIN.SCALES=[400,500]', 'EXP_DIR=a=b'],
+        ['TEST.NMS=0.4', 'TRAIN.SCALES', '[400,500]', '--set', 'EXP_DIR=a=b'],
+    ],
+)
+def test_single_settings_by_pairs_or_with_a_sign_between(words):
+    args = _command.parser('x', 'set').parse_args(['--set', *words])
+    single = _command.single(args)
+    assert single == ['TEST.NMS', '0.4', 'TRAIN.SCALES', '[400,500]', 'EXP_DIR', 'a=b']
+    with overrides({}):
+        settle(None, (), single)
+        assert (cfg.TEST.NMS, cfg.TRAIN.SCALES, cfg.EXP_DIR) == (0.4, (400, 500), 'a=b')
+
+
+@pytest.mark.parametrize('words, said', [(['TEST.NMS'], 'TEST.NMS has no value'), (['=3'], '=3 has no key')])
+def test_single_settings_that_are_half(words, said):
+    with pytest.raises(ValueError, match=f'wants KEY=VALUE or KEY VALUE; {said}'):
+        _command.settings(words)
+
+
+@pytest.mark.parametrize('name', [name for name in TOOLS if "'set'" in (ROOT / 'tools' / name).read_text()])
+def test_every_tool_and_recipe_takes_both_forms(name):
+    """They all go by single(): none reads the words behind --set itself."""
+    assert 'set_cfgs' not in (ROOT / 'tools' / name).read_text().replace('del args.set_cfgs', '')

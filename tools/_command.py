@@ -34,6 +34,11 @@ FLAGS = {
     ),
     'def': dict(dest='prototxt', metavar='PROTOTXT', help='the net'),
     'net': dict(dest='weights', metavar='CAFFEMODEL', help='its weights'),
+    'load': dict(
+        dest='weights',
+        metavar='MODEL',
+        help='a .caffemodel; the .classes.json beside it says which classes, settings and prototxt it has',
+    ),
     'weights': dict(
         dest='weights', metavar='CAFFEMODEL', help='initial weights; none: as the net fills them'
     ),
@@ -62,8 +67,8 @@ FLAGS = {
     'set': dict(
         dest='set_cfgs',
         nargs=argparse.REMAINDER,
-        metavar='KEY VALUE',
-        help='single settings, e.g. TRAIN.SCALES [400]; the last flag of a command',
+        metavar='KEY=VALUE',
+        help='single settings, KEY=VALUE or KEY VALUE, e.g. TRAIN.SCALES=[400] TEST.NMS 0.4; the last flag of a command',
     ),
 }
 
@@ -157,9 +162,25 @@ def begin(devices):
 
 
 def single(args):
-    """The single settings of a command: those of --set, and --precision."""
+    """The single settings of a command, key, value, key, value ...: those of --set, and --precision."""
     precision = ['PRECISION', args.precision] if getattr(args, 'precision', None) else []
-    return [*(args.set_cfgs or []), *precision]
+    return [*settings(args.set_cfgs or []), *precision]
+
+
+def settings(words):
+    """The words behind --set: KEY=VALUE, KEY VALUE, or --set again -> key, value, key, value ... ValueError: a key without a
+    value."""
+    found, words = [], iter(words)
+    for word in words:
+        if word == '--set':
+            continue
+        key, given, value = word.partition('=')
+        if not given:
+            value = next(words, None)
+        if value is None or not key:
+            raise ValueError(f'--set wants KEY=VALUE or KEY VALUE; {word} has no {"value" if key else "key"}')
+        found += [key, value]
+    return found
 
 
 def load_cfg(args, world='', known=()):
@@ -179,6 +200,20 @@ def load_cfg(args, world='', known=()):
     if world:
         parallel.join(world)
     return cfg
+
+
+def load_known(args, world=''):
+    """As load_cfg, with what a model's sidecar says: its settings, over the files', and the net where --def is not given ->
+    the Sidecar; None where the model of --load or --net has none, or is none."""
+    from fast_rcnn.sidecar import prototxt_path, read_sidecar, sidecar_path
+
+    known, beside = None, prototxt_path(args.weights)
+    if os.path.exists(sidecar_path(args.weights)):
+        known = read_sidecar(args.weights)
+        beside = known.prototxt
+    args.prototxt = args.prototxt or (beside if os.path.isfile(beside) else None)
+    load_cfg(args, world, [word for setting in known.cfg.items() for word in setting] if known else ())
+    return known
 
 
 def net_file(args):

@@ -77,14 +77,9 @@ def knowledge(args):
     the sidecar's settings first, and completes --def, --net and the pictures."""
     from datasets.pascal_voc import CLASSES
     from fast_rcnn.config import cfg
-    from fast_rcnn.sidecar import Sidecar, read_sidecar, sidecar_path
+    from fast_rcnn.sidecar import Sidecar, sidecar_path
 
-    known = None
-    if os.path.exists(sidecar_path(args.weights)):
-        known = read_sidecar(args.weights)
-    _command.load_cfg(
-        args, known=[word for setting in known.cfg.items() for word in setting] if known else ()
-    )
+    known = _command.load_known(args)
     if args.prototxt is None:
         if args.weights not in NAMED:
             sys.exit(f'--def is missing: the net of {args.weights}')

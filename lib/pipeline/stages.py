@@ -224,7 +224,10 @@ class Training:
             for stage, path in finals.items():
                 with atomic_path(path) as temporary:
                     shutil.copyfile(results[stage], temporary)
-            write_sidecar(made[self.method.detector[1]], training_sets(self.imdb)[0])
+            name, stage = self.method.detector
+            write_sidecar(
+                made[stage], training_sets(self.imdb)[0], net_file(self.net, self.method.nets, name)
+            )
         world.meet('final files')
         return made
 
