@@ -3,6 +3,7 @@
 import itertools
 
 from fpn.boxes import family_of_net
+from mask.passes import has_masks
 
 
 class Ensemble:
@@ -14,6 +15,8 @@ class Ensemble:
         families = {family_of_net(net).name for net in self.nets}
         if len(families) > 1:
             raise ValueError(f'nets that are asked together have one family of boxes; got {sorted(families)}')
+        if any(map(has_masks, self.nets)):
+            raise ValueError('nets with masks are asked alone, not together with others')
         self.name = '+'.join(net.name for net in self.nets)
 
     @property

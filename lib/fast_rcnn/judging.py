@@ -13,6 +13,7 @@ from fast_rcnn.ensemble import Ensemble, members
 from fast_rcnn.inputs import judging_scales, proposing_blobs, put, together
 from fast_rcnn.net_classes import of_classes
 from fast_rcnn.parts import ROIS, Parts, answers_of
+from mask.passes import has_masks
 from utils.arrays import fill
 
 MERGES = 'maxout', 'mean', 'nearest'
@@ -61,6 +62,11 @@ class Judge:
     def _keep(self):
         if self.present and self.present not in self.kept:
             self.kept[self.present] = self.parts.kept()
+
+    def ready_for_masks(self):
+        """Leaves the net, if it has masks to make, with the maps of what a Scaled's data shows."""
+        if has_masks(self.net):
+            self._look(cfg.TEST.SCALES[0], False)
 
     def proposals(self):
         """[regions (R_i, 4)] of the images, as the net proposes them."""
@@ -180,6 +186,8 @@ def judged(net, images, family, boxes=None):
         ends = np.cumsum([len(of_image) for of_image in regions])[:-1]
         found.append(list(zip(np.split(scores, ends), np.split(moved, ends))))
         regions = np.split(of_best_class(scores, moved), ends)
+    for judge in judges:
+        judge.ready_for_masks()
     return [tuple(map(np.concatenate, zip(*of_image))) for of_image in zip(*found)]
 
 

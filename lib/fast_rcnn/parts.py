@@ -1,12 +1,13 @@
 """A detector's test net in parts, so that regions are looked at again without the image: which layers make its RoIs,
 which make what RoIs are pooled from, which turn a RoI into features, and which turn these into scores and box deltas.
 
-Parts are found by what layers read, whatever their names. R RoIs.
+Parts are found by what layers read, whatever their names; those for masks (mask.passes) are in none. R RoIs.
 """
 
 import itertools
 
 from fast_rcnn.config import cfg
+from mask.passes import last_for_boxes
 from utils.arrays import fill
 
 ROIS = 'rois'
@@ -28,7 +29,9 @@ class Parts:
     def __init__(self, net):
         self.net = net
         bottoms, tops = net.bottom_names, net.top_names
-        self.layers = [(set(bottoms[name]), set(tops[name])) for name in bottoms]
+        last = last_for_boxes(net)
+        for_boxes = list(bottoms) if last is None else list(bottoms)[: last + 1]
+        self.layers = [(set(bottoms[name]), set(tops[name])) for name in for_boxes]
         answers = answers_of(net)
         missing = [name for name in (ROIS, *answers) if name not in net.blobs]
         if missing:

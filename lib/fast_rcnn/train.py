@@ -220,7 +220,8 @@ class SolverWrapper:
         """{layer: (means, stds) of its targets, one per output channel, or per group of channels that follow}"""
         train, found = cfg.TRAIN, {}
         if self.bbox_means is not None and train.BBOX_NORMALIZE_TARGETS:
-            found = dict.fromkeys(('bbox_pred', 'rfcn_bbox'), (self.bbox_means, self.bbox_stds))
+            boxes = 'bbox_pred', 'bbox_pred_image', 'rfcn_bbox'
+            found = dict.fromkeys(boxes, (self.bbox_means, self.bbox_stds))
         if train.RPN_NORMALIZE_TARGETS and 'rpn_bbox_pred' in self.solver.net.params:
             anchors = self.solver.net.params['rpn_bbox_pred'][1].count // 4
             values = train.RPN_NORMALIZE_MEANS, train.RPN_NORMALIZE_STDS
@@ -268,19 +269,20 @@ def num_classes_of(roidb):
 
 @contextlib.contextmanager
 def plain_predictions(net, normalisations):
-    """Within, those layers of the net that are named predict plain targets: weights times stds, biases times stds
-    plus means. normalisations: as SolverWrapper._normalisations gives."""
+    """Within, those layers of the net that are named predict plain targets: weights times stds, biases, where they have
+    them, times stds plus means. normalisations: as SolverWrapper._normalisations gives."""
     kept = []
     for name, (means, stds) in normalisations.items():
         if name in net.params:
-            weights, bias = net.params[name][:2]
-            kept.append((weights, bias, weights.data.copy(), bias.data.copy()))
-            group = bias.count // len(stds)
+            weights, *biases = net.params[name][:2]
+            kept += [(blob, blob.data.copy()) for blob in (weights, *biases)]
+            group = weights.shape[0] // len(stds)
             means, stds = np.repeat(means, group), np.repeat(stds, group)
             weights.data[...] = weights.data * stds.reshape(-1, *[1] * (len(weights.shape) - 1))
-            bias.data[...] = bias.data * stds + means
+            for bias in biases:
+                bias.data[...] = bias.data * stds + means
     try:
         yield
     finally:
-        for weights, bias, old_weights, old_bias in kept:
-            weights.data[...], bias.data[...] = old_weights, old_bias
+        for blob, values in kept:
+            blob.data[...] = values

@@ -3,7 +3,7 @@
 `lr` is how a part learns, see netgen.layers; `bn` is the same for BatchNorm and Scale.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from netgen.layers import FeatureMap, conv, inner_product, layer, pool, rates, relu
 from netgen.necks import NECKS
@@ -29,6 +29,7 @@ class Backbone:
     )
     scales: tuple = (8, 16, 32)  # of anchors: their sides in 16 pixels, or in strides of a pyramid's level
     mask_outputs: int = 256
+    context: bool = False  # regions are judged beside their whole image
     boxes = 'caffe'  # the family of fpn.boxes
     roi_head = 'fast_rcnn'
     mask_head = ''
@@ -470,3 +471,20 @@ BACKBONES = {
         dropout='dropout_ratio: 0.5 scale_train: false',
     ),
 }
+
+# With global context (He et al. 2015, appendix B): named after the net whose weights they start from
+CONTEXT = '-context'
+BACKBONES.update(
+    {
+        name + CONTEXT: replace(BACKBONES[name], prefix=BACKBONES[name].prefix + '_context', context=True)
+        for name in (
+            'ResNet-101',
+            'ResNet-50',
+            'ResNet-10',
+            'ResNet-101-FPN',
+            'ResNet-50-FPN',
+            'ResNet-10-FPN',
+            'VGG16',
+        )
+    }
+)

@@ -228,21 +228,60 @@ class FastRCNN:
         """How many classes the box regression tells apart."""
         return self.classes
 
+    @property
+    def prefix(self):
+        """Of the blobs of what is pooled: regions, or these and whole images."""
+        return 'context_' if self.net.context else ''
+
+    @property
+    def pooled(self):
+        """The blob of what is pooled."""
+        return self.prefix + self.net.roi_pool
+
     def lines(self, lr, bn):
         net = self.net
-        return [
-            *self.pooling(),
-            *net.head(net.roi_pool, lr, bn),
-            inner_product('cls_score', net.head_top, self.classes, lr, 'type: "gaussian" std: 0.01'),
-            inner_product('bbox_pred', net.head_top, 4 * self.classes, lr, 'type: "gaussian" std: 0.001'),
-        ]
+        whole = [self.whole_images()] if net.context else []
+        outputs = self.outputs_in_context(lr) if net.context else self.outputs(lr)
+        return [*whole, *self.pooling(), *net.head(self.pooled, lr, bn), *outputs]
 
     def pooling(self):
-        """RoIs -> the blob net.roi_pool (R, channels, pooled, pooled)."""
+        """RoIs -> the blob self.pooled (R, channels, pooled, pooled)."""
         net = self.net
         size = f'pooled_w: {net.pooled} pooled_h: {net.pooled} spatial_scale: {1 / net.maps[-1].stride}'
-        pooled = net.roi_pool, 'ROIPooling', f'{net.maps[-1].blob} rois', net.roi_pool
-        return [layer(*pooled, f'roi_pooling_param {{ {size} }}')]
+        bottoms = f'{net.maps[-1].blob} {self.prefix}rois'
+        return [layer(self.pooled, 'ROIPooling', bottoms, self.pooled, f'roi_pooling_param {{ {size} }}')]
+
+    def outputs(self, lr):
+        return [inner_product(name, self.net.head_top, *rest) for name, *rest in self.products(lr)]
+
+    def products(self, lr):
+        """Name, outputs, rate and filler of what tells scores and boxes."""
+        return [
+            ('cls_score', self.classes, lr, 'type: "gaussian" std: 0.01'),
+            ('bbox_pred', 4 * self.classes, lr, 'type: "gaussian" std: 0.001'),
+        ]
+
+    def whole_images(self):
+        """Global context (He et al. 2015, appendix B): each image as one more RoI."""
+        tops, param = 'context_rois region_rows image_rows', f"'boxes': {self.net.boxes}"
+        return python('context', 'fast_rcnn.context_layer.ContextLayer', 'rois data', tops, param)
+
+    def outputs_in_context(self, lr):
+        """Of a region's features and its image's: a product of the two in a row is the sum of one of each, so that the first
+        has the names, and may have the weights, of a net without context; the second begins at 0."""
+        top, parts, lines = self.net.head_top, ('region', 'image'), []
+        for part in parts:
+            blob = f'{top}_{part}'
+            lines.append(layer(blob, 'BatchReindex', f'{top} {part}_rows', blob, propagate(1, 0)))
+        for name, count, rate, filler in self.products(lr):
+            tops = [f'{name}_{part}' for part in parts]
+            of_image = inner_product(tops[1], f'{top}_image', count, rate, 'type: "constant"', bias=False)
+            lines += [
+                inner_product(name, f'{top}_region', count, rate, filler, top=tops[0]),
+                of_image,
+                layer(f'{name}_sum', 'Eltwise', ' '.join(tops), name),
+            ]
+        return lines
 
     def unused(self):
         """In an RPN net: fed by noise and frozen, so that a snapshot holds all parameters."""
@@ -275,7 +314,7 @@ class PyramidRCNN(FastRCNN):
     (Lin et al., 2017, section 4.2), by the layer that the backbone names."""
 
     def pooling(self):
-        return level_pooling(self.net, self.net.pooled)
+        return level_pooling(self.net, self.net.pooled, self.prefix)
 
     def loss(self):
         sigma = 3.0 if self.net.boxes == 'torchvision' else 1.0
@@ -296,8 +335,8 @@ class C4RCNN(PyramidRCNN):
             f'pooled_w: {net.pooled} pooled_h: {net.pooled} spatial_scale: {1 / net.maps[-1].stride}',
             *how,
         ]
-        bottoms = f'{net.maps[-1].blob} rois'
-        return [layer(net.roi_pool, kind, bottoms, net.roi_pool, f'{param} {{ {" ".join(size)} }}')]
+        bottoms = f'{net.maps[-1].blob} {self.prefix}rois'
+        return [layer(self.pooled, kind, bottoms, self.pooled, f'{param} {{ {" ".join(size)} }}')]
 
 
 class RoILayer(NamedTuple):

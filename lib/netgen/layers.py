@@ -73,14 +73,15 @@ def deconv(name, bottom, outputs, lr):
     return layer(name, 'Deconvolution', bottom, name, rates(lr), f'convolution_param {{ {shape} }}')
 
 
-def inner_product(name, bottom, outputs, lr, filler):
+def inner_product(name, bottom, outputs, lr, filler, top=None, bias=True):
+    shape = f'num_output: {outputs}' + ('' if bias else ' bias_term: false')
     return layer(
         name,
         'InnerProduct',
         bottom,
-        name,
-        rates(lr),
-        f'inner_product_param {{ num_output: {outputs} weight_filler {{ {filler} }} }}',
+        top or name,
+        rates(lr, 'wb' if bias else 'w'),
+        f'inner_product_param {{ {shape} weight_filler {{ {filler} }} }}',
     )
 
 
