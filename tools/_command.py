@@ -216,6 +216,28 @@ def load_known(args, world=''):
     return known
 
 
+def load_classes(args, world=''):
+    """As load_known -> what knows the classes: --imdb, else the sidecar. Ends the program where there is neither, or no net."""
+    from fast_rcnn.sidecar import prototxt_path
+
+    require(args.weights, '--load')
+    known = load_known(args, world)
+    if not args.prototxt:
+        sys.exit(
+            f'--load {args.weights}: what is its net? {prototxt_path(args.weights)} is not there; give --def'
+        )
+    return get_imdb(args.imdb) if args.imdb else require_known(args, known)
+
+
+def require_known(args, known):
+    """`known`, a model's Sidecar, which must be there."""
+    from fast_rcnn.sidecar import sidecar_path
+
+    if known is None:
+        sys.exit(f'what are the classes? {sidecar_path(args.weights)} is not there; give --imdb')
+    return known
+
+
 def net_file(args):
     """The file of --def, or the train net of --solver; None where there is none."""
     from caffe.format.prototxt import read_solver
@@ -315,6 +337,19 @@ def load_named(prototxt, weights, flags=('--def', '--net')):
 
     net = caffe.Net(require(prototxt, flags[0]), require(weights, flags[1]), caffe.TEST)
     net.name = os.path.splitext(os.path.basename(weights))[0]
+    return net
+
+
+def proposing_net(args, data):
+    """As load_net, of one that makes its own proposals, for the classes of `data`."""
+    from fast_rcnn.config import cfg
+    from fast_rcnn.test import check_classes
+
+    cfg.TEST.HAS_RPN = True
+    net = load_net(args)
+    check_classes(net, data)
+    if 'im_info' not in net.blobs:
+        sys.exit(f'{args.prototxt}: this net wants proposals; wanted one that makes its own')
     return net
 
 

@@ -1,16 +1,15 @@
 #!/usr/bin/env python3
 """Detect objects in any pictures and write them out with boxes, names and scores."""
 
-import glob
-import itertools
 import logging
 import os
 import sys
 
 import _command
 
+from fast_rcnn.pictures import pictures, stems
+
 log = logging.getLogger(__name__)
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 # Nets trained on VOC that others made: --net's name -> prototxt in models/, weights in data/
 NAMED = {
     'vgg16': ('VGG16/faster_rcnn_alt_opt/faster_rcnn_test.pt', 'faster_rcnn_models/VGG16_faster_rcnn_final'),
@@ -26,15 +25,8 @@ def main():
     if args.cpu:
         args.gpu = ['cpu']
     _command.one_device(args.gpu, 'demo.py')
-    from fast_rcnn.config import cfg
-    from fast_rcnn.test import check_classes
-
     data = knowledge(args)
-    cfg.TEST.HAS_RPN = True
-    net = _command.load_net(args)
-    check_classes(net, data)
-    if 'im_info' not in net.blobs:
-        sys.exit(f'{args.prototxt}: this net wants proposals; the demo is for nets that make their own')
+    net = _command.proposing_net(args, data)
     paths = list(pictures(args.images)) or [
         data.image_path_at(i) for i in range(min(args.most, data.num_images))
     ]
@@ -77,7 +69,7 @@ def knowledge(args):
     the sidecar's settings first, and completes --def, --net and the pictures."""
     from datasets.pascal_voc import CLASSES
     from fast_rcnn.config import cfg
-    from fast_rcnn.sidecar import Sidecar, sidecar_path
+    from fast_rcnn.sidecar import Sidecar
 
     known = _command.load_known(args)
     if args.prototxt is None:
@@ -90,8 +82,7 @@ def knowledge(args):
     check_paths(args)
     if args.imdb:
         return _command.get_imdb(args.imdb)
-    if known is None:
-        sys.exit(f'what are the classes? {sidecar_path(args.weights)} is not there; give --imdb')
+    known = _command.require_known(args, known)
     args.images = args.images or [os.path.join(cfg.DATA_DIR, 'demo')]
     check_paths(args)
     return known
@@ -107,22 +98,9 @@ def check_paths(args):
     _command.require_folder(args.out, '--out')
 
 
-def pictures(names):
-    """The files among `names`, folders replaced by the pictures in them."""
-    for name in names:
-        inside = sorted(glob.glob(os.path.join(glob.escape(name), '*'))) if os.path.isdir(name) else []
-        yield from [path for path in inside if path.lower().endswith(EXTENSIONS)] or [name]
-
-
 def targets(paths, args):
-    """A file to write for each picture, all different: its name with another ending, numbered where taken."""
-    taken = set()
-    for path in paths:
-        stem = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
-        names = itertools.chain([stem], (f'{stem}_{i}' for i in itertools.count(2)))
-        name = next(name for name in names if name not in taken)
-        taken.add(name)
-        yield os.path.join(args.out, f'{name}.{args.format}')
+    """A file to write for each picture, all different."""
+    return (os.path.join(args.out, f'{stem}.{args.format}') for stem in stems(paths))
 
 
 def detect(net, path, target, data, args):

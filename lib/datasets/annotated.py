@@ -177,6 +177,8 @@ class annotated(imdb):
         if more:
             print(more)
         mean = float(np.mean(list(aps.values())))
+        figures = {cls: float(ap) for cls, ap in aps.items()}
+        self.reported.append({'mean_ap': mean, 'aps': figures, 'more': more})
         print(
             f'Mean AP = {mean:.4f}'
             + f' (of {len(aps)} classes; {len(absent)} without objects here are left out)' * bool(absent)

@@ -45,6 +45,7 @@ class imdb:
         self._roidb_handler = self.default_roidb
         self._flipped = False
         self.config = {'rpn_file': None, 'competition': False}
+        self.reported = []  # of each evaluation {'mean_ap': AP, 'aps': {class: AP}, 'more': other figures as printed}
 
     @property
     def name(self):
