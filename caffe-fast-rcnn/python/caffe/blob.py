@@ -59,6 +59,8 @@ class Memory:
 
     def clear(self):
         """Set to zero."""
+        if self.host is None and self.dev is None and self._view is None and self.recall is None:
+            return
         self.version = next(_versions)
         self.host = self.dev = self.factor = self.recall = None
         view = self.view

@@ -72,7 +72,11 @@ def _require_cuda(device_id):
 
 def device():
     """The torch.device that nets compute on."""
-    return torch.device('cuda', _State.device_id) if _State.gpu else torch.device('cpu')
+    return _device(_State.device_id) if _State.gpu else _CPU
+
+
+_CPU = torch.device('cpu')
+_device = functools.cache(functools.partial(torch.device, 'cuda'))
 
 
 HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}

@@ -202,6 +202,8 @@ class NCCL:
     off) it sends diffs while the backward pass goes on, in the last one of an iteration.
     """
 
+    any_time = True  # as a hook
+
     def __init__(self, solver, uid=None):
         self.solver, self.count = solver, common.solver_count()
         if self.count == 1:

@@ -58,10 +58,26 @@ class Chain(TorchLayer):
         self._late = bool(small and frozen and self.phase == common.TRAIN)
         super().forward(bottom, top)
 
+    def forward_joined(self, bottom, top, inputs, leaf):
+        if self.head.channels_last and _ordered():
+            for blob in self._filters:
+                blob.reorder()
+        self._late = False
+        return super().forward_joined(bottom, top, inputs, leaf)
+
+    def _joined_weights(self, leaf):
+        """Those of the head alone where nothing else is learned: the rest is kept as a pair."""
+        count = len(self.head.blobs)
+        learned = any(self.param_propagate_down[count:])
+        pairs = zip(self.blobs, self.param_propagate_down if learned else self.param_propagate_down[:count])
+        return [leaf(b) if p else b.tensor for b, p in pairs]
+
     def compute(self, *bottoms):
         if self.head.channels_last and _ordered():
             bottoms = [channels_last(b) for b in bottoms]
         self._took = 'weights'
+        if not self.head.blobs:
+            return self._act(self.head.compute(*bottoms))
         if not self._late and not torch.is_grad_enabled() and self.head.packs(bottoms):
             self._took = 'packed'
             return self._compute_packed(bottoms)
@@ -75,13 +91,17 @@ class Chain(TorchLayer):
         with self._without_products(self.head.weights, bottoms[0].dtype):
             output = self.head.compute(*bottoms)
         self.head.weights = []
+        return self._act(output)
+
+    def _act(self, output):
+        """What the head gives, after the layers that are not folded into its weights."""
         if len(self.layers) == 1:
             return output
         if isinstance(output, tuple):
             (output,) = output
         if self._late:
             _apply(output, *self._pair())
-        if output.requires_grad:
+        if not self.joined and output.requires_grad:
             self._at_head = []
             output.register_hook(self._at_head.append)
         return self.activation(output) if self.activation else output
@@ -144,14 +164,16 @@ class Chain(TorchLayer):
         need not."""
         return super()._leaves(needs) if any(needs) or self._late else []
 
-    def _read(self):
-        return self.weights or [blob.tensor for blob in self.blobs]
+    def _read(self, first, last):
+        """Weights first..last - 1: as compute has got them, those that it has not as they are."""
+        blobs = enumerate(self.blobs[first:last], first)
+        return [self.weights[i] if i < len(self.weights) else blob.tensor for i, blob in blobs]
 
     def _fold(self, dtype):
         """The head's weights after all that is affine, for bottoms of this type; kept ones are in the order that
         convolutions like."""
         count = len(self.head.blobs)
-        weights = self._read()[:count]
+        weights = self._read(0, count)
         if self.affine:
             factor, shift = self._pair()
             weights = self.head.absorb(weights, factor, shift)
@@ -163,6 +185,8 @@ class Chain(TorchLayer):
 
     def _without_products(self, weights, dtype):
         """A context in which a tape does not keep these folded weights: backward computes them again."""
+        if self.joined:
+            return contextlib.nullcontext()
         places = {storage(w): i for i, w in enumerate(weights) if w.requires_grad}
         if not self.affine or not places:
             return contextlib.nullcontext()
@@ -180,7 +204,7 @@ class Chain(TorchLayer):
 
     def _factor_and_shift(self):
         """The affine layers as one."""
-        weights = iter(self._read()[len(self.head.blobs) :])
+        weights = iter(self._read(len(self.head.blobs), len(self.blobs)))
         factor = shift = None
         for layer in self.affine:
             f, s = layer.factor_and_shift([next(weights) for _ in layer.blobs])

@@ -27,13 +27,14 @@ class Released:
         self._reached = 0  # the layer down to which a pass has come backward
         self._units = {}  # index of a layer whose values may go -> what runs it
         self._after = {}  # index of a layer -> [(blob, index of its maker)] that it reads last
-        self._between = {
+        self.between = {
             blob
             for node in self._nodes
             if node.need_backward
             for blob, version, p in zip(node.bottoms, node.bottom_versions, node.propagate_down)
             if p and version not in runner.graph.version_losses
         }
+        self._all = [blob for node in self._nodes for blob in self._made_by(node)]
         touching = {}  # blob -> indices of the layers that make or read it
         for i, node in enumerate(self._nodes):
             for blob in dict.fromkeys([*node.tops, *node.bottoms]):
@@ -58,6 +59,10 @@ class Released:
         if plain and again and readers and not any(blob in self._nodes[i].tops for i in readers):
             self._units[touching[0]] = unit
             self._after.setdefault(readers[-1], []).append((blob, touching[0]))
+
+    def keeps_no_diffs(self):
+        """Whether nobody has looked at a diff between layers."""
+        return self._diffs
 
     def begin(self):
         """A solver's pass begins."""
@@ -91,14 +96,23 @@ class Released:
     def after_backward(self, node, first):
         """Layer `first`, that of `node`, or a chain that begins there, ran backward in a solver's pass."""
         self._reached = first
-        for blob in node.tops if self._diffs else ():
-            if blob in self._between and blob not in node.bottoms:
-                blob._diff.let_go(self._diffs_again)
+        for blob in self._made_by(node) if self._diffs else ():
+            blob._diff.let_go(self._diffs_again)
+
+    def after_all_backward(self):
+        """All layers ran backward under one tape in a solver's pass."""
+        self._reached = 0
+        for blob in self._all:
+            blob._diff.let_go(self._diffs_again)
+
+    def _made_by(self, node):
+        """The blobs of `node` whose diffs go once it has used them."""
+        return [blob for blob in node.tops if blob in self.between and blob not in node.bottoms]
 
     def _diffs_again(self, _):
         """Run the pass's layers backward once more, for the diffs of blobs alone."""
         self._diffs = False
-        for blob in self._between:
+        for blob in self.between:
             if blob._diff.recall is not None:
                 blob.clear_grad()
         with self._weights_of_the_pass(), self._runner.without_hooks(), common.scaled(self._scale):

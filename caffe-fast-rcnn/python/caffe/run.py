@@ -13,6 +13,7 @@ import torch
 from . import checks, plan, sums
 from .blob import settle
 from .graph import weigh
+from .joined import Joined
 from .released import Released
 from .tape import TorchLayer
 
@@ -80,6 +81,8 @@ class Runner:
         self._sums = sums.find(self.nodes, self.chains)
         self.refresh()
         self.before_forward, self.after_forward, self.before_backward, self.after_backward = [], [], [], []
+        self._joined = Joined(self.nodes, graph.version_losses)
+        self._joins = False  # whether the solver's pass that runs has one tape
         self._last_pass = None  # whose checks may still be looked at
         self._ran = {}  # index of a layer -> what ran it last, when it was a chain
         self._forks = Forks(self.nodes, graph.version_losses)
@@ -116,8 +119,10 @@ class Runner:
         """
         self.look()
         loss, i = torch.zeros(()), start
+        self._joins = solving and not self._hooked() and self._joined.possible(self.released)
         if solving:
             self.released.begin()
+            self._joined.begin()
         with checks.one_look(solving) as this_pass:
             while i <= end:
                 chain = self._chain_at(i, end)
@@ -126,7 +131,11 @@ class Runner:
                     hook(i)
                 node = self.nodes[i]
                 over, recall = self._over(i, start, solving)
-                if recall:
+                if self._joins and self._learns(i, last):
+                    self._joined.run(chain or node.layer, node, self.nodes[last])
+                    if recall:
+                        over.let_go(recall)
+                elif recall:
                     over.run(chain or node.layer, recall)
                 else:
                     (chain or node.layer).forward_in_net(node.bottoms, node.tops)
@@ -140,6 +149,16 @@ class Runner:
         self._last_pass = this_pass
         settle()
         return loss
+
+    def _hooked(self):
+        """Whether somebody wants a pass layer by layer. A hook after backward with `any_time` may as well be called once,
+        for layer 0, when all have run."""
+        late = all(getattr(hook, 'any_time', False) for hook in self.after_backward)
+        return bool(self.before_forward or self.after_forward or self.before_backward or not late)
+
+    def _learns(self, first, last):
+        nodes = self.nodes
+        return nodes[first].need_backward or any(nodes[k].need_backward for k in range(first + 1, last + 1))
 
     def _chain_at(self, i, end):
         """The chain that begins at layer i and can run as one, or None."""
@@ -169,6 +188,8 @@ class Runner:
 
     def _forget_other_tapes(self, chain, first, last):
         """Layers first..last run now, as `chain` or (None) one by one: what they kept as the other is old."""
+        if self._ran.get(first, False) is chain:
+            return
         for k in range(first, last + 1):
             before = self._ran.get(k)
             if chain is not None:
@@ -185,11 +206,14 @@ class Runner:
         """
         if free:
             self._forks.forget()
+        if free and self._joins:
+            self._backward_joined()
+            return
         i = start
         while i >= end:
             unit, first = self._backward_unit(i, end)
             self._forks.close(self.nodes[i].top_versions, free)
-            if any(self.nodes[k].need_backward for k in range(first, i + 1)):
+            if self._learns(first, i):
                 self._backward_one(unit, range(i, first - 1, -1))
             if free:
                 if isinstance(unit, TorchLayer):
@@ -197,6 +221,13 @@ class Runner:
                 self.released.after_backward(self.nodes[first], first)
             i = first - 1
         self._forks.close_all(free)
+        settle()
+
+    def _backward_joined(self):
+        self._joined.backward()
+        self.released.after_all_backward()
+        for hook in self.after_backward:
+            hook(0)
         settle()
 
     def forget_diffs(self):

@@ -32,6 +32,10 @@ class Over:
             unit.forward_in_net(self._node.bottoms, self._node.tops)
         finally:
             self._node.layer.over = None
+        self.let_go(recall)
+
+    def let_go(self, recall):
+        """Keep no branch; recall() gives its values again."""
         self._branch._data.let_go(recall)
 
 

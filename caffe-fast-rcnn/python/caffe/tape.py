@@ -57,6 +57,7 @@ class TorchLayer(Layer):
         self.over = None  # of what adds: the number of the bottom that the sum is to be written over
         self._tape = None  # inputs, weights, their marks, outputs, of the last run that a backward may follow
         self._generator_state = None  # of torch's generator, before that run
+        self.joined = False  # compute runs for a tape of the whole pass
         self.again = False  # compute runs for the tape or for shapes alone: it counts nothing (twice)
 
     @property
@@ -114,10 +115,14 @@ class TorchLayer(Layer):
             self.weights, self.again = [], False
 
     def forward(self, bottom, top):
+        self._hand_over(self._record([b.held for b in bottom]), bottom, top)
+
+    def _hand_over(self, outputs, bottom, top):
+        """Give the tops their values."""
         elsewhere = (
             [] if self.absorbs else [*bottom, *self.blobs]
         )  # blobs that an output may lie in; a product is new
-        for blob, output in zip(top, self._record([b.held for b in bottom])):
+        for blob, output in zip(top, outputs):
             if self.shares:
                 blob.reshape(*output.shape)
                 blob.share_data(bottom[0])
@@ -128,9 +133,11 @@ class TorchLayer(Layer):
         """The outputs for these bottoms; keeps the tape that backward needs."""
         needs = self.propagate_down or [False] * len(tensors)
         param_needs = self.param_propagate_down or [False] * len(self.blobs)
+        record = any(needs) or any(param_needs)
+        if not record and common.half() is None:
+            return self._without_tape(tensors, param_needs)
         computes, makes = self._widths(tensors)
         inputs = [self._entering(t, makes) for t in tensors]
-        record = any(needs) or any(param_needs)
         if record:
             takes = [need and i not in self.nondiff for i, need in enumerate(needs)]
             inputs = [_leaf(x, take) for x, take in zip(inputs, takes)]
@@ -143,6 +150,40 @@ class TorchLayer(Layer):
         self._tape = (inputs, weights, self._marks(weights), outputs) if record else None
         self.weights = []
         return outputs
+
+    def _without_tape(self, tensors, param_needs):
+        """_record in float32 where nothing learns."""
+        self._tape, self.weights = None, self._leaves(param_needs)
+        with torch.no_grad():
+            outputs = self._run(tensors)
+        self.weights = []
+        return outputs
+
+    def forward_joined(self, bottom, top, inputs, leaf):
+        """As forward, in a pass under one tape (joined.py), on which these inputs hang; leaf(blob): a learned blob as the
+        tape begins with it. Returns the tops as they hang on it."""
+        self._tape = None
+        takes = zip(inputs, self.propagate_down)
+        inputs = [x if p and i not in self.nondiff else x.detach() for i, (x, p) in enumerate(takes)]
+        if self.draws:
+            self._generator_state = _generator().get_state()
+        weights = self._joined_weights(leaf)
+        computes, makes = self._widths(inputs)
+        if common.half() is not None:
+            inputs = [self._entering(x, makes).to(computes) for x in inputs]
+            weights = self.narrowed(weights, computes)
+        self.joined, self.weights = True, weights
+        try:
+            outputs = self._run(inputs)
+        finally:
+            self.joined, self.weights = False, []
+        if common.half() is not None:
+            outputs = tuple(y.to(makes) for y in outputs)
+        self._hand_over(outputs, bottom, top)
+        return outputs
+
+    def _joined_weights(self, leaf):
+        return [leaf(b) if p else b.tensor for b, p in zip(self.blobs, self.param_propagate_down)]
 
     def _leaves(self, needs):
         """The blobs as the tape begins with them."""
