@@ -35,6 +35,24 @@ def test_kernels_are_compiled_in_any_folder(tmp_path, folder):
     ]
 
 
+def test_compiled_parts_are_put_in_place_by_renaming(tmp_path, monkeypatch):
+    """Who has the old file open keeps it, whole; nothing but the new one is left; both setup.py do so."""
+    monkeypatch.syspath_prepend(ROOT / 'caffe-fast-rcnn' / 'python')
+    from in_place import InPlace
+    from setuptools import Distribution
+
+    (tmp_path / 'new').write_bytes(b'new')
+    place = tmp_path / 'place' / 'kernel.so'
+    place.parent.mkdir()
+    place.write_bytes(b'old and longer')
+    with open(place, 'rb') as stream:
+        InPlace(Distribution()).copy_file(str(tmp_path / 'new'), str(place), level=0)
+        assert stream.read() == b'old and longer'
+    assert place.read_bytes() == b'new' and os.listdir(place.parent) == ['kernel.so']
+    for setup in 'lib', 'caffe-fast-rcnn/python':
+        assert "cmdclass={'build_ext': InPlace}" in (ROOT / setup / 'setup.py').read_text()
+
+
 KERNELS = 'caffe-fast-rcnn/python/caffe/kernels'
 NVCC = """#!/bin/sh
 echo "$*" >> calls

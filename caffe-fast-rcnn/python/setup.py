@@ -4,6 +4,7 @@ import os
 import sys
 
 from Cython.Build import cythonize
+from in_place import InPlace
 from setuptools import Extension, setup
 
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
@@ -32,6 +33,7 @@ extensions = [
 setup(
     name='caffe-extensions',
     packages=[],
+    cmdclass={'build_ext': InPlace},
     ext_modules=cythonize(extensions),
     options={'build': {'build_base': os.path.join('..', '..', 'build', 'caffe')}},
 )
