@@ -18,7 +18,7 @@ from caffe.format.prototxt import parse_net, read_net, read_solver
 from fast_rcnn.config import cfg, cfg_from_file, overrides
 from fast_rcnn.detection import im_detect
 from fast_rcnn.train import SolverWrapper
-from netgen.backbones import BACKBONES, DetNet, DetNetPyramid, FeatureMap
+from netgen.backbones import BACKBONES, RESNET10, DetNet, DetNetPyramid, FeatureMap
 from fpn.anchors import Pyramid
 from netgen.files import (
     COMMITTED,
@@ -372,6 +372,27 @@ def test_resnet_freezing(net, stage, kind):
     assert {name[:4] for name in moving} == wanted | ({'res4'} if stage == 1 else set())
 
 
+@pytest.mark.parametrize('net', ['ResNet-10-FPN-GN', 'ResNet-50-FPN-GN'])
+def test_group_norm_in_body_neck_and_head(net):
+    """Behind each convolution but the RPN's, in a blob of its own that Scale and ReLU then share; 16 groups of conv1's 32
+    channels, else 32 of them; all learn, and no weights are asked for."""
+    layers = parse_net(end2end_text(net, 3, 'train.prototxt')).layer
+    assert 'BatchNorm' not in {layer.type for layer in layers} and initial_weights(net) is None
+    convs = [layer for layer in layers if layer.type == 'Convolution' and not layer.name.startswith('rpn')]
+    norms = {layer.bottom[0]: layer for layer in layers if layer.type == 'GroupNorm'}
+    scales = {layer.bottom[0]: layer for layer in layers if layer.type == 'Scale'}
+    assert len(convs) == len(norms) == len(scales)
+    for layer in convs:
+        norm = norms[layer.top[0]]
+        assert norm.top[0] == layer.name and scales[layer.name].top[0] == layer.name
+        outputs = layer.convolution_param.num_output
+        assert norm.group_norm_param.group_num == min(32, outputs // 2)
+        assert [spec.lr_mult for spec in layer.param][0] == 1
+    names = {layer.name for layer in layers}
+    assert {'gn_conv1', 'scale_conv1', 'gn2a_branch2a', 'p2_lateral_gn', 'p5_gn', 'fc6'} <= names
+    assert ('head_conv4_gn' in names) == ('fc7' not in names) == (net == 'ResNet-50-FPN-GN')
+
+
 @pytest.mark.parametrize('net', ['ResNet-50-FPN', 'ResNet-101-FPN'])
 def test_a_pyramid_starts_from_the_weights_of_its_body(tmp_path, monkeypatch, net):
     monkeypatch.setitem(cfg, 'ROOT_DIR', str(tmp_path))
@@ -644,8 +665,12 @@ def test_resnet_10_trains(roidb, path, settings, losses, moving):
         ({'neck': 'FPN-P6P7-of-C5', 'roi_layer': 'crop'}, ()),
         ({'boxes': 'torchvision', 'neck': 'FPN-P6P7-of-P5', 'roi_layer': 'pool'}, ('p6', 'p7')),
         ({'neck': 'FPN-bilinear'}, ()),
+        (
+            {'body': replace(RESNET10, groups=32), 'convs': 1},
+            ('head_conv1', 'head_conv1_scale', 'scale2a_branch2b', 'p3_scale'),
+        ),
     ],
-    ids=lambda value: ' '.join(value.values()) if isinstance(value, dict) else '',
+    ids=lambda value: ' '.join(map(str, value.values()))[:20] if isinstance(value, dict) else '',
 )
 def test_a_pyramid_trains(roidb, tmp_path, monkeypatch, parts, more):
     """On two images a pass; gradients reach the whole body, and each of the shared RPN's blobs once. Caffe's family has

@@ -77,7 +77,11 @@ class Caffe:
     def looked_at(self, rois, image):
         """RoIs (N, 4) of a fast_rcnn.inputs.Scaled -> where a head's codes move them, and the size (height, width) of
         what they then lie in: in the image itself."""
-        return rois / float(image.scales[0]), image.shape
+        return self.judged(rois, float(image.scales[0])), image.shape
+
+    def judged(self, rois, scales):
+        """RoIs (N, 4), of an image scaled by `scales` (one, or each RoI's (N, 1)), in the pixels of looked_at."""
+        return rois / scales
 
     def back(self, boxes, size, new):
         """Boxes (N, 4K) of an image of `size`, as looked_at gives it, in the pixels of the image of size `new`."""
@@ -179,6 +183,9 @@ class DetNet(Caffe):
         """In the scaled image."""
         return rois, image.data.shape[2:]
 
+    def judged(self, rois, scales):
+        return rois
+
     def back(self, boxes, size, new):
         """Over the factor of the short side, which is a whole number of pixels before and after."""
         return boxes * (min(new[:2]) / min(size))
@@ -240,6 +247,9 @@ class Torchvision(Weighted):
     def looked_at(self, rois, image):
         """In the scaled image."""
         return rois, image.data.shape[2:]
+
+    def judged(self, rois, scales):
+        return rois
 
     def back(self, boxes, size, new):
         return images.resized(boxes, size, new)

@@ -46,18 +46,22 @@ def _of_image(grid, objects, info, family, train):
     return labels, targets
 
 
-def roi_targets(rois, objects, num_classes, num_rois, family, train):
+def roi_targets(rois, objects, num_classes, num_rois, family, train, weights=None, agnostic=False):
     """Sample num_rois of each image's rois (R, 5: image, box) joined by its objects (G, 5: box, class), by the settings
     cfg.TRAIN -> rois (S, 5), labels (S,), targets and inside weights (S, 4K), image after image; the row (S,) of the object
-    that each is matched with, of all images' one after the other, 0 where there is none."""
-    parts = [_sampled(rois[rois[:, 0] == i], gt, i, num_rois, family, train) for i, gt in enumerate(objects)]
+    that each is matched with, of all images' one after the other, 0 where there is none. weights: of codes, in place of the
+    family's and of what the settings normalise by. agnostic: one box for all classes, (S, 8)."""
+    parts = [
+        _sampled(rois[rois[:, 0] == i], gt, i, num_rois, family, train, weights)
+        for i, gt in enumerate(objects)
+    ]
     rois, targets, matched = zip(*parts)
     rois, targets, matched = map(torch.cat, (rois, targets, rows_of_all(matched, objects)))
-    expanded = expand_bbox_targets(targets, num_classes, train.BBOX_INSIDE_WEIGHTS)
+    expanded = expand_bbox_targets(targets, num_classes, train.BBOX_INSIDE_WEIGHTS, agnostic)
     return rois, targets[:, 0], *expanded, matched
 
 
-def _sampled(rois, objects, image, num_rois, family, train):
+def _sampled(rois, objects, image, num_rois, family, train, weights):
     """-> rois (S, 5), targets (S, 5: class, codes), objects (S,), 0 where there is none."""
     own = torch.cat([torch.full_like(objects[:, :1], image), objects[:, :4]], 1)
     rois = torch.cat([rois, own])
@@ -70,6 +74,7 @@ def _sampled(rois, objects, image, num_rois, family, train):
         best = overlaps[fg].argmax(1)
         matched[:num_fg], best = best, objects[best]
         targets[:num_fg, 0] = best[:, 4]
-        targets[:num_fg, 1:] = family.encode(rois[fg, 1:], best[:, :4], family.roi_weights)
-    targets[:num_fg, 1:] = normalized(targets[:num_fg, 1:], train)
+        targets[:num_fg, 1:] = family.encode(rois[fg, 1:], best[:, :4], weights or family.roi_weights)
+    if not weights:
+        targets[:num_fg, 1:] = normalized(targets[:num_fg, 1:], train)
     return rois[keep], targets, matched

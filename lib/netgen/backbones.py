@@ -5,7 +5,17 @@
 
 from dataclasses import dataclass, replace
 
-from netgen.layers import FeatureMap, conv, inner_product, layer, pool, rates, relu
+from netgen.layers import (
+    FeatureMap,
+    conv,
+    group_norm,
+    inner_product,
+    layer,
+    normed_conv,
+    pool,
+    rates,
+    relu,
+)
 from netgen.necks import NECKS
 
 GAMMA = 0.002  # see ResNet.gamma
@@ -58,6 +68,7 @@ class ResNet(Backbone):
     late: bool = False
     scratch: bool = False
     frozen: int = 3  # the last stage that stays as it is
+    groups: int = 0  # of GroupNorm in place of BatchNorm
     rfcn_outputs: int = 1024
     pooled: int = 14
     head_top = 'pool5'
@@ -141,23 +152,24 @@ class ResNet(Backbone):
         return lines + [layer(name, 'Eltwise', f'{shortcut} {bottom}', name), relu(name + '_relu', name)]
 
     def unit(self, name, bottom, outputs, kernel, stride, lr, bn, bias=False, dilation=1):
-        """Convolution, BatchNorm, Scale. A window that begins late is one cell larger, whose first row and column are 0."""
+        """Convolution, BatchNorm or GroupNorm, Scale. A window that begins late is one cell larger, whose first row and column
+        are 0."""
         larger = self.late and kernel > 1 and stride > 1
         suffix = '_' + name if name == 'conv1' else name.removeprefix('res')
+        window, top = (
+            (kernel + larger, lr, stride, kernel // 2 * dilation, bias),
+            '_conv' if self.groups else '',
+        )
+        convolution = conv(name, bottom, outputs, *window, top=name + top, dilation=dilation)
+        if self.groups:
+            return [
+                convolution,
+                *group_norm(name, outputs, self.groups, 'gn' + suffix, 'scale' + suffix, lr),
+            ]
         bn = bn if self.scratch else bn and 0
         stats = 'use_global_stats: false moving_average_fraction: 0.99' if bn else 'use_global_stats: true'
         return [
-            conv(
-                name,
-                bottom,
-                outputs,
-                kernel + larger,
-                lr,
-                stride,
-                kernel // 2 * dilation,
-                bias,
-                dilation=dilation,
-            ),
+            convolution,
             layer(
                 'bn' + suffix,
                 'BatchNorm',
@@ -223,12 +235,15 @@ class PlainNet(Backbone):
         return fully_connected(bottom, self.widths, lr, self.dropout)
 
 
-def fully_connected(bottom, widths, lr, dropout=''):
-    """fc6 and fc7."""
+def fully_connected(bottom, widths, lr, dropout='', prefix=''):
+    """fc6 and fc7, or fc6 alone; prefix: of their names."""
     lines = []
     for i, width in zip('67', widths):
-        top = 'fc' + i
-        lines += [inner_product(top, bottom, width, lr, 'type: "xavier"'), relu('relu' + i, top)]
+        top = f'{prefix}fc{i}'
+        lines += [
+            inner_product(top, bottom, width, lr, 'type: "xavier"'),
+            relu(f'{prefix}relu{i}', top),
+        ]
         if dropout and lr != 0:
             lines.append(layer('drop' + i, 'Dropout', top, top, f'dropout_param {{ {dropout} }}'))
         bottom = top
@@ -284,7 +299,7 @@ class FiveLayers(PlainNet):
 @dataclass(frozen=True)
 class Pyramid(Backbone):
     """All stages of a ResNet and a neck that joins their maps; two fully connected layers run on RoIs, which are pooled
-    from all of `pooled_maps`."""
+    from all of `pooled_maps`. One whose body has GroupNorm has it in the neck too (Wu and He, 2018, section 4.2)."""
 
     body: ResNet | None = None
     weights: str = ''  # the net whose ImageNet weights it starts from
@@ -298,9 +313,9 @@ class Pyramid(Backbone):
     rpn_pairs: bool = False  # an anchor has a score of background and one of object, not a logit
     roi_layer: str = 'align'  # what pools RoIs, a name of heads.ROI_LAYERS
     mask_pooled: int = 14  # cells of a side of what masks are told from
+    roi_head: str = 'pyramid'
+    convs: int = 0  # 3x3 convolutions before fc6, with GroupNorm as the body's
     roi_pool = 'roi_pool'
-    head_top = 'fc7'
-    roi_head = 'pyramid'
     mask_head = 'pyramid'
     is_pyramid = True
 
@@ -309,8 +324,13 @@ class Pyramid(Backbone):
         return self.body.scratch
 
     @property
+    def head_top(self):
+        return f'fc{5 + len(self.widths)}'
+
+    @property
     def joined(self):
-        return NECKS[self.neck](self.body.stages, self.channels)
+        norm = {'groups': self.body.groups} if self.body.groups else {}
+        return NECKS[self.neck](self.body.stages, self.channels, **norm)
 
     @property
     def maps(self):
@@ -323,8 +343,15 @@ class Pyramid(Backbone):
     def trunk(self, lr):
         return self.body.whole(lr) + self.joined.lines(lr)
 
-    def head(self, bottom, lr, bn):
-        return fully_connected(bottom, self.widths, lr)
+    def head(self, bottom, lr, bn, prefix=''):
+        """prefix: of all names, where there are several."""
+        lines = []
+        for i in range(1, self.convs + 1):
+            top = f'{prefix}head_conv{i}'
+            lines += normed_conv(top, bottom, self.channels, 3, lr, self.body.groups)
+            lines.append(relu(f'{top}_relu', top))
+            bottom = top
+        return lines + fully_connected(bottom, self.widths, lr, prefix=prefix)
 
 
 @dataclass(frozen=True)
@@ -385,6 +412,31 @@ RESNET10 = ResNet(
 )
 
 
+RESNET10_FPN = Pyramid(
+    'resnet10_fpn',
+    base_lr=0.01,
+    body=RESNET10,
+    channels=64,
+    boxes='caffe',
+    rpn_outputs=64,
+    mask_outputs=64,
+    widths=(256, 256),
+)
+# From nothing, as in He et al. 2018 (arXiv 1811.08883): GroupNorm in body, neck and a head of four convolutions
+GROUPED50 = Pyramid(
+    'resnet50_fpn_gn',
+    base_lr=0.01,
+    body=ResNet('resnet50', torchvision=True, scratch=True, groups=32),
+    widths=(1024,),
+    convs=4,
+)
+
+
+def with_cascade(name, net):
+    """Rows of BACKBONES: the net, and the same with a cascade of heads."""
+    return {name: net, f'{name}-Cascade': replace(net, prefix=f'{net.prefix}_cascade', roi_head='cascade')}
+
+
 def torchvision_pyramid(prefix, weights='', **body):
     """torchvision's fasterrcnn_resnet*_fpn: conv1, res2 and all statistics are as ImageNet left them."""
     body = ResNet(prefix, torchvision=True, frozen=2, **body)
@@ -428,22 +480,17 @@ BACKBONES = {
         'resnet18', 'ResNet-18-torchvision', blocks=(2, 2, 2, 2), bottleneck=False
     ),
     'ResNet-34-FPN': torchvision_pyramid('resnet34', 'ResNet-34-torchvision', bottleneck=False),
-    'ResNet-50-FPN': torchvision_pyramid('resnet50', 'ResNet-50-torchvision'),
+    **with_cascade('ResNet-50-FPN', torchvision_pyramid('resnet50', 'ResNet-50-torchvision')),
+    **with_cascade('ResNet-50-FPN-GN', GROUPED50),
     'ResNet-101-FPN': torchvision_pyramid('resnet101', 'ResNet-101-torchvision', blocks=(3, 4, 23, 3)),
     'ResNet-50-FPN-caffe': caffe_pyramid('resnet50', 'ResNet-50', conv1_bias=True),
     'ResNet-101-FPN-caffe': caffe_pyramid('resnet101', 'ResNet-101', blocks=(3, 4, 23, 3)),
     **of_others(50),
     **of_others(101, blocks=(3, 4, 23, 3)),
     'DetNet-59-FPN': DetNetPyramid('detnet59_fpn', body=DetNet('detnet59'), weights='DetNet-59'),
-    'ResNet-10-FPN': Pyramid(
-        'resnet10_fpn',
-        base_lr=0.01,
-        body=RESNET10,
-        channels=64,
-        boxes='caffe',
-        rpn_outputs=64,
-        mask_outputs=64,
-        widths=(256, 256),
+    **with_cascade('ResNet-10-FPN', RESNET10_FPN),
+    **with_cascade(
+        'ResNet-10-FPN-GN', replace(RESNET10_FPN, prefix='resnet10_fpn_gn', body=replace(RESNET10, groups=32))
     ),
     'VGG16': VGG16('vgg16', maps=(FeatureMap('conv5_3', 16, 512),)),
     'VGG_CNN_M_1024': FiveLayers(

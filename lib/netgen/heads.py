@@ -195,7 +195,7 @@ class PyramidRPN(RPN):
             'fpn.proposal_target_layer.ProposalTargetLayer',
             'rpn_rois gt_boxes im_info',
             f'rois labels {BBOX_BLOBS} {more}',
-            rf"'boxes': {self.net.boxes} \n'num_classes': {head.box_classes}",
+            rf"'boxes': {self.net.boxes} \n'num_classes': {head.box_classes}{head.target_param}",
         )
 
 
@@ -222,6 +222,7 @@ class FastRCNN:
 
     net: Backbone
     classes: int  # K
+    target_param = ''  # more for the param_str of what samples RoIs
 
     @property
     def box_classes(self):
@@ -316,14 +317,98 @@ class PyramidRCNN(FastRCNN):
     def pooling(self):
         return level_pooling(self.net, self.net.pooled, self.prefix)
 
+    @property
+    def sigma(self):
+        return 3.0 if self.net.boxes == 'torchvision' else 1.0
+
     def loss(self):
-        sigma = 3.0 if self.net.boxes == 'torchvision' else 1.0
         return [
             softmax_loss('loss_cls', 'cls_score labels'),
             smooth_l1_loss(
-                'loss_bbox', f'bbox_pred {BBOX_BLOBS}', f'smooth_l1_loss_param {{ sigma: {sigma} }}'
+                'loss_bbox', f'bbox_pred {BBOX_BLOBS}', f'smooth_l1_loss_param {{ sigma: {self.sigma} }}'
             ),
         ]
+
+
+class CascadeRCNN(PyramidRCNN):
+    """Three heads (Cai and Vasconcelos, 2018, arXiv 1712.00726), as in tensorpack's examples/FasterRCNN: each judges all boxes
+    that the one before has moved, and learns of those that overlap an object by its own IOUS; one box for all classes, whose
+    codes have WEIGHTS; of the heads' gradients a third goes to the features. At test their scores' mean counts, and the boxes
+    of the last. Stage s's layers are named stage<s>_...; rois, labels and the like of the first have no prefix."""
+
+    IOUS = (0.5, 0.6, 0.7)  # the first is TRAIN.FG_THRESH
+    WEIGHTS = ([10, 10, 5, 5], [20, 20, 10, 10], [30, 30, 15, 15])
+    STAGES = (1, 2, 3)
+
+    @property
+    def target_param(self):
+        return rf" \n'agnostic': true \n'weights': {self.WEIGHTS[0]}"
+
+    def lines(self, lr, bn):
+        return [line for stage in self.STAGES for line in self.stage(stage, lr, bn)]
+
+    def stage(self, stage, lr, bn):
+        mine, pooled = f'stage{stage}_', of_stage(stage, self.net.roi_pool)
+        lines = self.moved(stage, lr is not None) if stage > 1 else []
+        lines += level_pooling(self.net, self.net.pooled, of_stage(stage, ''))
+        if lr is not None:
+            kind, share = (
+                'fast_rcnn.gradient_layer.ScaleGradientLayer',
+                f"'factor': {1 / len(self.STAGES):.6g}",
+            )
+            lines.append(python(f'{mine}gradient', kind, pooled, pooled, share))
+        top = mine + self.net.head_top
+        return [
+            *lines,
+            *self.net.head(pooled, lr, bn, mine),
+            inner_product(f'{mine}cls_score', top, self.classes, lr, 'type: "gaussian" std: 0.01'),
+            inner_product(f'{mine}bbox_pred', top, 8, lr, 'type: "gaussian" std: 0.001'),
+        ]
+
+    def moved(self, stage, train):
+        """The RoIs of a stage, and what it is to answer for them."""
+        mine, before = f'stage{stage}_', of_stage(stage - 1, 'rois')
+        bottoms, rois = f'{before} stage{stage - 1}_bbox_pred im_info', f'{mine}rois'
+        lines = [self.between(f'{mine}refine', 'RefineLayer', bottoms, rois, stage - 1)]
+        if train:
+            tops = ' '.join(mine + blob for blob in f'labels {BBOX_BLOBS}'.split())
+            overlap = rf" \n'overlap': {self.IOUS[stage - 1]}"
+            bottoms = f'{rois} gt_boxes im_info'
+            lines.append(self.between(f'{mine}data', 'StageTargetLayer', bottoms, tops, stage, overlap))
+        return lines
+
+    def between(self, name, kind, bottoms, tops, stage, more=''):
+        """A layer of fpn.cascade_layer that reads or makes the codes of a stage."""
+        param = rf"'boxes': {self.net.boxes} \n'weights': {self.WEIGHTS[stage - 1]}{more}"
+        none = propagate(*[0] * len(bottoms.split()))
+        return python(name, f'fpn.cascade_layer.{kind}', bottoms, tops, param, none)
+
+    def loss(self):
+        lines, sigma = [], f'smooth_l1_loss_param {{ sigma: {self.sigma} }}'
+        for stage in self.STAGES:
+            mine = f'stage{stage}_'
+            boxes = ' '.join(of_stage(stage, blob) for blob in BBOX_BLOBS.split())
+            lines += [
+                softmax_loss(f'{mine}loss_cls', f'{mine}cls_score {of_stage(stage, "labels")}'),
+                smooth_l1_loss(f'{mine}loss_bbox', f'{mine}bbox_pred {boxes}', sigma),
+            ]
+        return lines
+
+    def output(self):
+        last, probs = f'stage{self.STAGES[-1]}_', [f'stage{stage}_cls_prob' for stage in self.STAGES]
+        lines = [layer(prob, 'Softmax', prob.replace('prob', 'score'), prob) for prob in probs]
+        mean = ' '.join([f'coeff: {1 / len(probs):.9g}'] * len(probs))
+        bottoms = f'rois {last}rois {last}bbox_pred im_info'
+        return [
+            *lines,
+            layer('cls_prob', 'Eltwise', ' '.join(probs), 'cls_prob', f'eltwise_param {{ {mean} }}'),
+            self.between('bbox_pred', 'WholeWayLayer', bottoms, 'bbox_pred', self.STAGES[-1]),
+        ]
+
+
+def of_stage(stage, blob):
+    """The name of a blob of a cascade's stage, of which the first has those of a net with one head."""
+    return blob if stage == 1 else f'stage{stage}_{blob}'
 
 
 class C4RCNN(PyramidRCNN):
@@ -480,6 +565,7 @@ class RFCN:
 HEADS = {
     'fast_rcnn': FastRCNN,
     'pyramid': PyramidRCNN,
+    'cascade': CascadeRCNN,
     'c4': C4RCNN,
     'rfcn': RFCN,
     'rfcn_ohem': partial(RFCN, ohem=True),

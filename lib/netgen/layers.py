@@ -73,6 +73,24 @@ def deconv(name, bottom, outputs, lr):
     return layer(name, 'Deconvolution', bottom, name, rates(lr), f'convolution_param {{ {shape} }}')
 
 
+def normed_conv(name, bottom, outputs, kernel, lr, groups, **how):
+    """Convolution without a bias, GroupNorm, Scale, at the end in the blob `name`."""
+    return [
+        conv(name, bottom, outputs, kernel, lr, pad=kernel // 2, bias=False, top=f'{name}_conv', **how),
+        *group_norm(name, outputs, groups, f'{name}_gn', f'{name}_scale', lr),
+    ]
+
+
+def group_norm(blob, channels, groups, name, scale, lr):
+    """GroupNorm and Scale, layers of these names, from <blob>_conv to `blob`: a new blob, so that plan.py runs both, and a ReLU
+    in place, as one. In few channels fewer groups, of two each."""
+    count = f'group_num: {min(groups, channels // 2)}'
+    return [
+        layer(name, 'GroupNorm', f'{blob}_conv', blob, f'group_norm_param {{ {count} }}'),
+        layer(scale, 'Scale', blob, blob, rates(lr, 'gg'), 'scale_param { bias_term: true }'),
+    ]
+
+
 def inner_product(name, bottom, outputs, lr, filler, top=None, bias=True):
     shape = f'num_output: {outputs}' + ('' if bias else ' bias_term: false')
     return layer(
@@ -94,7 +112,7 @@ def pool(name, bottom, kind, kernel, stride, *fields):
     return layer(name, 'Pooling', bottom, name, f'pooling_param {{ {shape} }}')
 
 
-def python(name, kind, bottom, top, param_str):
+def python(name, kind, bottom, top, param_str, *fields):
     """kind: module and class, as in rpn.proposal_layer.ProposalLayer."""
     module, _, cls = kind.rpartition('.')
     return layer(
@@ -102,6 +120,7 @@ def python(name, kind, bottom, top, param_str):
         'Python',
         bottom,
         top,
+        *fields,
         f'python_param {{ module: "{module}" layer: "{cls}" param_str: "{param_str}" }}',
     )
 

@@ -264,15 +264,20 @@ def has_dilated_stage(net):
     return net.rfcn_outputs > 0
 
 
+def has_one_head(net):
+    """A cascade learns where objects are known: end to end."""
+    return net.roi_head != 'cascade'
+
+
 def has_masks(net):
     return bool(net.mask_head)
 
 
 METHODS = {
-    'faster_rcnn_alt_opt': Method(alt_opt),
+    'faster_rcnn_alt_opt': Method(alt_opt, has_one_head),
     'faster_rcnn_end2end': Method(end2end),
     'mask_rcnn_end2end': Method(mask_end2end, has_masks, masks=True),
-    'fast_rcnn': Method(fast_rcnn),
+    'fast_rcnn': Method(fast_rcnn, has_one_head),
     'rfcn_end2end': Method(rfcn_end2end, has_dilated_stage),
     'rfcn_alt_opt_5step_ohem': Method(rfcn_alt_opt, has_dilated_stage),
 }

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from netgen.layers import FeatureMap, conv, layer, pool, propagate
+from netgen.layers import FeatureMap, conv, layer, normed_conv, pool, propagate
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class FPN:
     Lin et al. 2017 (arXiv 1708.02002), section 4: 3x3 convolutions of stride 2, of the coarsest level, or of the body's
     coarsest map, and of the rectified first.
 
+    groups: each convolution to p5 has GroupNorm of so many behind it; 0: none.
+
     The maps of a body, stage s of stride 2^s, become p2 ... p6, or p7.
     """
 
@@ -25,6 +27,7 @@ class FPN:
     channels: int = 256
     enlarged: str = 'mode: NEAREST'  # fields of interp_param
     extra: str = 'pool'
+    groups: int = 0
 
     @property
     def pooled_maps(self):
@@ -44,11 +47,11 @@ class FPN:
         for body, level in reversed(list(zip(self.bodies, self.pooled_maps))):
             top = level.blob
             merged = lateral = top + '_lateral'
-            lines.append(self.conv(lateral, body.blob, 1, lr))
+            lines += self.of_level(lateral, body.blob, 1, lr)
             if above:
                 merged = top + '_sum'
                 lines += enlarged_sum(top, above, lateral, merged, self.enlarged)
-            lines.append(self.conv(top, merged, 3, lr))
+            lines += self.of_level(top, merged, 3, lr)
             above = merged
         return [*lines, *self.levels_above(lr)]
 
@@ -62,6 +65,11 @@ class FPN:
             layer(rectified, 'ReLU', first, rectified),
             self.conv(second[0], rectified, 3, lr, stride=2),
         ]
+
+    def of_level(self, name, bottom, kernel, lr):
+        if not self.groups:
+            return [self.conv(name, bottom, kernel, lr)]
+        return normed_conv(name, bottom, self.channels, kernel, lr, self.groups, filler='type: "xavier"')
 
     def conv(self, name, bottom, kernel, lr, stride=1):
         filler = 'type: "xavier"'
