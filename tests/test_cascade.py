@@ -217,6 +217,7 @@ def test_a_training_net(tmp_path):
         whole = net.blobs[f'stage{stage}_fc6'].diff @ net.params[f'stage{stage}_fc6'][0].data
         diff = net.blobs[blob].diff
         np.testing.assert_allclose(diff.reshape(len(diff), -1), whole / 3, rtol=1e-3, atol=1e-7)
+        np.testing.assert_allclose(net.blobs[f'stage{stage}_share'].data, net.blobs[blob].data, rtol=1e-6)
 
 
 def test_the_first_head_learns_in_the_cascades_weights(tmp_path):
@@ -235,10 +236,3 @@ def test_the_first_head_learns_in_the_cascades_weights(tmp_path):
 def test_a_cascade_has_the_methods_that_know_objects():
     methods = {path.parts[-2] for path in files('own', NET, CLASSES)}
     assert methods == {'faster_rcnn_end2end', 'mask_rcnn_end2end'}
-
-
-def test_scaled_gradients_are_in_place(tmp_path):
-    with pytest.raises(ValueError, match='works in place: wanted its bottom as its top'):
-        run_in_order(
-            tmp_path, 'fast_rcnn.gradient_layer.ScaleGradientLayer', "'factor': 0.5", [np.ones(3)], 1
-        )

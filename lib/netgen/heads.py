@@ -352,11 +352,8 @@ class CascadeRCNN(PyramidRCNN):
         lines = self.moved(stage, lr is not None) if stage > 1 else []
         lines += level_pooling(self.net, self.net.pooled, of_stage(stage, ''))
         if lr is not None:
-            kind, share = (
-                'fast_rcnn.gradient_layer.ScaleGradientLayer',
-                f"'factor': {1 / len(self.STAGES):.6g}",
-            )
-            lines.append(python(f'{mine}gradient', kind, pooled, pooled, share))
+            lines.append(self.share(f'{mine}share', pooled))
+            pooled = f'{mine}share'
         top = mine + self.net.head_top
         return [
             *lines,
@@ -364,6 +361,12 @@ class CascadeRCNN(PyramidRCNN):
             inner_product(f'{mine}cls_score', top, self.classes, lr, 'type: "gaussian" std: 0.01'),
             inner_product(f'{mine}bbox_pred', top, 8, lr, 'type: "gaussian" std: 0.001'),
         ]
+
+    def share(self, name, blob):
+        """The same values, to which one of two summands takes the gradient."""
+        part = 1 / len(self.STAGES)
+        coefficients = f'eltwise_param {{ coeff: {1 - part:.9g} coeff: {part:.9g} }}'
+        return layer(name, 'Eltwise', f'{blob} {blob}', name, propagate(0, 1), coefficients)
 
     def moved(self, stage, train):
         """The RoIs of a stage, and what it is to answer for them."""
