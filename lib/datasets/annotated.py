@@ -32,6 +32,7 @@ class annotated(imdb):
     left_out = (
         'difficult'  # what the objects are that are not trained on, and neither right nor wrong to find
     )
+    metrics = ('voc',)  # of datasets.metrics: those by which detections in a file are scored
 
     def __init__(self, name, split, classes, image_index):
         super().__init__(name)
@@ -46,8 +47,13 @@ class annotated(imdb):
         """Index of the class that an annotation calls name, or None."""
         return self._class_to_ind.get(name) if name != '__background__' else None
 
+    @property
+    def sizes(self):
+        """(N, 2) width and height of the images."""
+        return self.truth.sizes
+
     def image_size_at(self, i):
-        return tuple(self.truth.sizes[i % len(self.truth.sizes)].tolist())
+        return tuple(self.sizes[i % len(self.sizes)].tolist())
 
     def image_key(self, i):
         """What tells image i from every other, of other datasets too."""
@@ -125,7 +131,7 @@ class annotated(imdb):
         return {}
 
     def _get_widths(self):
-        return np.resize(self.truth.sizes[:, 0], self.num_images).tolist()
+        return np.resize(self.sizes[:, 0], self.num_images).tolist()
 
     def selective_search_roidb(self):
         """Objects and the proposals in data/selective_search_data/<imdb name>.mat."""
@@ -152,7 +158,11 @@ class annotated(imdb):
             print(f'Results are written to {self.write_results(all_boxes, output_dir)}')
         if self.config.get('competition'):
             return float('nan')
-        return self.report(self.class_aps(all_boxes), self.coco_style(all_boxes))
+        return self.report(self.class_aps(all_boxes), self.other_figures(all_boxes))
+
+    def other_figures(self, all_boxes):
+        """What report says before the mean AP, in lines."""
+        return self.coco_style(all_boxes)
 
     def coco_style(self, all_boxes):
         """COCO's figures in a line, or '' as cfg.TEST.COCO_STYLE has it."""

@@ -2,19 +2,24 @@
 
 The devkit holds ImageSets/DET, Annotations/DET and Data/DET. Classes are the 200 WordNet ids of
 imagenet_det_synsets.tsv, in the order of ILSVRC's class index. As in the recipe that this follows, boxes in
-the XML files are not shifted, only cut at width - 1 and height - 1; AP is that of evaluators.imagenet.
+the XML files are not shifted, only cut at width - 1 and height - 1; AP is that of evaluators.imagenet, with the
+development kit's beside it.
 """
 
 import glob
 import logging
 import os
 import re
+from functools import cached_property
+
+import numpy as np
 
 from datasets.evaluators import imagenet as evaluator
 from datasets.readers.imagenet import ImagenetLayout
 from datasets.readers.images import read_image_set
 from datasets.xml_imdb import xml_imdb
 from fast_rcnn.config import cfg
+from utils.files import read_text
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +62,72 @@ class imagenet(xml_imdb):
 
     result_base = evaluator.RESULT_BASE
 
-    def coco_style(self, all_boxes):
-        """None: 200 classes of many images take too long."""
-        return ''
+    metrics = 'ilsvrc_plain', 'ilsvrc'
 
     def class_aps(self, all_boxes):
         return evaluator.class_aps(all_boxes, self.truth, self.classes)
+
+    def official_class_aps(self, all_boxes):
+        """{class: AP} as the development kit has it, less the blacklisted images of a class."""
+        return evaluator.official_class_aps(all_boxes, self.truth, self.classes, self.blacklist)
+
+    def other_figures(self, all_boxes):
+        aps = self.official_class_aps(all_boxes)
+        titles = dict(zip(self.classes, self.class_names))
+        lines = [f'Official AP for {cls} ({titles[cls]}) = {ap:.4f}' for cls, ap in aps.items()]
+        count = sum(map(len, self.blacklist.values()))
+        what = f'Official ILSVRC metric (IoU by the size of an object; {count} blacklisted images of a class)'
+        return '\n'.join([*lines, f'{what}: mean AP = {np.mean(list(aps.values())):.4f}' if aps else what])
+
+    @cached_property
+    def image_numbers(self):
+        """{image id: ILSVRC's number of it}: of val1 and val2 those of val.txt where that is there, else those of their own
+        list; a line without a number counts from 1."""
+        paths = [os.path.join(self.layout.sets_dir, f'{name}.txt') for name in ('val', self.split)]
+        known = {}
+        for path in filter(os.path.exists, paths[not self.split.startswith('val') :]):
+            known = {**_numbers(path), **known}
+        return known
+
+    @cached_property
+    def blacklist(self):
+        """{class number: images (n,)}, of the development kit's list for val; empty for other sets."""
+        name = '*det_validation_blacklist.txt'
+        folders = [
+            os.path.join(self.layout.root, at) for at in ('', 'data', 'devkit/data', 'ILSVRC/devkit/data')
+        ]
+        paths = [os.path.join(at, found) for at in folders for found in sorted(glob.glob(name, root_dir=at))]
+        if not self.split.startswith('val'):
+            return {}
+        if not paths:
+            log.warning('%s/devkit/data/%s: no such file: no image is left out', self.layout.root, name)
+            return {}
+        return _blacklist(paths[0], self._class_to_ind, self._places_by_number())
+
+    def _places_by_number(self):
+        numbers = self.image_numbers
+        return {numbers[name]: i for i, name in enumerate(self._originals) if name in numbers}
+
+
+def _numbers(path):
+    """{image id: number} of an image set."""
+    lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
+    return {line[0]: int(line[1]) if len(line) > 1 else count for count, line in enumerate(lines, 1)}
+
+
+def _blacklist(path, classes, places):
+    """{class number: images (n,)} of lines `number WordNet-id`; places: {number: image}."""
+    lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
+    odd = next(
+        (line for line in lines if len(line) != 2 or not line[0].isdigit() or line[1] not in classes), None
+    )
+    if odd:
+        raise ValueError(f'{path}: wanted lines `image number, WordNet id`, got {" ".join(odd)!r}')
+    found = {}
+    for number, wnid in lines:
+        if int(number) in places:
+            found.setdefault(classes[wnid], []).append(places[int(number)])
+    return {k: np.unique(images) for k, images in found.items()}
 
 
 def image_set_ids(layout, image_set):

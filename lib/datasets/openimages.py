@@ -68,6 +68,7 @@ class openimages(annotated):
     An image for which a class is said to be there, with no box of it, is no negative."""
 
     left_out = 'groups'
+    metrics = 'openimages', 'openimages_v2'
 
     def __init__(self, name, split, files, folder):
         self.files, self.folder = files, folder
@@ -108,12 +109,6 @@ class openimages(annotated):
 
     def image_path_at(self, i):
         return self._image_paths[i % len(self._image_paths)]
-
-    def image_size_at(self, i):
-        return tuple(self.sizes[i % len(self.sizes)].tolist())
-
-    def _get_widths(self):
-        return np.resize(self.sizes[:, 0], self.num_images).tolist()
 
     def append_flipped_images(self):
         ids = self._originals
@@ -169,9 +164,12 @@ class openimages(annotated):
             self.num_classes, self._image_paths, crowd_thresh=self.config.get('crowd_thresh')
         )
 
-    def coco_style(self, all_boxes):
-        """None: there are metrics of these images' own."""
-        return ''
+    def other_figures(self, all_boxes):
+        """The V2 metric's mean AP."""
+        aps = list(self.class_aps(all_boxes, group_weight=0.0).values())
+        return (
+            f'Open Images V2 metric (groups count neither way): mean AP = {np.mean(aps):.4f}' if aps else ''
+        )
 
     def wanted(self, file):
         """What the metric looks for: evaluators.open_images.Wanted, boxes in the unit square, classes and those above."""
@@ -193,31 +191,11 @@ class openimages(annotated):
 
     def class_aps(self, all_boxes, group_weight=1.0):
         """{class: AP} by the challenge's metric; by the V2 one with group_weight 0."""
-        return self.scores(self.as_edges(all_boxes), group_weight)
-
-    def scores(self, found, group_weight=1.0):
-        """{class: AP} of found[class][image] in the unit square."""
         file = self._columns_of_files()
         if group_weight and not len(file.label_images):
             log.warning('%s: no image-level labels, so that only classes of boxes are known', self.name)
-        verified = self.verified(file) if group_weight else None
+        verified, found = self.verified(file) if group_weight else None, self.as_edges(all_boxes)
         return evaluator.class_aps(found, self.wanted(file), self.classes, verified, group_weight)
-
-    def evaluate_detections(self, all_boxes, output_dir=None):
-        """Write the challenge's table to output_dir (None: nowhere), print the AP of each class by the challenge's metric, and
-        the mean of the V2 one -> the challenge's mean AP."""
-        self._check_shape(all_boxes)
-        if output_dir is not None:
-            print(f'Results are written to {self.write_results(all_boxes, output_dir)}')
-        if self.config.get('competition'):
-            return float('nan')
-        return self.report_of(self.as_edges(all_boxes))
-
-    def report_of(self, found):
-        """Prints the scores of found[class][image] in the unit square -> the challenge's mean AP."""
-        v2 = list(self.scores(found, group_weight=0.0).values())
-        line = f'Open Images V2 metric (groups count neither way): mean AP = {np.mean(v2):.4f}' if v2 else ''
-        return self.report(self.scores(found), line)
 
     def write_results(self, all_boxes, output_dir):
         """Write detections as the challenge wants them -> the file."""

@@ -10,6 +10,8 @@ import os
 import uuid
 from functools import cached_property
 
+import numpy as np
+
 from datasets.evaluators import average_precision
 from datasets.evaluators.result_files import class_file, read_results, write_results
 from datasets.imdb import imdb
@@ -154,10 +156,23 @@ class pascal_voc(xml_imdb):
         """Score the result files -> mean AP."""
         template = self._get_voc_results_file_template()
         all_boxes = read_results(template, self.classes, self._originals, self.base)
-        return self.report(self.class_aps(all_boxes), self.coco_style(all_boxes))
+        return self.report(self.class_aps(all_boxes), self.other_figures(all_boxes))
 
-    def class_aps(self, all_boxes):
-        return average_precision.class_aps(all_boxes, self.truth, self.classes, self.use_07_metric)
+    def class_aps(self, all_boxes, at_least=False):
+        """{class: AP at IoU > 0.5}; at_least: at IoU >= 0.5, as VOC's development kit has it."""
+        return average_precision.class_aps(
+            all_boxes, self.truth, self.classes, self.use_07_metric, at_least=at_least
+        )
+
+    def other_figures(self, all_boxes):
+        """The development kit's mean AP, and COCO's figures."""
+        official = list(self.class_aps(all_boxes, at_least=True).values())
+        line = f'VOC development kit (IoU >= 0.5): mean AP = {np.mean(official):.4f}' if official else ''
+        return '\n'.join(filter(None, [line, self.coco_style(all_boxes)]))
+
+    @property
+    def metrics(self):
+        return ('voc07', 'voc07_devkit') if self.use_07_metric else ('voc', 'voc_devkit')
 
     def competition_mode(self, on):
         super().competition_mode(on)

@@ -20,9 +20,9 @@ def class_aps(all_boxes, truth, classes):
     return average_precision.class_aps(all_boxes, truth, classes, base=RESULT_BASE)
 
 
-def official_class_aps(all_boxes, truth, classes, blacklist=None):
+def official_class_aps(all_boxes, truth, classes, blacklist=None, base=RESULT_BASE):
     """{class: AP} by official_average_precision, of the classes that have an object to find. blacklist: {class number:
-    images (n,)}."""
+    images (n,)}; base is added to the detections' corners."""
     aps = {}
     for k, cls in enumerate(classes):
         mine = truth.classes == k
@@ -30,7 +30,7 @@ def official_class_aps(all_boxes, truth, classes, blacklist=None):
             images, rows = flat(all_boxes[k])
             ap = official_average_precision(
                 images,
-                rows[:, :4] + RESULT_BASE,
+                rows[:, :4] + base,
                 rows[:, 4],
                 truth.images[mine],
                 truth.written[mine],
