@@ -116,3 +116,56 @@ def _crowd(width, height):
     upper, lower = height // 2, height - height // 2
     mask = {'size': [height, width], 'counts': [upper, lower] * width}
     return coco_object(8, 0, upper, width, lower, iscrowd=1, segmentation=mask)
+
+
+# Classes, their tree, and tables of four images: a to d
+OPEN_IMAGES_CLASSES = {
+    '/m/cat': 'Cat',
+    '/m/animal': 'Animal',
+    '/m/dog': 'Dog',
+    '/m/car': 'Car',
+    '/m/toy': 'Toy, small',
+}
+OPEN_IMAGES_TREE = {
+    'LabelName': '/m/0bl9f',
+    'Subcategory': [
+        {
+            'LabelName': '/m/animal',
+            'Subcategory': [
+                {'LabelName': '/m/cat', 'Part': [{'LabelName': '/m/toy'}]},
+                {'LabelName': '/m/dog'},
+            ],
+        },
+        {'LabelName': '/m/car'},
+        {'LabelName': '/m/toy', 'Subcategory': [{'LabelName': '/m/car'}]},
+    ],
+}
+OPEN_IMAGES_HEAD = 'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside'
+OPEN_IMAGES_BOXES = """b,xclick,/m/cat,1,0.1,0.5,0.2,0.6,0,1,0,0,0
+a,xclick,/m/dog,1,0,1,0,1,0,0,0,0,0
+b,xclick,/m/car,1,0.5,1,0.5,1,1,0,1,-1,0
+b,activemil,/m/hat,1,0.5,1,0.5,1,0,0,0,0,0
+d,xclick,/m/cat,1,0.25,0.75,0.25,0.75,-1,-1,-1,1,-1
+x,xclick,/m/cat,1,0.25,0.75,0.25,0.75,0,0,0,0,0
+"""
+OPEN_IMAGES_LABELS = """ImageID,Source,LabelName,Confidence
+a,verification,/m/animal,1
+c,verification,/m/toy,1
+b,verification,/m/animal,0
+d,verification,/m/car,0
+"""
+
+
+def write_open_images(root):
+    """The val set of Open Images: four images of 100 x 50 pixels."""
+    classes = ''.join(f'{mid},"{name}"\n' for mid, name in OPEN_IMAGES_CLASSES.items())
+    write(f'{root}/class-descriptions-boxable.csv', classes)
+    write(f'{root}/bbox_labels_600_hierarchy.json', json.dumps(OPEN_IMAGES_TREE))
+    boxes = f'{OPEN_IMAGES_HEAD}\n{OPEN_IMAGES_BOXES}'
+    write(f'{root}/annotations/validation-annotations-bbox.csv', boxes)
+    labels = f'{root}/annotations/validation-annotations-human-imagelabels-boxable.csv'
+    write(labels, OPEN_IMAGES_LABELS)
+    rows = ''.join(f'{name},validation,"a, title"\n' for name in 'abcd')
+    write(f'{root}/validation-images.csv', f'ImageID,Subset,Title\n{rows}')
+    for name in 'abcd':
+        write_image(f'{root}/validation/{name}.jpg', 100, 50)

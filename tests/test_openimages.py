@@ -9,38 +9,15 @@ import pytest
 from datasets import factory
 from datasets.openimages import find_files, of_split
 from datasets.readers import openimages as reader
-from devkits import write, write_image
+from devkits import (
+    OPEN_IMAGES_BOXES,
+    OPEN_IMAGES_CLASSES,
+    OPEN_IMAGES_HEAD,
+    OPEN_IMAGES_TREE,
+    write,
+    write_open_images,
+)
 from fast_rcnn.config import cfg, cfg_from_list, overrides
-
-CLASSES = {'/m/cat': 'Cat', '/m/animal': 'Animal', '/m/dog': 'Dog', '/m/car': 'Car', '/m/toy': 'Toy, small'}
-TREE = {
-    'LabelName': '/m/0bl9f',
-    'Subcategory': [
-        {
-            'LabelName': '/m/animal',
-            'Subcategory': [
-                {'LabelName': '/m/cat', 'Part': [{'LabelName': '/m/toy'}]},
-                {'LabelName': '/m/dog'},
-            ],
-        },
-        {'LabelName': '/m/car'},
-        {'LabelName': '/m/toy', 'Subcategory': [{'LabelName': '/m/car'}]},
-    ],
-}
-HEAD = 'ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside'
-BOXES = """b,xclick,/m/cat,1,0.1,0.5,0.2,0.6,0,1,0,0,0
-a,xclick,/m/dog,1,0,1,0,1,0,0,0,0,0
-b,xclick,/m/car,1,0.5,1,0.5,1,1,0,1,-1,0
-b,activemil,/m/hat,1,0.5,1,0.5,1,0,0,0,0,0
-d,xclick,/m/cat,1,0.25,0.75,0.25,0.75,-1,-1,-1,1,-1
-x,xclick,/m/cat,1,0.25,0.75,0.25,0.75,0,0,0,0,0
-"""
-LABELS = """ImageID,Source,LabelName,Confidence
-a,verification,/m/animal,1
-c,verification,/m/toy,1
-b,verification,/m/animal,0
-d,verification,/m/car,0
-"""
 
 
 @pytest.fixture
@@ -48,22 +25,13 @@ def kit(tmp_path, monkeypatch):
     """data/OpenImages with four images of 100 x 50 pixels."""
     monkeypatch.setattr(cfg, 'DATA_DIR', str(tmp_path))
     root = tmp_path / 'OpenImages'
-    write(
-        root / 'class-descriptions-boxable.csv', ''.join(f'{mid},"{name}"\n' for mid, name in CLASSES.items())
-    )
-    write(root / 'bbox_labels_600_hierarchy.json', json.dumps(TREE))
-    write(root / 'annotations' / 'validation-annotations-bbox.csv', f'{HEAD}\n{BOXES}')
-    write(root / 'annotations' / 'validation-annotations-human-imagelabels-boxable.csv', LABELS)
-    rows = ''.join(f'{name},validation,"a, title"\n' for name in 'abcd')
-    write(root / 'validation-images.csv', f'ImageID,Subset,Title\n{rows}')
-    for name in 'abcd':
-        write_image(root / 'validation' / f'{name}.jpg', 100, 50)
+    write_open_images(root)
     return root
 
 
 def test_what_is_read(kit):
     data = factory.get_imdb('openimages_v4_val')
-    assert data.classes == ('__background__', *CLASSES) and data.class_names[-1] == 'Toy, small'
+    assert data.classes == ('__background__', *OPEN_IMAGES_CLASSES) and data.class_names[-1] == 'Toy, small'
     assert list(data.image_index) == ['a', 'b', 'c', 'd'] and data.image_size_at(1) == (100, 50)
     assert data.image_path_at(2) == str(kit / 'validation' / 'c.jpg')
     file = data._columns_of_files()
@@ -108,8 +76,8 @@ def test_boxes_count_for_the_classes_above(kit):
 
 def test_the_tree(tmp_path):
     """A class may have two places; parts are no kinds; what is no class hands its own on."""
-    path = write(tmp_path / 'tree.json', json.dumps(TREE))
-    above = reader.read_hierarchy(path, ('__background__', *CLASSES))
+    path = write(tmp_path / 'tree.json', json.dumps(OPEN_IMAGES_TREE))
+    above = reader.read_hierarchy(path, ('__background__', *OPEN_IMAGES_CLASSES))
     pairs = [tuple(pair) for pair in np.argwhere(above).tolist()]
     assert pairs == [(1, 2), (3, 2), (4, 5)]
     above = reader.read_hierarchy(path, ('__background__', '/m/cat', '/m/car'))
@@ -191,7 +159,7 @@ def in_json(kit):
         {'id': i, 'image_id': image, 'category_id': k, 'bbox': box, **flags}
         for i, (image, k, box, flags) in enumerate(boxes)
     ]
-    categories = [{'id': i, 'name': name} for i, name in enumerate(CLASSES, 1)]
+    categories = [{'id': i, 'name': name} for i, name in enumerate(OPEN_IMAGES_CLASSES, 1)]
     data = {'images': rows, 'annotations': objects, 'categories': categories}
     return write(kit / 'annotations' / 'val.json', json.dumps(data))
 
@@ -215,7 +183,7 @@ def test_annotations_in_cocos_format(kit):
         zip(*(part.tolist() for part in data.verified(data._columns_of_files())))
     ) == sorted(zip(*(part.tolist() for part in tables.verified(file))))
     os.remove(kit / 'class-descriptions-boxable.csv')
-    assert factory.get_imdb('openimages_v4_val').classes == ('__background__', *CLASSES)
+    assert factory.get_imdb('openimages_v4_val').classes == ('__background__', *OPEN_IMAGES_CLASSES)
 
 
 def test_groups_as_crowds(kit):
@@ -235,11 +203,11 @@ def test_groups_as_crowds(kit):
 
 def test_the_challenges_classes_are_a_part(kit):
     write(kit / 'challenge-2018-class-descriptions-500.csv', '/m/dog,Dog\n/m/animal,Animal\n')
-    write(kit / 'bbox_labels_500_hierarchy.json', json.dumps(TREE))
+    write(kit / 'bbox_labels_500_hierarchy.json', json.dumps(OPEN_IMAGES_TREE))
     data = factory.get_imdb('openimages_challenge_val')
     assert data.classes == ('__background__', '/m/dog', '/m/animal')
     assert [len(entry['boxes']) for entry in data.roidb] == [1, 0, 0, 0] and data.above[1, 2]
-    write(kit / 'challenge-2018-train-annotations-bbox.csv', f'{HEAD}\n{BOXES}')
+    write(kit / 'challenge-2018-train-annotations-bbox.csv', f'{OPEN_IMAGES_HEAD}\n{OPEN_IMAGES_BOXES}')
     assert find_files('challenge', 'train', str(kit)).boxes.endswith(
         'challenge-2018-train-annotations-bbox.csv'
     )
@@ -261,10 +229,16 @@ def test_a_large_table_is_kept(kit, monkeypatch):
     'text, message',
     [
         ('ImageID,LabelName\n', 'no column XMin, but ImageID, LabelName'),
-        (f'{HEAD}\na,x,/m/cat,1,0,1,0\n', 'after line 1: invalid column index'),
-        (f'{HEAD}\na,x,/m/cat,1,0,1,zero,1,0,0,0,0,0\n', "after line 1: could not convert string 'zero'"),
-        (f'{HEAD}\na,x,/m/cat,1,0,1,nan,1,0,0,0,0,0\n', 'a corner that is no number, of image'),
-        (f'{HEAD}\n{"a" * 40},x,/m/cat,1,0,1,0,1,0,0,0,0,0\n', 'ImageID: wanted less than 32 letters'),
+        (f'{OPEN_IMAGES_HEAD}\na,x,/m/cat,1,0,1,0\n', 'after line 1: invalid column index'),
+        (
+            f'{OPEN_IMAGES_HEAD}\na,x,/m/cat,1,0,1,zero,1,0,0,0,0,0\n',
+            "after line 1: could not convert string 'zero'",
+        ),
+        (f'{OPEN_IMAGES_HEAD}\na,x,/m/cat,1,0,1,nan,1,0,0,0,0,0\n', 'a corner that is no number, of image'),
+        (
+            f'{OPEN_IMAGES_HEAD}\n{"a" * 40},x,/m/cat,1,0,1,0,1,0,0,0,0,0\n',
+            'ImageID: wanted less than 32 letters',
+        ),
     ],
 )
 def test_wrong_tables_are_named(kit, text, message):

@@ -48,10 +48,8 @@ def openimages(data, all_boxes, group_weight=1.0):
     if hasattr(data, 'verified'):
         return data.class_aps(all_boxes, group_weight), ''
     truth = data.truth
-    sides = np.tile(truth.sizes[truth.images], 2)
-    boxes = (truth.boxes.astype(float) + [0, 0, 1, 1]) / sides
-    wanted = Wanted(truth.images, truth.classes, boxes, truth.difficult)
-    found = InUnit(all_boxes, truth.sizes)
+    wanted = Wanted(truth.images, truth.classes, truth.boxes + [0.0, 0, 1, 1], truth.difficult)
+    found = InUnit(all_boxes, np.ones_like(truth.sizes))  # in pixels
     return open_images.class_aps(found, wanted, data.classes, None, group_weight), ''
 
 
