@@ -22,9 +22,10 @@ import rpn_generate
 import train_faster_rcnn_alt_opt as alt_opt
 import train_net
 from datasets.factory import get_imdb
+from fast_rcnn.sidecar import read_sidecar
 from fast_rcnn.config import cfg, overrides
 from pipeline.settings import use_device
-from tool_runs import NETS, VAL, run_main, settings
+from tool_runs import NETS, RECORDED, VAL, run_main, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -189,3 +190,27 @@ def test_seeds_of_train_net(monkeypatch, tmp_path, words, alike):
             run_main(monkeypatch, train_net.main, '--gpu', 'cpu', '--solver', NETS / 'stage1_rpn_solver60k80k.pt',
                      '--imdb', VAL, *words, *settings(tmp_path))  # fmt: skip
     assert (seeds[0] == seeds[1]) == alike and (seeds[0][0] == cfg.RNG_SEED) == alike
+
+
+def test_train_net_trains_nets_by_name(monkeypatch, tmp_path):
+    """By the settings, iterations and files that a recipe has; its model is then handed on with its test net."""
+    calls, model = [], str(tmp_path / 'm.caffemodel')
+    monkeypatch.setattr('pipeline.recipe.Recipe.write_nets', lambda recipe, *more: calls.append(recipe.net))
+    monkeypatch.setattr('pipeline.stages.training_data', lambda imdb: (get_imdb(VAL), []))
+    monkeypatch.setattr('pipeline.stages.training_sets', lambda imdb: [get_imdb(VAL)])
+    monkeypatch.setattr(
+        'fast_rcnn.train.train_net', lambda *args, **more: calls.append((args, more)) or [model]
+    )
+    words = '--gpu', 'cpu', '--imdb', 'imagenet_2015_val2', '--model', 'ResNet-10'
+    more = '--set', f'DATA_DIR={RECORDED}', 'TRAIN.SCALES=[200]'
+    with overrides({}):
+        run_main(monkeypatch, train_net.main, *words, *more)
+        assert cfg.TRAIN.HAS_RPN and cfg.TRAIN.SCALES == (200,)  # by faster_rcnn_end2end.yml, and --set
+    net, (args, how) = calls
+    assert net == 'ResNet-10' and how['max_iters'] == 320000 and how['pretrained_model'] is None
+    assert args[0] == str(ROOT / 'models/imagenet/ResNet-10/faster_rcnn_end2end/solver.prototxt')
+    test_net = (ROOT / 'models/imagenet/ResNet-10/faster_rcnn_end2end/test.prototxt').read_text()
+    assert (tmp_path / 'm.prototxt').read_text() == test_net and read_sidecar(model).num_classes == 201
+    for wrong in ['--model', 'ResNet-11'], ['--model', 'ZF', '--method', 'faster_rcnn_alt_opt']:
+        with overrides({}), pytest.raises(SystemExit, match='wanted one of'):
+            run_main(monkeypatch, train_net.main, *words[:4], *wrong)
