@@ -12,6 +12,7 @@ imagenet            ILSVRC DET 2015, 200 classes
 coco                COCO 2014, 2015, 2017
 own                 anybody's dataset, described by a YAML file
 readers             what lies on disk: a module for each format
+writers             what was found in pictures, in formats that others read
 evaluators          how good detections are: a module for each metric
 voc_eval            VOC's evaluation from files
 ds_utils            helpers for boxes
