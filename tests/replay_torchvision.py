@@ -5,7 +5,8 @@
 FILE: what tests/golden/torchvision/record.py wrote, which says what its keys are; weights are drawn by their names. Prints
 for each case how far what it names is off, and the limit: feature maps, objectness and deltas (digests, of the largest
 value), proposals and detections (how many have none like them in the other set: IoU > 0.99, scores within 1e-3), losses
-(of their size), gradients (digests, of the largest value). Exit status 0 if all cases hold.
+(of their size), gradients (digests, of the largest value); of a Mask R-CNN the masks of detections that both sets have (of
+their cells, before they are pasted), the areas of these in the image (of their size). Exit status 0 if all cases hold.
 """
 
 import json
@@ -38,13 +39,16 @@ from caffe.types.boxes import overlaps
 from fast_rcnn.config import cfg, cfg_from_file, overrides
 from fast_rcnn.detection import ask
 from fast_rcnn.inputs import scaled_image
+from fast_rcnn.masks import pasted
 from fpn.boxes import FAMILIES
+from mask.passes import kept_rois, masks_of
 from netgen.backbones import BACKBONES
 from netgen.files import end2end_text
+from pycocotools import mask as coco_mask
 from record import weight
 from roi_data_layer.minibatch import Preparation, Prepared, get_minibatch
 
-LOSSES, SCORES, OVERLAP, UNMET = 1e-3, 1e-3, 0.99, 0.02
+LOSSES, SCORES, OVERLAP, UNMET, MASKS, AREAS = 1e-3, 1e-3, 0.99, 0.02, 2e-3, 0.01
 FAMILY = FAMILIES['torchvision']
 LEVELS = {'0': 'p2', '1': 'p3', '2': 'p4', '3': 'p5', 'pool': 'p6'}
 LOSS_NAMES = {
@@ -52,8 +56,10 @@ LOSS_NAMES = {
     'loss_box_reg': 'loss_bbox',
     'loss_objectness': 'rpn_loss_cls',
     'loss_rpn_box_reg': 'rpn_loss_bbox',
+    'loss_mask': 'loss_mask',
 }
 GT = 'input: "gt_boxes" input_shape { dim: 1 dim: 5 }'
+GT_MASKS = 'input: "gt_masks" input_shape { dim: 1 dim: 64 dim: 64 }'
 DATA = 'input: "data" input_shape { dim: 1 dim: 3 dim: 64 dim: 64 } input: "im_info" input_shape { dim: 1 dim: 3 }'
 
 
@@ -62,8 +68,7 @@ class Case:
 
     def __init__(self, recorded, folder):
         self.recorded, self.settings = recorded, json.loads(str(recorded['settings']))
-        if self.settings['kind'] != 'faster':
-            raise NotImplementedError(f'{self.settings["kind"]} heads are not built yet')
+        self.has_masks = self.settings['kind'] == 'mask'
         if body_name(self.settings) not in BACKBONES:
             raise NotImplementedError(f'{self.settings["backbone"]} is no backbone of a net here')
         state = drawn_state(self.settings)
@@ -90,8 +95,9 @@ class Case:
 
     def build(self, name, phase):
         """The generated net of this name, its inputs given by hand, with the case's weights."""
-        lines = end2end_text(self.net, self.settings['num_classes'], name).splitlines()
-        lines = [line if '"input-data"' not in line else DATA + ' ' + GT for line in lines]
+        lines = end2end_text(self.net, self.settings['num_classes'], name, self.has_masks).splitlines()
+        inputs = ' '.join([DATA, GT, *([GT_MASKS] if self.has_masks else [])])
+        lines = [line if '"input-data"' not in line else inputs for line in lines]
         path = os.path.join(self.folder, name)
         with open(path, 'w') as stream:
             stream.write('\n'.join(lines))
@@ -103,15 +109,21 @@ class Case:
             {
                 'boxes': FAMILY.datasets(self.recorded[f'target_boxes{i}']),
                 'gt_classes': self.recorded[f'target_labels{i}'],
+                'segms': [
+                    coco_mask.encode(np.asfortranarray(mask))
+                    for mask in self.recorded.get(f'target_masks{i}', ())
+                ],
+                'height': pixels.shape[0],
+                'width': pixels.shape[1],
             }
-            for i in range(len(self.pixels))
+            for i, pixels in enumerate(self.pixels)
         ]
         prepare = Preparation(cfg.TRAIN, cfg.PIXEL_MEANS, FAMILY)
 
         def prepared(roidb, looks):
             return prepare.scaled(Prepared(self.pixels, None, None, None, []), looks)
 
-        return get_minibatch(entries, self.settings['num_classes'], prepared, FAMILY)
+        return get_minibatch(entries, self.settings['num_classes'], prepared, FAMILY, self.has_masks)
 
 
 def body_name(settings):
@@ -136,16 +148,26 @@ def drawn_state(settings):
         ('box_predictor.bbox_pred', 4 * classes, 1024),
     ):
         shapes |= pair('roi_heads.' + name, *shape)
+    if settings['kind'] == 'mask':
+        for i in range(4):
+            shapes |= pair(f'roi_heads.mask_head.{i}.0', 256, 256, 3, 3)
+        shapes |= pair('roi_heads.mask_predictor.conv5_mask', 256, 256, 2, 2)
+        shapes |= pair('roi_heads.mask_predictor.mask_fcn_logits', classes, 256, 1, 1)
     return {name: weight(name, shape) for name, shape in shapes.items()}
 
 
-def unmet(found, wanted):
-    """The share of boxes of either set that have none like it in the other: (boxes (n, 4), further columns that are to
-    be within SCORES)."""
+def alike(found, wanted):
+    """Which boxes of two sets are alike (n, m): (boxes (n, 4), further columns that are to be within SCORES)."""
     boxes, others = (torch.as_tensor(np.asarray(values[0], np.float64)) for values in (found, wanted))
     like = overlaps(boxes, others).numpy() > OVERLAP
     for mine, theirs in zip(found[1:], wanted[1:], strict=True):
         like &= np.abs(np.subtract.outer(mine, theirs)) <= SCORES
+    return like
+
+
+def unmet(found, wanted):
+    """The share of boxes of either set that have none like it in the other."""
+    like = alike(found, wanted)
     if 0 in like.shape:
         return float(max(like.shape) > 0)
     return max(1 - like.any(1).mean(), 1 - like.any(0).mean())
@@ -154,7 +176,8 @@ def unmet(found, wanted):
 def test_checks(case):
     """What the net says of the pictures."""
     net, recorded, s = case.build('test.prototxt', caffe.TEST), case.recorded, case.settings
-    answers = ask(net, [scaled_image(pixels, FAMILY) for pixels in case.pixels])
+    images = [scaled_image(pixels, FAMILY) for pixels in case.pixels]
+    answers = ask(net, images)
     yield Check('batch', float(net.blobs['data'].shape != tuple(recorded['batch'])), 0)
     yield Check('sizes', np.abs(net.blobs['im_info'].data[:, :2] - recorded['sizes']).max(), 0)
     for i, (level, blob) in enumerate(LEVELS.items()):
@@ -167,8 +190,23 @@ def test_checks(case):
     for i, answer in enumerate(answers()):
         yield Check(f'proposals of image {i}', unmet([answer.rois], [recorded[f'proposals{i}']]), UNMET)
         dets, labels = answer.best(s['box_detections_per_img'], s['box_score_thresh'])
+        ours = dets[:, :4], dets[:, 4], labels
         theirs = [recorded[f'{name}{i}'] for name in ('boxes', 'scores', 'labels')]
-        yield Check(f'detections of image {i}', unmet([dets[:, :4], dets[:, 4], labels], theirs), UNMET)
+        yield Check(f'detections of image {i}', unmet(ours, theirs), UNMET)
+        if case.has_masks:
+            masks = masks_of(net, kept_rois(dets[:, :4], i, images[i], FAMILY), labels)()
+            yield from mask_checks(case, i, masks, dets[:, :4], alike(ours, theirs))
+
+
+def mask_checks(case, i, masks, boxes, like):
+    """Of boxes of image i the masks, and those of recorded boxes that are alike (n, m)."""
+    areas = coco_mask.area(pasted(masks, boxes, *case.pixels[i].shape[:2])).astype(float)
+    wanted = case.recorded[f'masks{i}'].astype(np.float32)
+    mine, theirs = np.nonzero(like)
+    yield Check(f'masks of image {i}', np.abs(masks[mine] - wanted[theirs]).max(initial=0), MASKS)
+    wanted = case.recorded[f'pasted_area{i}'][theirs]
+    off = [share(abs(found - area), area) for found, area in zip(areas[mine], wanted)]
+    yield Check(f'areas of image {i}', max(off, default=0.0), AREAS)
 
 
 def train_checks(case):

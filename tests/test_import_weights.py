@@ -300,33 +300,42 @@ def test_files_that_do_not_fit(tmp_path, content, message, monkeypatch):
 # Detectors: tests/test_replay_torchvision.py holds their answers; here, what is read and refused
 
 
-def small_state(monkeypatch, backbone='resnet18', **more):
+def small_state(monkeypatch, backbone='resnet18', kind='faster', **more):
     """A detector's state_dict by its names, two channels wide where the importer does not look."""
     monkeypatch.setattr(
         replay_torchvision,
         'weight',
         lambda name, shape: np.full([min(side, 3) for side in shape], len(name), np.float32),
     )
-    return replay_torchvision.drawn_state({'backbone': backbone, 'num_classes': 3}) | more
+    return replay_torchvision.drawn_state({'backbone': backbone, 'num_classes': 3, 'kind': kind}) | more
 
 
-@pytest.mark.parametrize('backbone, net', [('resnet18', 'ResNet-18-FPN'), ('resnet50', 'ResNet-50-FPN')])
-def test_a_detector_fills_every_layer(monkeypatch, backbone, net):
-    found, rows = import_weights.convert(small_state(monkeypatch, backbone), import_weights.OWN_MEANS)
-    path = ROOT / 'models/own' / net / 'faster_rcnn_end2end/test.prototxt'
+@pytest.mark.parametrize(
+    'backbone, net, kind',
+    [
+        ('resnet18', 'ResNet-18-FPN', 'mask'),
+        ('resnet50', 'ResNet-50-FPN', 'faster'),
+        ('resnet50', 'ResNet-50-FPN', 'mask'),
+    ],
+)
+def test_a_detector_fills_every_layer(monkeypatch, backbone, net, kind):
+    state = small_state(monkeypatch, backbone, kind)
+    found, rows = import_weights.convert(state, import_weights.OWN_MEANS)
+    path = ROOT / 'models/own' / net / f'{kind}_rcnn_end2end/test.prototxt'
     text = files('own', net, 3)[path]
-    kinds = 'Convolution', 'BatchNorm', 'Scale', 'InnerProduct'
+    kinds = 'Convolution', 'Deconvolution', 'BatchNorm', 'Scale', 'InnerProduct'
     wanted = re.findall(rf'name: "(\S+)" type: "(?:{"|".join(kinds)})"', text)
     assert found == net and sorted(name for name, *_ in rows) == sorted(wanted)
     assert len({id(blobs[0]) for name, _, blobs, *_ in rows if name.startswith('rpn_conv')}) == 1
 
 
 def test_names_of_older_detectors(monkeypatch):
-    """torchvision before 0.13 had one module less around the convolutions of its pyramid and RPN."""
-    state = small_state(monkeypatch)
+    """torchvision before 0.13 had one module less around the convolutions of its pyramid, RPN and masks."""
+    state = small_state(monkeypatch, kind='mask')
     old = {}
     for name, values in state.items():
         name = re.sub(r'(blocks\.\d)\.0\.', r'\1.', name)
+        name = re.sub(r'mask_head\.(\d)\.0', lambda found: f'mask_head.mask_fcn{int(found[1]) + 1}', name)
         old[name.replace('head.conv.0.0.', 'head.conv.')] = values
     assert {'rpn.head.conv.weight', 'backbone.fpn.inner_blocks.3.bias'} <= set(old)
     wanted = import_weights.convert(state, import_weights.OWN_MEANS)[1]
@@ -344,7 +353,7 @@ def test_the_constant_under_the_root(monkeypatch):
 @pytest.mark.parametrize(
     'more, message',
     [
-        ({'roi_heads.mask_head.0.0.weight': np.zeros(1)}, 'its mask head, roi_heads.mask_head.0.0.weight'),
+        ({'roi_heads.mask_head.0.0.weight': np.zeros(1)}, "no place for 'roi_heads.mask_head.0.0.weight'"),
         (
             {'backbone.body.layer1.2.conv1.weight': np.zeros(1)},
             r'its layers 1 to 4 have \(3, 2, 2, 2\) blocks',

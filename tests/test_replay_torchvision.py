@@ -13,17 +13,25 @@ from replays import cases_of, digest, off, share
 RECORDED = Path(__file__).resolve().parent / 'golden' / 'torchvision' / 'recorded.npz'
 
 
-@pytest.fixture(scope='module')
-def recorded():
-    return cases_of(RECORDED)['faster_r34_one']
-
-
-def test_a_recorded_detector(recorded):
-    checks = replay.replay(recorded)
+def test_a_recorded_detector():
+    checks = replay.replay(cases_of(RECORDED)['faster_r34_one'])
     assert [check for check in checks if not check.holds] == []
     names = [check.what for check in checks]
     assert 'feature_pool' in names and 'detections of image 0' in names and 'loss_rpn_box_reg' in names
     assert len([name for name in names if name.startswith('grad/')]) == 59 and len(checks) == 82
+
+
+def test_a_recorded_mask_rcnn():
+    checks = replay.replay(cases_of(RECORDED)['mask_r18'])
+    assert [check for check in checks if not check.holds] == []
+    names = [check.what for check in checks]
+    assert {'masks of image 1', 'areas of image 1', 'loss_mask'} <= set(names)
+    learned = {f'mask_head.{i}.0' for i in range(4)} | {
+        'mask_predictor.conv5_mask',
+        'mask_predictor.mask_fcn_logits',
+    }
+    blobs = {f'grad/roi_heads.{name}.{blob}' for name in learned for blob in ('weight', 'bias')}
+    assert blobs <= set(names) and len(checks) == 87
 
 
 def test_boxes_that_are_not_met():
@@ -43,7 +51,7 @@ def test_what_is_zero_must_be_zero():
 def test_cases_that_no_net_is_for(tmp_path, monkeypatch, capsys):
     """Each is a line, and the status says that it does not hold; a case that is not there is refused."""
     kinds = {
-        'masks': {'kind': 'mask', 'backbone': 'resnet18'},
+        'deep': {'kind': 'mask', 'backbone': 'resnet200'},
         'wide': {'kind': 'faster', 'backbone': 'resnet152'},
     }
     path = str(tmp_path / 'r.npz')
@@ -52,8 +60,9 @@ def test_cases_that_no_net_is_for(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match='True'):
         replay.main()
     said = capsys.readouterr().out
-    assert said == 'masks: mask heads are not built yet\nwide: resnet152 is no backbone of a net here\n'
+    wanted = 'deep: resnet200 is no backbone of a net here\nwide: resnet152 is no backbone of a net here\n'
+    assert said == wanted
     monkeypatch.setattr(sys, 'argv', ['replay', path, '--only', 'other'])
     with pytest.raises(SystemExit, match='2'):
         replay.main()
-    assert 'has no case other; it has masks, wide' in capsys.readouterr().err
+    assert 'has no case other; it has deep, wide' in capsys.readouterr().err

@@ -81,6 +81,13 @@ ALT_OPT = Method(
     ('faster_rcnn_test.pt', 'stage2_fast_rcnn'),
     finals=(('faster_rcnn', 'stage2_fast_rcnn'),),
 )
+END2END = Method(
+    'faster_rcnn_end2end',
+    (Stage('train', train, 'solver.prototxt'),),
+    {'pascal_voc': (70000,), 'pascal_voc_0712': (110000,), 'imagenet': (320000,), 'coco': (490000,)},
+    lambda four: (max(four),),
+    ('test.prototxt', 'train'),
+)
 RFCN_PROPOSE = {'TEST.RPN_PRE_NMS_TOP_N': 6000, 'TEST.RPN_POST_NMS_TOP_N': 300}
 RFCN = Method(
     'rfcn_end2end',
@@ -102,13 +109,8 @@ METHODS = {
                 finals=(('rpn', 'stage1_rpn'), ('fast_rcnn', 'stage1_fast_rcnn')),
             ),
         ),
-        Method(
-            'faster_rcnn_end2end',
-            (Stage('train', train, 'solver.prototxt'),),
-            {'pascal_voc': (70000,), 'pascal_voc_0712': (110000,), 'imagenet': (320000,), 'coco': (490000,)},
-            lambda four: (max(four),),
-            ('test.prototxt', 'train'),
-        ),
+        END2END,
+        replace(END2END, name='mask_rcnn_end2end'),
         Method(
             'fast_rcnn',
             (Stage('train', train, 'solver.prototxt'),),

@@ -25,6 +25,10 @@ OF_NAMES = {
 }
 
 
+# Methods whose settings are those of another, and a file of their own over these
+OVER = {'mask_rcnn_end2end': 'faster_rcnn_end2end'}
+
+
 def settle(imdb, files=(), single=()):
     """Sets cfg for work on an imdb (None: on none). single: key, value, key, value ...
 
@@ -47,8 +51,10 @@ def cfg_files(method, net, family, dataset):
     """The settings files of experiments/cfgs for a net, by name, and the name of its family of boxes: the first that is there
     of <method>_<net>.yml, <method>_<family>.yml, <method>.yml, and after it, where it is there, that one's
     ..._<dataset>.yml with what differs for the dataset. Alternating optimization on a dataset that has a file of its
-    own, <dataset>.yml, takes that alone."""
+    own, <dataset>.yml, takes that alone; a method of OVER takes another's, and then its own."""
     folder = os.path.join(cfg.ROOT_DIR, 'experiments', 'cfgs')
+    if method in OVER:
+        return [*cfg_files(OVER[method], net, family, dataset), os.path.join(folder, f'{method}.yml')]
     stems = [f'{method}_{net}', f'{method}_{family}', method]
     if method == 'faster_rcnn_alt_opt':
         stems.insert(2, dataset)
