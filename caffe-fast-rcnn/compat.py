@@ -60,6 +60,9 @@ _ONES = 'bottoms may differ by ones at the end of their shapes'
 NOTES = {
     'BatchReindex': 'an index out of range raises',
     'Concat': 'a bottom with more axes than the first drops ones',
+    'ConvolutionDeformable': '2 spatial axes; a third bottom is the mask of v2',
+    'DeformableConvolution': '2 spatial axes; a third bottom is the mask of v2',
+    'ModulatedDeformableConvolution': '2 spatial axes',
     'Crop': 'the second bottom may ask for a gradient, which is zero',
     'Data': 'LEVELDB needs the package plyvel; `rand_skip` and crops draw other random numbers',
     'DetectionOutput': '`save_output_param.output_directory` and `visualize` raise',

@@ -23,7 +23,7 @@ import torch  # noqa: E402
 from google.protobuf import text_format  # noqa: E402
 from caffe import kernels  # noqa: E402
 from caffe.proto import caffe_pb2  # noqa: E402
-from caffe.types import boxes as box_lib, roi  # noqa: E402
+from caffe.types import boxes as box_lib, deformable, roi  # noqa: E402
 from fast_rcnn.config import cfg  # noqa: E402
 from rpn.generate_anchors import anchor_grid, generate_anchors  # noqa: E402
 from rpn.proposals import Level, Limits, propose  # noqa: E402
@@ -140,6 +140,55 @@ def regions(device):
         x,
         where,
         'psroi_pooling',
+    )
+    both_ways(
+        'psroi_align 2000 7x7',
+        lambda x, r: roi.psroi_align(
+            x, r, spatial_scale=1 / 16, output_dim=21, group_size=7, sampling_ratio=2
+        ),
+        x,
+        where,
+        'psroi_align',
+        lambda: vision.ps_roi_align(x, where, 7, 1 / 16, 2),
+    )
+
+
+def moved(device):
+    """What the net moves: the samples of a convolution's taps and of position-sensitive pooling."""
+    for images, channels, groups, masked in (1, 512, 1, False), (2, 256, 4, True):
+        numbers = (3, 3), (1, 1), (2, 2), (2, 2), groups
+        x = torch.randn(images, channels, 38, 63, device=device)
+        offset = 2 * torch.randn(images, 18 * groups, 38, 63, device=device)
+        mask = [torch.rand(images, 9 * groups, 38, 63, device=device)] * masked
+        all_ways(
+            f'deformable columns {images} x {channels}, {groups} groups{", mask" * masked}',
+            lambda x, offset, mask=None, numbers=numbers: deformable.moved_columns(x, offset, mask, *numbers),
+            x,
+            offset,
+            *mask,
+        )
+        filters = torch.eye(9 * channels, device=device)[:512].view(-1, channels, 3, 3) if vision else None
+        theirs = lambda: vision.deform_conv2d(x, offset, filters, None, 1, 2, 2, *mask)
+        if vision:
+            print(f'     torchvision, with the product: {milliseconds(theirs):8.3f} ms', flush=True)
+    where = torch.cat([torch.zeros(300, 1, device=device), random_boxes(300, device)], 1)
+    numbers = dict(spatial_scale=1 / 16, output_dim=21, group_size=7, pooled_size=7, part_size=7)
+    numbers.update(sample_per_part=4, trans_std=0.1, no_trans=False)
+    all_ways(
+        'deformable psroi_pooling 300 7x7',
+        lambda x, shifts: deformable.deformable_psroi_pooling(x, where.to(x.device), shifts, **numbers),
+        torch.randn(1, 21 * 49, 38, 63, device=device),
+        torch.randn(300, 2, 7, 7, device=device),
+    )
+
+
+def all_ways(title, layer, *tensors):
+    """Two lines: the answer, and the gradients of all tensors."""
+    tensors = [t.requires_grad_() for t in tensors]
+    check(title, lambda *t: [layer(*t).detach()], tensors, False)
+    grad = torch.randn(layer(*tensors).shape, device=tensors[0].device)
+    check(
+        f'{title}, and back', lambda *t: torch.autograd.grad(layer(*t), t, grad), tensors, False, host=False
     )
 
 
@@ -292,7 +341,7 @@ def main():
     )
     if not kernels.serve(torch.zeros(1, device=device)):
         sys.exit(f'the kernels are not built, or not for this GPU: make all makes {kernels.PATH}')
-    for part in boxes, regions, layers, iterations:
+    for part in boxes, regions, moved, layers, iterations:
         part(device)
     print('all hold' if not failed else f'DO NOT HOLD: {", ".join(failed)}')
     sys.exit(1 if failed else 0)

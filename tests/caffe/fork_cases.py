@@ -10,6 +10,7 @@ DETECT = f'detection_output_param {{ {DETECT} confidence_threshold: 0.5 }}'
 REGIONS = fixed(
     [[0, 0, 0, 61, 40], [1, 16, 8, 90, 70], [1, 40, 40, 30, 30], [0, 300, 300, 400, 400], [0, 21, 7, 24, 41]]
 )
+FEW = fixed([[0, 0, 0, 61, 40], [0, 16, 8, 90, 70], [0, 21, 7, 24, 41]])
 OHEM = (
     fixed([[0, 0, 0, 9, 9], [1, 0, 0, 9, 9], [0, 5, 5, 9, 9], [0, 2, 2, 9, 9], [1, 3, 3, 9, 9]]),
     distinct(5),
@@ -75,8 +76,44 @@ CASES = {
         case(x(3, 4), more='group_norm_param { group_num: 2 affine: true scale_filler { value: 2 } }'),
         case(x(2, 6, 3), more='group_norm_param { group: 3 bias_filler { type: "gaussian" } }'),
     ],
+    'ConvolutionDeformable': [
+        case(
+            x(1, 4, 3, 4),
+            x(1, 16, 2, 3),
+            more='deformable_convolution_param { num_output: 2 kernel_size: 2 stride: 2 pad: 1 group: 2 '
+            'deformable_group: 2 %s }' % FILL,
+        ),
+        case(
+            x(2, 2, 3, 4),
+            x(2, 4, 1, 6),
+            positive(2, 2, 1, 6),
+            more='deformable_convolution_param { num_output: 2 kernel_h: 2 kernel_w: 1 dilation: 2 pad_w: 1 '
+            'bias_term: false %s }' % FILL,
+        ),
+    ],
     'ConvolutionDepthwise': [
         case(x(2, 4, 5, 6), more='convolution_param { num_output: 4 kernel_size: 3 pad: 1 %s }' % FILL)
+    ],
+    'DeformableConvolution': [
+        case(
+            x(1, 1, 2, 3),
+            x(1, 2, 2, 3),
+            more='deformable_convolution_param { num_output: 2 kernel_size: 1 %s }' % FILL,
+        )
+    ],
+    'DeformablePSROIPooling': [
+        case(
+            x(1, 8, 4, 4),
+            FEW,
+            x(3, 4, 2, 2),
+            more='deformable_psroi_pooling_param { spatial_scale: 0.06 output_dim: 2 group_size: 2 pooled_size: 3 '
+            'part_size: 2 sample_per_part: 3 trans_std: 0.1 }',
+        ),
+        case(
+            x(1, 8, 4, 4),
+            FEW,
+            more='deformable_psroi_pooling_param { spatial_scale: 0.06 output_dim: 2 group_size: 2 no_trans: true }',
+        ),
     ],
     'DepthwiseConvolution': [
         case(
@@ -134,12 +171,27 @@ CASES = {
         ),
         multibox('map_object_to_agnostic: true', classes=2),
     ],
+    'ModulatedDeformableConvolution': [
+        case(
+            x(1, 2, 3, 2),
+            x(1, 8, 2, 1),
+            positive(1, 4, 2, 1),
+            more='modulated_deformable_convolution_param { num_output: 2 kernel_size: 2 %s }' % FILL,
+        )
+    ],
     'Normalize': [
         case(x(2, 3, 4, 5)),
         case(
             x(2, 3, 4),
             more='norm_param { across_spatial: false channel_shared: false scale_filler { value: 20 } }',
         ),
+    ],
+    'PSROIAlign': [
+        case(
+            x(1, 8, 4, 4),
+            FEW,
+            more='psroi_align_param { spatial_scale: 0.06 output_dim: 2 group_size: 2 sampling_ratio: 0 }',
+        )
     ],
     'PSROIPooling': [
         case(

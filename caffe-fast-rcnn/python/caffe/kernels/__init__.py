@@ -133,3 +133,67 @@ class Regions(torch.autograd.Function):
             sums = total, bottom, bottom.numel()
             call(f'{ctx.name}_backward', grad.contiguous(), most, *ctx.regions, ctx.where, *sums)
         return bottom, *[None] * 9
+
+
+class Moved(torch.autograd.Function):
+    """x (N, C, H, W), offset (N, groups 2 k, h, w), mask (N, groups k, h, w) or None, and the numbers of deform.cu's Moves
+    from h on, to columns (N, C k, h, w), as types.deformable.moved_columns. Gradients as those of Regions."""
+
+    @staticmethod
+    def forward(ctx, x, offset, mask, *numbers):
+        x, offset, mask = (None if t is None else t.contiguous() for t in (x, offset, mask))
+        h, w, kernel_h, kernel_w = numbers[:4]
+        top = x.new_empty(len(x), x.shape[1] * kernel_h * kernel_w, h, w)
+        ctx.size = (ctypes.c_int64 * 15)(*x.shape, *numbers)
+        ctx.save_for_backward(x, offset, mask)
+        call('moved_forward', x, offset, mask, ctx.size, top)
+        return top
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, offset, mask = ctx.saved_tensors
+        bottom, moves = torch.empty_like(x), torch.empty_like(offset)
+        masks = None if mask is None else torch.empty_like(mask)
+        total = torch.zeros(x.shape, dtype=torch.int64, device=x.device)
+        most = grad.abs().amax() * (1 if mask is None else mask.abs().amax())
+        call(
+            'moved_backward', grad.contiguous(), most, x, offset, mask, ctx.size, total, bottom, moves, masks
+        )
+        return bottom, moves, masks, *[None] * 11
+
+
+class Shifted(torch.autograd.Function):
+    """x (N, C, H, W), image (R,) int64, boxes (R, 4), shifts (R, 2 classes, part, part) or None to (R, tops, p, p), as
+    types.deformable.deformable_psroi_pooling. No gradient to image and boxes; the others' as those of Regions."""
+
+    @staticmethod
+    def forward(ctx, x, image, boxes, shifts, scale, std, tops, group, p, part, samples, classes):
+        x, boxes, shifts = (None if t is None else t.contiguous() for t in (x, boxes, shifts))
+        top = x.new_empty(len(boxes), tops, p, p)
+        ctx.size = (ctypes.c_int64 * 10)(len(boxes), *x.shape[1:], tops, group, p, part, samples, classes)
+        ctx.numbers = float(scale), float(std)
+        tensors = x, image.contiguous(), boxes, shifts
+        ctx.save_for_backward(*tensors)
+        call('shifted_forward', *tensors, *ctx.numbers, ctx.size, top)
+        return top
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, image, boxes, shifts = ctx.saved_tensors
+        bottom = torch.empty_like(x)
+        moves = None if shifts is None else torch.empty_like(shifts)
+        total = torch.zeros(x.shape, dtype=torch.int64, device=x.device)
+        regions = x, image, boxes, shifts, *ctx.numbers, ctx.size
+        call(
+            'shifted_backward',
+            grad.contiguous(),
+            grad.abs().amax(),
+            *regions,
+            total,
+            bottom,
+            bottom.numel(),
+            moves,
+        )
+        return bottom, None, None, moves, *[None] * 8

@@ -2,9 +2,8 @@
 // backward. types/roi.py says what they compute, and has the plain torch versions.
 //
 // One element each: a cell (i, j) of the grid (p, q) of one channel of one region. Backward adds, for many elements at
-// once, into cells that they have in common; so that the sum does not depend on their order, it is made of whole
-// numbers: gradients in units that the largest one chooses (Units), 2^-48 of it at most for up to 4,096 elements.
-#include "grid.cuh"
+// once, into cells that they have in common, in whole numbers, as units.cuh says.
+#include "units.cuh"
 
 struct Regions {
     const int64_t* image;  // (count): of which image each region is
@@ -37,36 +36,6 @@ struct Element {
     // Where the map of a channel under this region begins.
     BOTH int64_t map(const Regions& g, int64_t channel) const {
         return (g.image[region] * g.channels + channel) * g.height * g.width;
-    }
-};
-
-// Gradients as whole numbers: the unit is a power of 2 small enough to matter to no float, and large enough for `terms`
-// of the largest size to have room in 62 bits; not below 2^-126.
-struct Units {
-    const float* most;  // the largest size of a gradient, on the device
-    int room;           // bits for the number of terms
-
-    Units(const float* most, int64_t terms) : most(most), room(1) {
-        while (int64_t(1) << (room - 1) < terms) ++room;
-    }
-    BOTH bool finite() const { return *most - *most == 0; }
-    BOTH int exponent() const {
-        int of_most;
-        frexpf(*most, &of_most);
-        int result = 62 - room - of_most;
-        return result < 126 ? result : 126;
-    }
-    BOTH float factor() const { return ldexpf(1.f, exponent()); }
-};
-
-// sum (count) in units -> bottom (count); all of it not a number where a gradient is not finite
-struct FromUnits {
-    Units units;
-    const int64_t* sum;
-    float* bottom;
-
-    BOTH void operator()(int64_t i) const {
-        bottom[i] = units.finite() ? float(sum[i]) * ldexpf(1.f, -units.exponent()) : NAN;
     }
 };
 
@@ -282,6 +251,11 @@ struct CornersBackward {
 
 // Position-sensitive ROI pooling
 
+// Where the map of the channel for an element's bin begins.
+BOTH inline int64_t map_of_bin(const Regions& g, const Element& at) {
+    return at.map(g, (at.channel * g.p + at.i) * g.q + at.j);
+}
+
 BOTH inline Span averaged(float start, float end, float scale, int bins, int b, int size) {
     float first = roundf(start) * scale, last = (roundf(end) + 1) * scale;
     float step = fmaxf(last - first, 0.1f) / bins;
@@ -297,7 +271,7 @@ struct Bin {
     BOTH Bin(const Regions& g, const Element& at)
         : rows(averaged(at.box[1], at.box[3], float(g.scale), g.p, at.i, g.height)),
           columns(averaged(at.box[0], at.box[2], float(g.scale), g.q, at.j, g.width)),
-          map(at.map(g, (at.channel * g.p + at.i) * g.q + at.j)), width(g.width) {}
+          map(map_of_bin(g, at)), width(g.width) {}
 
     BOTH float cells() const {
         return rows.empty() || columns.empty() ? 1 : float(rows.end - rows.first) * float(columns.end - columns.first);
@@ -338,6 +312,37 @@ struct SensitiveBackward {
     }
 };
 
+// Position-sensitive ROI align
+
+struct SensitiveAlignForward {
+    Regions g;
+    const float* x;
+    float* top;
+
+    BOTH void operator()(int64_t e) const {
+        Element at(e, g);
+        const float* map = x + map_of_bin(g, at);
+        float mean = 0;
+        visit_mean(g, at, [&](int cell, float weight) { mean += map[cell] * weight; });
+        top[e] = mean;
+    }
+};
+
+struct SensitiveAlignBackward {
+    Regions g;
+    const float* grad;
+    Units units;
+    int64_t* sum;
+
+    BOTH void operator()(int64_t e) const {
+        if (!units.finite()) return;
+        Element at(e, g);
+        int64_t* map = sum + map_of_bin(g, at);
+        float mine = grad[e] * units.factor();
+        visit_mean(g, at, [&](int cell, float weight) { add(map + cell, llrintf(mine * weight)); });
+    }
+};
+
 // x (N, channels, height, width), image (count), boxes (count, 4), and the numbers of Regions, the last nine as
 // `size` in the host's memory -> top (count, tops, p, q). where: of ROI pooling alone, like top: the cell of each
 // maximum in its map, -1 where there is none.
@@ -353,6 +358,7 @@ FORWARD(roi_pooling_forward, PoolForward{g, x, top, where})
 FORWARD(roi_align_forward, AlignForward{g, x, top})
 FORWARD(roi_corners_forward, CornersForward{g, x, top})
 FORWARD(psroi_pooling_forward, SensitiveForward{g, x, top})
+FORWARD(psroi_align_forward, SensitiveAlignForward{g, x, top})
 
 // grad as top, most (1): its largest size -> bottom, as x, of `cells` numbers; sum: as many zeros to add up in.
 #define BACKWARD(name, ...)                                                                                        \
@@ -370,3 +376,4 @@ BACKWARD(roi_pooling_backward, PoolBackward{g, grad, units, where, sum})
 BACKWARD(roi_align_backward, AlignBackward{g, grad, units, sum})
 BACKWARD(roi_corners_backward, CornersBackward{g, grad, units, sum})
 BACKWARD(psroi_pooling_backward, SensitiveBackward{g, grad, units, sum})
+BACKWARD(psroi_align_backward, SensitiveAlignBackward{g, grad, units, sum})

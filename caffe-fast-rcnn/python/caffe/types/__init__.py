@@ -4,6 +4,7 @@
 |---|---|
 | activation | AbsVal BNLL Clip Dropout ELU Exp Log Power PReLU ReLU Sigmoid Softmax Swish TanH Threshold |
 | conv       | Convolution Deconvolution InnerProduct Embed Im2col |
+| deformable | ConvolutionDeformable DeformableConvolution DeformablePSROIPooling ModulatedDeformableConvolution |
 | loss       | Accuracy and the losses |
 | mobile     | Axpy ConvolutionDepthwise DepthwiseConvolution HSwish HardSwish Mish ReLU6 ShuffleChannel |
 | multibox   | MultiBoxLoss |
@@ -14,7 +15,7 @@
 | python     | Python |
 | recurrent  | LSTM LSTMUnit RNN |
 | reduction  | ArgMax Eltwise Reduction |
-| roi        | PSROIPooling ROIAlign ROICrop ROIPooling |
+| roi        | PSROIAlign PSROIPooling ROIAlign ROICrop ROIPooling |
 | segmentation | BN Interp Unpooling Upsample |
 | shape      | BatchReindex Concat Crop Filter Flatten Reshape Silence Slice Split Tile |
 | ssd        | DetectionOutput Normalize Permute PriorBox |
@@ -29,6 +30,7 @@ tests/caffe/layer_cases.py needs one line for it, and the table above its name.
 from . import (
     activation,
     conv,
+    deformable,
     loss,
     mobile,
     multibox,

@@ -152,12 +152,16 @@ def convolve(x, weight, bias, stride, pad, dilation, group):
     n = weight.dim() - 2
     if 1 <= n <= 3:
         return (F.conv1d, F.conv2d, F.conv3d)[n - 1](x, weight, bias, stride, pad, dilation, group)
-    columns = im2col(x, weight.shape[2:], stride, pad, dilation)
-    out = columns.shape[2:]
-    columns = columns.reshape(len(x), group, -1, math.prod(out))
-    y = torch.einsum('gok,ngkl->ngol', weight.reshape(group, -1, columns.shape[2]), columns)
-    y = y.reshape(len(x), -1, *out)
-    return y if bias is None else y + bias.reshape(-1, *[1] * n)
+    return weigh(im2col(x, weight.shape[2:], stride, pad, dilation), weight, bias, group)
+
+
+def weigh(columns, weight, bias, group):
+    """What im2col gives, (N, C k..., out...), times the filters: (N, O, out...)."""
+    (n, _, *out), outputs = columns.shape, len(weight)
+    columns = columns.reshape(n, group, weight[0].numel(), math.prod(out))
+    y = torch.einsum('gok,ngkl->ngol', weight.reshape(group, outputs // group, -1), columns)
+    y = y.reshape(n, outputs, *out)
+    return y if bias is None else y + bias.reshape(-1, *[1] * len(out))
 
 
 def deconvolve(x, weight, bias, stride, pad, dilation, group):

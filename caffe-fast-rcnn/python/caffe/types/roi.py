@@ -1,5 +1,5 @@
 """Grids of values from regions of a feature map: ROIPooling (maxima), ROIAlign (interpolated means), ROICrop
-(interpolated points), PSROIPooling (means of a channel for each bin).
+(interpolated points), PSROIPooling and PSROIAlign (the means of a channel for each bin).
 
 Shapes: N images, C channels, (H, W) feature map, R regions, (p, q) grid. For ROIPooling bin_edges holds all
 the rounding; the compiled CPU version and the plain torch version start from its bins and agree exactly, and so does
@@ -233,45 +233,60 @@ def roi_align(x, rois, *, pooled_h, pooled_w, spatial_scale, sampling_ratio, ali
         grid = x.shape[1], pooled_h, pooled_w, sampling_ratio, int(aligned)
         return kernels.Regions.apply(x, image, rois, 'roi_align', spatial_scale, *grid)
 
+    return interpolated_means(x, image, rois, (pooled_h, pooled_w), spatial_scale, sampling_ratio, aligned)
+
+
+def interpolated_means(x, image, rois, bins, scale, samples, aligned, sensitive=False):
+    """ROIAlign's answer for regions as `regions` gives them. sensitive: PSROIAlign's, for which each bin has a channel of
+    its own."""
+
     def rows_and_columns(rois):
-        how = spatial_scale, sampling_ratio, aligned
+        how = scale, samples, aligned
         return (
-            taps(rois[:, 1], rois[:, 3], pooled_h, x.shape[2], *how),
-            taps(rois[:, 0], rois[:, 2], pooled_w, x.shape[3], *how),
+            taps(rois[:, 1], rois[:, 3], bins[0], x.shape[2], *how),
+            taps(rois[:, 0], rois[:, 2], bins[1], x.shape[3], *how),
         )
 
-    bin_size = (rois[:, 2:] - rois[:, :2]) * spatial_scale / rois.new_tensor([pooled_w, pooled_h])
+    bin_size = (rois[:, 2:] - rois[:, :2]) * scale / rois.new_tensor(bins[::-1])
     large = (bin_size > rois.new_tensor([x.shape[3], x.shape[2]])).any(1)
-    if sampling_ratio or not large.any():
-        return mean_of_taps(x, image, *rows_and_columns(rois))
+    if samples or not large.any():
+        return mean_of_taps(x, image, *rows_and_columns(rois), sensitive)
     small, large = (~large).nonzero()[:, 0], large.nonzero()[:, 0]
-    top = x.new_zeros(len(rois), x.shape[1], pooled_h, pooled_w)
+    channels = x.shape[1] // (bins[0] * bins[1] if sensitive else 1)
+    top = x.new_zeros(len(rois), channels, *bins)
     if len(small):
-        top = top.index_copy(0, small, mean_of_taps(x, image[small], *rows_and_columns(rois[small])))
+        top = top.index_copy(
+            0, small, mean_of_taps(x, image[small], *rows_and_columns(rois[small]), sensitive)
+        )
+    maps, axes = (x.unflatten(1, (-1, *bins)), 'cpqhw') if sensitive else (x, 'chw')
     for r in large.tolist():
         row, column = rows_and_columns(rois[r : r + 1].double())
         row, column = (weights(*t, size).to(x.dtype) for t, size in zip((row, column), x.shape[2:]))
-        mean = torch.einsum('chw,ph,qw->cpq', x[image[r]], row[0], column[0])
+        mean = torch.einsum(f'{axes},ph,qw->cpq', maps[image[r]], row[0], column[0])
         top = top.index_copy(0, image.new_tensor([r]), mean[None])
     return top
 
 
-def mean_of_taps(x, image, rows, columns):
-    """(R, C, p, q): the sums over the cells that `taps` gives along both axes, each times its weights."""
+def mean_of_taps(x, image, rows, columns, sensitive=False):
+    """(R, C, p, q): the sums over the cells that `taps` gives along both axes, each times its weights. sensitive: bin
+    (i, j) of output c takes channel (c p + i) q + j of x."""
     (row, row_weight), (column, column_weight) = rows, columns
     bins = row.shape[1], column.shape[1]
     row, row_weight = row[:, :, None, :, None], row_weight[:, :, None, :, None]
     column, column_weight = column[:, None, :, None], column_weight[:, None, :, None]
     image = image[:, None, None, None, None]
     cell = (image * x.shape[2] + row) * x.shape[3] + column  # (R, p, q, taps, taps)
-    cells = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (N H W, C)
-    means = F.embedding_bag(
-        cell.flatten(3).flatten(0, 2),
-        cells,
-        mode='sum',
-        per_sample_weights=(row_weight * column_weight).flatten(3).flatten(0, 2),
-    )
-    return means.reshape(-1, *bins, x.shape[1]).permute(0, 3, 1, 2)
+    count = bins[0] * bins[1] if sensitive else 1
+    if sensitive:
+        cell = cell * count + torch.arange(count, device=x.device).view(*bins, 1, 1)
+    cells = x.unflatten(1, (-1, count)).permute(0, 3, 4, 2, 1).flatten(0, 3)  # (N H W count, C / count)
+    return sums(cells, cell.flatten(3), (row_weight * column_weight).flatten(3)).permute(0, 3, 1, 2)
+
+
+def sums(rows, which, weight):
+    """(..., C): the sums of the rows (., C) numbered by which (..., T), each times its weight (..., T)."""
+    total = F.embedding_bag(which.flatten(0, -2), rows, mode='sum', per_sample_weights=weight.flatten(0, -2))
+    return total.view(*which.shape[:-1], rows.shape[1])
 
 
 def taps(start, end, bins, size, scale, samples, aligned):
@@ -301,13 +316,13 @@ def corners_of_bins(start, end, bins, size, scale):
 
 
 def between(at, weight, size):
-    """Points (R, bins, T) along an axis of `size` cells, each of a weight -> the two cells beside each and their
-    weights, (R, bins, 2 T). A point beyond the rim counts as on it."""
+    """Points (..., T) along an axis of `size` cells, each of a weight -> the two cells beside each and their
+    weights, (..., 2 T). A point beyond the rim counts as on it."""
     at = at.nan_to_num(0.0).clamp(0, size - 1)
     low = at.floor()
     part = at - low
-    cell = torch.cat([low, (low + 1).clamp(max=size - 1)], 2).long()
-    return cell, torch.cat([(1 - part) * weight, part * weight], 2)
+    cell = torch.cat([low, (low + 1).clamp(max=size - 1)], -1).long()
+    return cell, torch.cat([(1 - part) * weight, part * weight], -1)
 
 
 def weights(cell, weight, size):
@@ -337,10 +352,16 @@ def points(start, end, count, size):
     """`count` points from start to end (R,), a single one in the middle: the cells around each (R, count, 2), which
     fade to 0 over one cell outside, and how much of each."""
     share = torch.linspace(0, 1, count, device=start.device, dtype=start.dtype) if count > 1 else 0.5
-    at = (start[:, None] + (end - start)[:, None] * share)[..., None].nan_to_num(-2.0)
-    low = at.clamp(-2, size + 1).floor()
+    return fading((start[:, None] + (end - start)[:, None] * share).nan_to_num(-2.0), size)
+
+
+def fading(at, size):
+    """Points at (...) of an axis of `size` cells: the two cells beside each (..., 2) int64, and how much of each: none of
+    one that the axis lacks."""
+    at = at[..., None]
+    low = at.detach().nan_to_num(0.0).clamp(-2, size + 1).floor()
     part = (at - low).clamp(0, 1)
-    cell, weight = torch.cat([low, low + 1], 2), torch.cat([1 - part, part], 2)
+    cell, weight = torch.cat([low, low + 1], -1), torch.cat([1 - part, part], -1)
     return cell.clamp(0, size - 1).long(), weight * ((cell >= 0) & (cell < size))
 
 
@@ -353,13 +374,7 @@ def psroi_pooling(x, rois, *, spatial_scale, output_dim, group_size):
     Corners are rounded, halves away from zero; the end is included; a region is at least 0.1 cells long.
     """
     g = group_size
-    check_regions(rois, g, g)
-    if not output_dim or x.shape[1] != output_dim * g * g or spatial_scale is None:
-        raise ValueError(
-            f'spatial_scale must be given, and a bottom of output_dim group_size^2 channels; '
-            f'got {spatial_scale} and {x.shape[1]} channels for output_dim {output_dim}, '
-            f'group_size {g}'
-        )
+    check_sensitive(x, rois, spatial_scale, output_dim, g)
     if x.is_meta:
         return x.new_empty(len(rois), output_dim, g, g)
     image, rois = regions(x, rois)
@@ -374,6 +389,31 @@ def psroi_pooling(x, rois, *, spatial_scale, output_dim, group_size):
         across = torch.einsum('cijhw,rjw->rcijh', maps[n], columns[mine])
         top = top.index_copy(0, mine, torch.einsum('rcijh,rih->rcij', across, rows[mine]))
     return top
+
+
+def check_sensitive(x, rois, spatial_scale, output_dim, group_size):
+    check_regions(rois, group_size, group_size)
+    if not output_dim or x.shape[1] != output_dim * group_size**2 or spatial_scale is None:
+        raise ValueError(
+            f'spatial_scale must be given, and a bottom of output_dim group_size^2 channels; '
+            f'got {spatial_scale} and {x.shape[1]} channels for output_dim {output_dim}, '
+            f'group_size {group_size}'
+        )
+
+
+@layer('PSROIAlign', nondiff=(1,), strict=False, half='keeps')
+def psroi_align(x, rois, *, spatial_scale, output_dim, group_size, sampling_ratio):
+    """As PSROIPooling, but each mean is that of ROIAlign, aligned: nothing is rounded, and a region is as small as it is.
+    Li et al., Light-Head R-CNN, 2017, section 3.2."""
+    g = group_size
+    check_sensitive(x, rois, spatial_scale, output_dim, g)
+    if x.is_meta or not len(rois):
+        return x.new_zeros(len(rois), output_dim, g, g)
+    image, rois = regions(x, rois)
+    if by_kernel(x, rois):
+        grid = output_dim, g, g, sampling_ratio, 1
+        return kernels.Regions.apply(x, image, rois, 'psroi_align', spatial_scale, *grid)
+    return interpolated_means(x, image, rois, (g, g), spatial_scale, sampling_ratio, True, sensitive=True)
 
 
 def bin_means(start, end, scale, bins, size):
