@@ -3,7 +3,7 @@
 
     python tests/accuracy.py --def NET --net MODEL [MODEL ...] --imdb NAME_SPLIT [--images N] [--rows WORDS] [--set ...]
 
-A row a way to test: AP50 and COCO's AP over the first N images, seconds an image on this machine's CPU. Of several
+A row a way to test: AP50 and COCO's AP over the first N images, seconds an image (on the CPU, of one core: OMP_NUM_THREADS=1). Of several
 models (the same net trained from other seeds) each figure is the mean, +- half the range. Scales are factors of
 TEST.SCALES; a region is seen best at the geometric mean of the objects' sides (--side).
 """
@@ -65,17 +65,19 @@ def object_side(imdb, images):
 
 def measured(net, imdb, images, ways):
     """{title: (AP50, AP, seconds an image)}; each image is tested in all ways in turn."""
+    from caffe import common
     from fast_rcnn.config import overrides
     from utils.progress import progress
 
     found = {title: [] for title in ways}
     seconds = dict.fromkeys(ways, 0.0)
+    clock = time.process_time if common.device().type == 'cpu' else time.perf_counter
     for i in progress(range(images), f'{net.name} on {imdb.name}', images):
         for title, settings in ways.items():
-            begin = time.perf_counter()
+            begin = clock()
             with overrides(settings):
                 found[title].append(detected(net, imdb, i))
-            seconds[title] += time.perf_counter() - begin
+            seconds[title] += clock() - begin
     return {title: (*scored(imdb, of_way), seconds[title] / images) for title, of_way in found.items()}
 
 

@@ -55,7 +55,7 @@ def loud(net):
 
 @pytest.mark.parametrize('name', NETS)
 def test_a_plain_nets_weights_start_a_net_with_context_with_equal_answers(make, tmp_path, name):
-    plain, ours = (make(net, 'test.prototxt') for net in (name, f'{name}-context'))
+    plain, ours = (make(net, 'test.prototxt') for net in (name, f'{name}-Context'))
     loud(plain)
     plain.save(str(tmp_path / 'plain.caffemodel'))
     ours.copy_from(str(tmp_path / 'plain.caffemodel'))
@@ -69,7 +69,7 @@ def test_a_plain_nets_weights_start_a_net_with_context_with_equal_answers(make, 
 @pytest.mark.parametrize('name', NETS)
 def test_answers_are_products_of_a_region_and_its_image_in_a_row(make, name):
     """Of two images: by what the plain net says of regions, and of the whole of what is seen as a region."""
-    plain, ours = loud(make(name, 'test.prototxt')), loud(make(f'{name}-context', 'test.prototxt'))
+    plain, ours = loud(make(name, 'test.prototxt')), loud(make(f'{name}-Context', 'test.prototxt'))
     plain.share_with(ours)
     with overrides(SETTINGS):
         ims_detect(ours, [image(), 255 - image()])
@@ -89,7 +89,7 @@ def test_answers_are_products_of_a_region_and_its_image_in_a_row(make, name):
 
 
 def test_regions_with_context_are_looked_at_again(make):
-    net = loud(make('ResNet-10-context', 'test.prototxt'))
+    net = loud(make('ResNet-10-Context', 'test.prototxt'))
     assert Parts(net).features == ['pool5_image', 'pool5_region']
     more = {'TEST.REFINE': 1, 'TEST.FLIP': True, 'TEST.REGION_SCALES': [80, 100]}
     with overrides({**SETTINGS, **more}):
@@ -101,7 +101,7 @@ def test_regions_with_context_are_looked_at_again(make):
 
 def test_it_learns_end_to_end(make, roidb):  # noqa: F811
     with overrides({**SMALL, **END2END}):
-        net = make('ResNet-10-context', 'train.prototxt', caffe.TRAIN, classes=201)
+        net = make('ResNet-10-Context', 'train.prototxt', caffe.TRAIN, classes=201)
         add_bbox_regression_targets(roidb)
         net.layers[0].set_roidb(roidb)
         net.forward()

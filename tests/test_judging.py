@@ -13,6 +13,8 @@ from fast_rcnn.ensemble import Ensemble
 from fast_rcnn.inputs import looked_at_image
 from fast_rcnn.judging import suiting
 from fast_rcnn.parts import Parts
+from mask.passes import masks_of
+from netgen.files import files
 from nms.voting import vote
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'golden', 'e2e')
@@ -231,9 +233,48 @@ def test_what_cannot_be_asked_is_named(make, tmp_path):
     assert Parts(plain).features == []
     with (
         under(GIVEN, REGION_SCALES=[80, 90]),
-        pytest.raises(ValueError, match="no layer with weights.*'mean'"),
+        pytest.raises(ValueError, match="no features of regions.*'mean'"),
     ):
         im_detect(plain, im, BOXES)
+
+
+def moderate(net):
+    """A net from nothing whose answers are moderate."""
+    for name, blobs in net.params.items():
+        if name.startswith('bn'):
+            blobs[1].data[...], blobs[2].data[...] = 1e5 if name == 'bn_conv1' else 1, 1
+    return net
+
+
+def test_a_cascade_is_asked_again_but_has_no_features_to_merge(tmp_path):
+    texts = files('own', 'ResNet-10-FPN-Cascade', 3, tmp_path)
+    path = next(path for path in texts if path.parts[-2:] == ('faster_rcnn_end2end', 'test.prototxt'))
+    path.parent.mkdir(parents=True)
+    path.write_text(texts[path])
+    net = moderate(caffe.Net(str(path), caffe.TEST))
+    parts = Parts(net)
+    assert parts.features == parts.outputs == [] and 'im_info' in parts.boundary
+    with under(PROPOSING):
+        scores, _ = im_detect(net, image())
+    with under(PROPOSING, REFINE=1, REGION_SCALES=[100, 120], REGION_MERGE='mean'):
+        assert len(im_detect(net, image())[0]) == 2 * len(scores)
+
+
+def test_masks_are_made_of_the_maps_of_the_image_as_it_was_proposed_for(tmp_path):
+    texts = files('own', 'ResNet-10-FPN', 3, tmp_path, masks=True)
+    path = next(path for path in texts if path.name == 'test.prototxt')
+    path.parent.mkdir(parents=True)
+    path.write_text(texts[path])
+    net, found = moderate(caffe.Net(str(path), caffe.TEST)), []
+    for more in {}, {'REFINE': 1, 'FLIP': True, 'REGION_SCALES': [90, 120]}:
+        with under(PROPOSING, **more):
+            im_detect(net, image())
+        rois = np.float32([[0, 5, 5, 60, 70], [0, 20, 20, 40, 50]])
+        found.append(masks_of(net, rois, np.array([1, 2]))())
+    assert np.ptp(found[0]) > 1e-3
+    np.testing.assert_allclose(*found, atol=1e-5)
+    with pytest.raises(ValueError, match='nets with masks are asked alone'):
+        Ensemble([net])
 
 
 def test_a_detection_is_moved_to_the_mean_of_those_that_overlap_it():

@@ -36,8 +36,8 @@ class Judge:
             raise ValueError(f'TEST.REGION_MERGE is one of {", ".join(MERGES)}; got {self.merge!r}')
         if self.merge == 'maxout' and len(self.scales) > 1 and not self.parts.features:
             raise ValueError(
-                f'net {net.name!r} has no layer with weights between pooling and its answers, so no features whose '
-                "largest could be taken: wanted TEST.REGION_MERGE 'mean' or 'nearest'"
+                f'net {net.name!r} has no features of regions, after pooling, that its answers depend on alone, so none '
+                "whose largest could be taken: wanted TEST.REGION_MERGE 'mean' or 'nearest'"
             )
         self.present, self.kept = None, {}  # the look that the net's blobs are of; what they were of each
 

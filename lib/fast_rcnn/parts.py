@@ -23,8 +23,8 @@ class Parts:
     outputs. boundary: blobs that pooling and outputs read and only the maps make, so that with them kept, RoIs are looked at
     again. features: blobs (R, ...) that outputs read of pooling.
 
-    Outputs begin with the layers with weights that come last before an answer; where there are none, there are no features,
-    and all that depends on RoIs is pooling. ValueError for a net without RoIs."""
+    Outputs begin with the layers with weights that come last before an answer; where there are none (R-FCN), or what follows
+    pools again (a cascade), there are no features, and all that depends on RoIs is pooling. ValueError for a net without RoIs."""
 
     def __init__(self, net):
         self.net = net
@@ -39,15 +39,18 @@ class Parts:
                 f'net {net.name!r} judges no regions: it has no blob {" and no blob ".join(missing)}'
             )
         regions = self._after({ROIS}, range(len(self.layers)))
+        self.boundary = sorted(self._read(regions) - self._made(regions) - {ROIS})
         makers = self._output_makers(answers, regions)
-        read = set().union(*(self.layers[i][0] for i in makers))
-        self.outputs = sorted({*makers, *self._after(self._made(makers), regions)} if makers else ())
+        self.outputs = sorted({*makers, *self._after(self._made(makers), regions)})
+        if self._read(self.outputs) & {ROIS, *self.boundary}:
+            makers, self.outputs = set(), []
         self.pooling = [i for i in regions if i not in self.outputs]
-        self.features = sorted(read & self._made(self.pooling))
-        read = set().union(*(self.layers[i][0] for i in regions))
-        self.boundary = sorted(read - self._made(regions) - {ROIS})
+        self.features = sorted(self._read(makers) & self._made(self.pooling))
         self.maps = self._before(self.boundary, set(range(len(self.layers))) - set(regions))
         self.proposing = [] if ROIS in net.inputs else self._before([ROIS], set(range(len(self.layers))))
+
+    def _read(self, layers):
+        return set().union(*(self.layers[i][0] for i in layers))
 
     def _made(self, layers):
         return set().union(*(self.layers[i][1] for i in layers))

@@ -520,7 +520,7 @@ BACKBONES = {
 }
 
 # With global context (He et al. 2015, appendix B): named after the net whose weights they start from
-CONTEXT = '-context'
+CONTEXT = '-Context'
 BACKBONES.update(
     {
         name + CONTEXT: replace(BACKBONES[name], prefix=BACKBONES[name].prefix + '_context', context=True)
