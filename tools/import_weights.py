@@ -229,9 +229,12 @@ def is_detnet(state):
     return 'RCNN_rpn.RPN_Conv.weight' in state or 'layer4.0.extra_conv.0.weight' in state
 
 
+SCORES = 'cls_score', 'stage1_cls_score', 'fc1000'
+
+
 def classes_of(rows):
     """Those that imported rows tell apart: of a detector, with the background."""
-    return next(len(arrays[0]) for name, _, arrays, *_ in rows if name in ('cls_score', 'fc1000'))
+    return next(len(arrays[0]) for name, _, arrays, *_ in rows if name in SCORES)
 
 
 def of_coco(rows):
@@ -242,7 +245,7 @@ def of_coco(rows):
     kept = [0, *CATEGORIES]
     return [
         (name, kind, [of_classes(array, kept) for array in arrays], *more)
-        if name in ('cls_score', 'bbox_pred', 'mask_score')
+        if name in ('bbox_pred', 'mask_score') or name.endswith('cls_score')
         else (name, kind, arrays, *more)
         for name, kind, arrays, *more in rows
     ]

@@ -14,6 +14,7 @@ from converters import Imported, Source, backbone_of, mask_rows, rpn_rows, unit_
 PROJECT = 'tensorpack'
 MEAN, STD = np.float32([103.53, 116.28, 123.675]), np.float32([57.375, 57.12, 58.395])  # BGR
 UNUSED = re.compile(r'^(global_step|learning_rate)|/Momentum$|^EMA/|/AccumGrad$')
+STAGE = 'cascade_rcnn_stage'
 PARTS = 'convshortcut', 'conv1', 'conv2', 'conv3'
 
 
@@ -32,7 +33,8 @@ def convert(arrays, late=False, stride_1x1=False):
     source.drop(UNUSED)
     _refuse(source)
     neck = 'FPN' if 'fpn/lateral_1x1_c2/W' in source else 'C4'
-    name, backbone = backbone_of(_blocks(source), neck, PROJECT)
+    cascade = neck == 'FPN' and f'{STAGE}1/outputs/class/W' in source
+    name, backbone = backbone_of(_blocks(source), neck, PROJECT + '-Cascade' * cascade)
     backbone = with_body(backbone, torchvision=not stride_1x1, padded=True, late=late)
     rows = _body(source, backbone.body)
     if 'rpn/conv0/W' not in source:
@@ -41,7 +43,7 @@ def convert(arrays, late=False, stride_1x1=False):
         return Imported(backbone.weights, backbone, rows, MEAN, False, [])
     rows += _neck(source, backbone) if neck == 'FPN' else []
     rows += rpn_rows(backbone, *(_conv(source, f'rpn/{part}') for part in ('conv0', 'class', 'box')))
-    rows += _head(source, neck)
+    rows += _cascade(source) if cascade else _head(source, neck)
     source.drop(re.compile('^linear/'))
     rows += _masks(source, neck)
     source.check_empty(name)
@@ -51,7 +53,6 @@ def convert(arrays, late=False, stride_1x1=False):
 def _refuse(source):
     for what, pattern in (
         ('GroupNorm', '/gn'),
-        ('a cascade', '^cascade_rcnn'),
         ('a head of convolutions', '^fastrcnn/conv0'),
     ):
         found = [name for name in source.names() if re.search(pattern, name)]
@@ -95,6 +96,22 @@ def _head(source, neck):
             f'wanted boxes of {len(scores[0])} classes; {outputs}/box has {len(boxes[0])} outputs'
         )
     return [*rows, ('cls_score', 'InnerProduct', scores), ('bbox_pred', 'InnerProduct', boxes)]
+
+
+def _cascade(source):
+    """Three heads; boxes are an object's alone, ours the background's too."""
+    rows = []
+    for i in 1, 2, 3:
+        theirs, mine = f'{STAGE}{i}', f'stage{i}_'
+        rows += [(mine + fc, 'InnerProduct', _full(source, f'{theirs}/head/{fc}')) for fc in ('fc6', 'fc7')]
+        scores, boxes = (_full(source, f'{theirs}/outputs/{kind}') for kind in ('class', 'box'))
+        if len(boxes[0]) != 4:
+            raise ValueError(
+                f'wanted one box of all classes; {theirs}/outputs/box has {len(boxes[0])} outputs'
+            )
+        boxes = [np.concatenate([np.zeros_like(blob), blob]) for blob in boxes]
+        rows += [(f'{mine}cls_score', 'InnerProduct', scores), (f'{mine}bbox_pred', 'InnerProduct', boxes)]
+    return rows
 
 
 def _masks(source, neck):

@@ -461,9 +461,8 @@ def of_others(depth, **body):
         ('Detectron', {'padded': True, 'conv1_bias': depth == 50}, ('align', 'adaptive'), f'ResNet-{depth}'),
     ):
         family, fpn = name.lower(), ResNet(prefix, frozen=2, **body, **how)
-        rows[f'ResNet-{depth}-FPN-{name}'] = Pyramid(
-            prefix + '_fpn', body=fpn, weights=weights, boxes=family, roi_layer=align[0]
-        )
+        pyramid = Pyramid(prefix + '_fpn', body=fpn, weights=weights, boxes=family, roi_layer=align[0])
+        rows |= with_cascade(f'ResNet-{depth}-FPN-{name}', pyramid)
         rows[f'ResNet-{depth}-C4-{name}'] = C4(
             prefix + '_c4', boxes=family + '_c4', weights=weights, roi_layer=align[1], **body, **how
         )
