@@ -188,4 +188,5 @@ def _points(start, end, bins, shift, scale, samples, size):
     first = bins * step + start + shift * length
     at = first[..., None] + torch.arange(samples, device=start.device) * parts(step, samples)[..., None]
     inside = (at >= -0.5) & (at <= size - 0.5)
+    inside = inside.to(at.dtype)
     return between(at, inside / inside.sum(-1, keepdim=True).clamp(min=1), size)
