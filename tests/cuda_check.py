@@ -6,7 +6,7 @@ Needs torch with CUDA, and the kernels (make all). Prints a line for each kernel
 torch version (exactly, or to rounding), milliseconds of either and, where torchvision is, of its own; then how the layers
 of an RPN do on the GPU: whether they draw what they draw on the CPU, and how often they wait for the device; then training
 iterations in each precision: their loss is the CPU's, and nothing waits for the device, in fp16 but once, for the loss
-scale. Exit status 1 where something differs.
+scale; then regions that are looked at several times. Exit status 1 where something differs.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from google.protobuf import text_format  # noqa: E402
 from caffe import kernels  # noqa: E402
 from caffe.proto import caffe_pb2  # noqa: E402
 from caffe.types import boxes as box_lib, deformable, roi  # noqa: E402
-from fast_rcnn.config import cfg  # noqa: E402
+from fast_rcnn.config import cfg, overrides  # noqa: E402
+from fast_rcnn.detection import im_detect  # noqa: E402
 from rpn.generate_anchors import anchor_grid, generate_anchors  # noqa: E402
 from rpn.proposals import Level, Limits, propose  # noqa: E402
 from rpn.targets import anchor_targets, image_targets  # noqa: E402
@@ -326,6 +327,29 @@ def iterations(device):
     caffe.set_precision('float32')
 
 
+def judged(device):
+    """Regions looked at again, at several scales and mirrored, are judged as on the CPU."""
+    settings = {'TEST.SCALES': [120], 'TEST.REGION_SCALES': [90, 120, 150], 'TEST.REGION_SIDE': 60.0}
+    settings |= {'TEST.REFINE': 1, 'TEST.FLIP': True, 'TEST.HAS_RPN': False}
+    golden = os.path.join(ROOT, 'tests', 'golden', 'e2e')
+    prototxt = os.path.join(golden, 'models', 'Tiny', 'faster_rcnn_alt_opt', 'fast_rcnn_test.pt')
+    image = np.random.RandomState(0).randint(0, 255, (120, 160, 3), np.uint8)
+    regions, answers = random_boxes(30, 'cpu', 150, 110).numpy(), []
+    for use in caffe.set_mode_cpu, caffe.set_mode_gpu:
+        use()
+        net = caffe.Net(prototxt, os.path.join(golden, 'stage2_fast_rcnn.caffemodel'), caffe.TEST)
+        with overrides(settings):
+            answers.append(im_detect(net, image, regions))
+    far = [float(np.abs(ours - theirs).max()) for ours, theirs in zip(*answers)]
+    good = len(answers[1][0]) == 60 and far[0] < 1e-3 and far[1] < 0.1
+    if not good:
+        failed.append('regions judged again')
+    print(
+        f'{"ok  " if good else "FAIL"} regions judged again{"":14s} scores within {far[0]:.1e}, boxes {far[1]:.1e}',
+        flush=True,
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--device', type=int, default=0, metavar='N')
@@ -341,7 +365,7 @@ def main():
     )
     if not kernels.serve(torch.zeros(1, device=device)):
         sys.exit(f'the kernels are not built, or not for this GPU: make all makes {kernels.PATH}')
-    for part in boxes, regions, moved, layers, iterations:
+    for part in boxes, regions, moved, layers, iterations, judged:
         part(device)
     print('all hold' if not failed else f'DO NOT HOLD: {", ".join(failed)}')
     sys.exit(1 if failed else 0)

@@ -6,6 +6,7 @@ import caffe
 import numpy as np
 import pytest
 from test_detect import NET, image
+from tool_runs import RECORDED, VAL, run_main, settings, tiny as tiny_files, tool
 
 from fast_rcnn.config import overrides
 from fast_rcnn.detection import ask, best, im_detect, ims_detect, voted
@@ -148,8 +149,8 @@ def test_scores_of_the_scales_that_suit_a_region(make, merge):
         with under({'SCALES': [short], 'MAX_SIZE': 240}):
             found.append(im_detect(net, im, BOXES))
     at = {'mean': [(1, 2), (1, 2), (0, 1)], 'nearest': [(2,), (1,), (0,)]}[merge]
-    settings = {'REGION_SCALES': [160, 40, 80], 'REGION_SIDE': 45.0, 'REGION_MERGE': merge}
-    with under({'SCALES': [80], 'MAX_SIZE': 120}, **settings):
+    scales = {'REGION_SCALES': [160, 40, 80], 'REGION_SIDE': 45.0, 'REGION_MERGE': merge}
+    with under({'SCALES': [80], 'MAX_SIZE': 120}, **scales):
         ours = im_detect(net, im, BOXES)
     for k, values in enumerate(ours):
         wanted = [np.mean([found[s][k][i] for s in scales], 0) for i, scales in enumerate(at)]
@@ -173,8 +174,8 @@ def test_proposals_of_all_scales_are_joined(tiny):
     for short in 90, 120:
         with under(PROPOSING, SCALES=[short], MAX_SIZE=1000 * short // 120):
             alone.append(im_detect(tiny, im)[1][:, :4])
-    settings = {'REGION_SCALES': [90, 120], 'REGION_MERGE': 'nearest'}
-    with under(PROPOSING, BBOX_REG=False, **settings):
+    scales = {'REGION_SCALES': [90, 120], 'REGION_MERGE': 'nearest'}
+    with under(PROPOSING, BBOX_REG=False, **scales):
         (one,) = ask(tiny, [looked_at_image(im)])()
         with under({}, JOIN_PROPOSALS=True):
             (joined,) = ask(tiny, [looked_at_image(im)])()
@@ -202,8 +203,25 @@ def test_an_ensemble_of_nets_that_propose(tiny):
         np.testing.assert_allclose(moved[half], boxes, atol=1e-3)
 
 
+def test_test_net_asks_several_nets_as_one(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr('fast_rcnn.test.test_net', lambda net, data, **more: asked.append((net, more)))
+    net = tiny_files('faster_rcnn_test.pt', 'stage2_fast_rcnn')
+    words = [*net, '--imdb', VAL, '--also', net[3], RECORDED / 'stage1_fast_rcnn.caffemodel']
+    run_main(monkeypatch, tool('test_net').main, *words, *settings(tmp_path, 'TEST.HAS_RPN', True))
+    ((ensemble, more),) = asked
+    assert ensemble.name == 'stage2_fast_rcnn+stage1_fast_rcnn' and more == {
+        'max_per_image': None,
+        'vis': False,
+    }
+    first, second = (net.params['cls_score'][0].data for net in ensemble.nets)
+    assert np.abs(first - second).max() > 0 and len(ensemble.layers) == 2 * len(ensemble.nets[0].layers)
+
+
 def test_what_cannot_be_asked_is_named(make, tmp_path):
     net, im = make(), image()
+    with pytest.raises(ValueError, match='wanted different nets'):
+        Ensemble([net, net])
     with (
         under(GIVEN, REFINE=1, BBOX_REG=False),
         pytest.raises(ValueError, match='REFINE .* wants TEST.BBOX_REG'),
@@ -300,10 +318,10 @@ def test_voting_of_all_classes(soft):
         np.tile(random.rand(60, 1) * 9, (1, 4)) + [0, 0, 20, 20],
     )
     boxes = boxes.astype(np.float32)
-    settings = {'SOFT_NMS': soft, 'NMS': 0.5}
-    with under({}, **settings):
+    how = {'SOFT_NMS': soft, 'NMS': 0.5}
+    with under({}, **how):
         plain, classes = best(scores, lambda rows, k: boxes[rows], 0, 0.1)
-    with under({}, VOTE=0.7, **settings):
+    with under({}, VOTE=0.7, **how):
         found, same = best(scores, lambda rows, k: boxes[rows], 0, 0.1)
     np.testing.assert_array_equal(classes, same)
     np.testing.assert_array_equal(plain[:, 4], found[:, 4])

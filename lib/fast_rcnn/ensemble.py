@@ -15,6 +15,8 @@ class Ensemble:
         families = {family_of_net(net).name for net in self.nets}
         if len(families) > 1:
             raise ValueError(f'nets that are asked together have one family of boxes; got {sorted(families)}')
+        if len(set(map(id, self.nets))) < len(self.nets):
+            raise ValueError('wanted different nets: each keeps what it has seen in its own blobs')
         if any(map(has_masks, self.nets)):
             raise ValueError('nets with masks are asked alone, not together with others')
         self.name = '+'.join(net.name for net in self.nets)
