@@ -106,7 +106,7 @@ def targets(paths, args):
 def detect(net, path, target, data, args):
     """Detects on the picture at `path` and writes it to `target`; whether it could be read."""
     from fast_rcnn.drawing import draw, listed, save_picture
-    from fast_rcnn.detection import detect as found_in
+    from fast_rcnn.detection import detect_masks
     from utils.blob import read_upright
 
     try:
@@ -114,9 +114,10 @@ def detect(net, path, target, data, args):
     except OSError as error:
         log.warning('%s', error)
         return False
-    found = listed(found_in(net, image, 0, args.thresh), data.class_names, args.thresh)
+    boxes, masks = detect_masks(net, image, 0, args.thresh)
+    found = listed(boxes, data.class_names, args.thresh, masks)
     save_picture(target, draw(image, found, data.class_names))
-    log.info('%s: %s', target, ', '.join(f'{name} {score:.2f}' for name, score, _ in found) or 'nothing')
+    log.info('%s: %s', target, ', '.join(f'{name} {score:.2f}' for name, score, *_ in found) or 'nothing')
     return True
 
 

@@ -11,6 +11,7 @@ def main():
     from datasets import detection_files, metrics
     from fast_rcnn.config import cfg
     from fast_rcnn.test import apply_nms
+    from utils.proposals import load_masks
 
     unknown = [name for name in args.metric or () if name not in metrics.METRICS]
     if unknown:
@@ -25,7 +26,13 @@ def main():
     if args.metric or not detection_files.is_ours(args.output_dir):
         metrics.evaluate(data, dets, args.metric or data.metrics)
     else:
-        data.evaluate_detections(dets, args.output_dir)
+        # NMS does not say which boxes it keeps
+        masks = (
+            load_masks(detection_files.file_of(args.output_dir))
+            if data.scores_masks and not args.nms
+            else None
+        )
+        data.evaluate_detections(dets, args.output_dir, **({} if masks is None else {'masks': masks}))
 
 
 def parse_args(argv=None):

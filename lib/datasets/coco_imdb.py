@@ -25,6 +25,7 @@ class coco_imdb(annotated):
 
     left_out = 'crowds'
     metrics = ('coco',)
+    scores_masks = True
 
     def __init__(self, name, split, path, folder, classes=None, hint=''):
         self.path, self.folder = path, folder

@@ -27,9 +27,7 @@ def read(path, data):
     path: a folder with one of OWN, or with comp4_det_<set>_<class>.txt; a name of such files with {} in the place of the class,
     or one of them; a text file of lines `image number, class number, score, x1 y1 x2 y2`; .json; .csv; .npz, .pkl.
     """
-    folder = os.path.isdir(path) or not os.path.splitext(path)[1]
-    own = [os.path.join(path, name) for name in OWN] if folder else [path]
-    found = next(filter(os.path.exists, own), own[0])
+    found = file_of(path)
     if '{}' in path or _is_voc(path):
         return _voc(path, data), False
     if found.endswith(('.npz', '.pkl')):
@@ -39,6 +37,13 @@ def read(path, data):
     if kind not in kinds:
         raise ValueError(f'{path}: wanted a folder, or a file that ends in .npz, .pkl, {", ".join(kinds)}')
     return kinds[kind](path, data), kind == '.csv'
+
+
+def file_of(path):
+    """The one of OWN in a folder; a file is itself."""
+    folder = os.path.isdir(path) or not os.path.splitext(path)[1]
+    own = [os.path.join(path, name) for name in OWN] if folder else [path]
+    return next(filter(os.path.exists, own), own[0])
 
 
 def is_ours(path):

@@ -35,7 +35,9 @@ AREAS = {
 class imdb:
     """An image database. config: 'rpn_file' (proposals for rpn_roidb), 'rpn_first' and 'rpn_images' (where that file is of
     more images: the place of the first of these, and how many there are), 'competition' (see competition_mode), and what
-    a dataset adds."""
+    a dataset adds. scores_masks: whether evaluate_detections takes masks."""
+
+    scores_masks = False
 
     def __init__(self, name):
         self._name = name

@@ -32,6 +32,10 @@ class joined(imdb):
         """[(part, number of its first image)]"""
         return [(part, int(end) - part.num_images) for part, end in zip(self.parts, self._ends)]
 
+    @property
+    def scores_masks(self):
+        return all(part.scores_masks for part in self.parts)
+
     def _at(self, i):
         """The part that has image i, and its number there."""
         i %= int(self._ends[-1])

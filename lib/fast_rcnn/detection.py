@@ -11,11 +11,14 @@ import numpy as np
 import torch
 
 from fast_rcnn.config import cfg
+from fast_rcnn.ensemble import members
 from fast_rcnn.inputs import CAFFE, forward, given_blobs, looked_at_image, proposing_blobs
 from fast_rcnn.judging import judged, wanted
+from fast_rcnn.masks import pasted
 from fast_rcnn.net_classes import of_classes
 from fpn.boxes import Caffe, family_of_net
 from fpn.levels import has_levels
+from mask.passes import has_masks, kept_rois, masks_of
 from nms.soft_nms import soft_nms
 from nms.voting import vote
 from utils.arrays import leaving
@@ -70,18 +73,81 @@ class Settled(Answer):
         return of_classes(self.rois, self.scores.shape[1], rows, classes)
 
 
+@dataclasses.dataclass
+class Kept:
+    """What is kept of an Answer: dets (D, 5) x1 y1 x2 y2 score in the image's pixels, class by class, the class of each (D,),
+    and of a net with masks these, (D, M, M) of the boxes' cells in 0..1."""
+
+    answer: Answer
+    dets: np.ndarray
+    classes: np.ndarray
+    masks: np.ndarray | None = None
+
+    def rles(self):
+        """The masks in the image, D RLEs, where there are masks."""
+        edges = self.dets[:, :4] + np.float32([0, 0, 1, 1]) * self.answer.family.offset
+        return pasted(self.masks, edges, *self.answer.shape[:2])
+
+
+def find(net, images, max_per_image, thresh, boxes=None):
+    """As ask; a function that gives the Kept of each: above thresh, after NMS, of all classes together the max_per_image best
+    (0: all). A net with masks is asked again for those of the boxes that are kept, so that these are waited for."""
+    answers = ask(net, images, boxes)
+
+    def found():
+        return [Kept(answer, *answer.best(max_per_image, thresh)) for answer in answers()]
+
+    if not any(map(has_masks, members(net))):
+        return found
+    kept = found()
+    masks, ends = _masks_of_all(net, images, kept), np.cumsum([len(one.dets) for one in kept])[:-1]
+    return lambda: [dataclasses.replace(one, masks=part) for one, part in zip(kept, np.split(masks(), ends))]
+
+
+def _masks_of_all(net, images, kept):
+    """Masks of what is kept of N Scaled: a function that gives them all (D, M, M); of an Ensemble the means of those that its
+    nets give that have some."""
+    family, answers = family_of_net(net), []
+    places = zip(kept, images)
+    rois = [kept_rois(one.dets[:, :4], i, image, family) for i, (one, image) in enumerate(places)]
+    rois, classes = np.concatenate(rois), np.concatenate([one.classes for one in kept])
+    for member in filter(has_masks, members(net)):
+        if wanted(net):  # what the net has looked at last may be another look
+            forward(member, proposing_blobs(images, family))
+        answers.append(masks_of(member, rois, classes))
+    return lambda: np.mean([answer() for answer in answers], 0)
+
+
 def detect(net, im, max_per_image, thresh):
     """What a net that proposes finds in im (H, W, 3) BGR: see detections."""
-    (answer,) = ask(net, [looked_at_image(im, family_of_net(net))])()
-    return by_number(*answer.best(max_per_image, thresh), answer.scores.shape[1])
+    return detect_masks(net, im, max_per_image, thresh)[0]
 
 
-def im_detect(net, im, boxes=None):
+def detect_masks(net, im, max_per_image, thresh):
+    """As detect, and by class the RLEs (pycocotools') of those boxes' masks in the image; None of a net without masks."""
+    (found,) = find(net, [looked_at_image(im, family_of_net(net))], max_per_image, thresh)()
+    count = found.answer.scores.shape[1]
+    dets = by_number(found.dets, found.classes, count)
+    return dets, None if found.masks is None else by_number(found.rles(), found.classes, count)
+
+
+def im_detect(net, im, boxes=None, masks=False):
     """Scores (R, K) and boxes (R, 4K or 8) of im (H, W, 3) BGR, these in the terms of the net's family.
 
-    boxes (R, 4): the RoIs, as datasets have them, unless cfg.TEST.HAS_RPN: then the net proposes them.
+    boxes (R, 4): the RoIs, as datasets have them, unless cfg.TEST.HAS_RPN: then the net proposes them. masks: a third, those of
+    the box of each RoI's best class, (R, M, M) of its cells in 0..1; what is kept after NMS has them pasted into the image by
+    detect_masks.
     """
-    return ims_detect(net, [im], None if boxes is None else [boxes])[0]
+    scores, found = ims_detect(net, [im], None if boxes is None else [boxes])[0]
+    if not masks:
+        return scores, found
+    if not any(map(has_masks, members(net))):
+        raise ValueError(f'net {net.name!r} has no masks: it reads no mask_rows')
+    image = looked_at_image(im, family_of_net(net))
+    classes = scores[:, 1:].argmax(1) + 1
+    best_boxes = of_classes(found, scores.shape[1], np.arange(len(found)), classes)
+    kept = Kept(None, best_boxes, classes)
+    return scores, found, _masks_of_all(net, [image], [kept])()
 
 
 def ims_detect(net, ims, boxes=None):

@@ -10,12 +10,14 @@ from caffe.watch import busy, waiting
 from caffe.parallel import share
 
 from fast_rcnn.config import cfg, get_output_dir
-from fast_rcnn.detection import ask, by_number, suppressed
+from fast_rcnn.detection import by_number, find, suppressed
 from fast_rcnn.drawing import listed, show
 from fast_rcnn.ensemble import members
 from fast_rcnn.inputs import looked_at_image
 from fast_rcnn.each_image import Steps, each_image
+from fast_rcnn.masks import COLUMNS, packed, unpacked
 from fpn.boxes import family_of_net
+from mask.passes import has_masks
 from utils.proposals import save_detections
 from utils.shards import open_shards, remove_shards
 
@@ -35,41 +37,55 @@ def test_net(net, imdb, max_per_image=None, thresh=None, vis=False):
     for member in members(net):
         check_classes(member, imdb)
 
-    def run(numbers, images):
-        return ask(net, images, None if cfg.TEST.HAS_RPN else [_given_boxes(imdb, i) for i in numbers])
+    masks = any(map(has_masks, members(net)))
 
-    def finish(asked):
-        return [_rows(answer, max_per_image, thresh) for answer in asked()]
+    def run(numbers, images):
+        boxes = None if cfg.TEST.HAS_RPN else [_given_boxes(imdb, i) for i in numbers]
+        return find(net, images, max_per_image, thresh, boxes)
+
+    def finish(found):
+        return [_rows(of_image) for of_image in found()]
 
     def shown(im, rows):
-        found = by_number(rows[:, 1:], rows[:, 0], imdb.num_classes)
-        show(im, listed(found, imdb.classes, VIS_THRESH), imdb.classes)
+        rows, rles = unpacked(rows, *im.shape[:2]) if masks else (rows, None)
+        parts = [
+            by_number(part, rows[:, 0], imdb.num_classes) for part in (rows[:, 1:], rles) if part is not None
+        ]
+        show(im, listed(parts[0], imdb.classes, VIS_THRESH, *parts[1:]), imdb.classes)
 
     steps = Steps(
         functools.partial(looked_at_image, family=family_of_net(net)), run, finish, shown if vis else None
     )
     stem, title = os.path.join(get_output_dir(imdb, net), 'detections'), f'detection on {imdb.name}'
     decides = max_per_image, thresh, vis, _given_digest(imdb)
-    each_image(net, imdb, stem, steps, 6, max_per_image, title, *decides)
-    mean_ap = _evaluated(imdb, stem) if caffe.solver_rank() == 0 else None
+    each_image(net, imdb, stem, steps, COLUMNS, max_per_image, title, *decides)
+    mean_ap = _evaluated(imdb, stem, masks) if caffe.solver_rank() == 0 else None
     with waiting():
         return share(mean_ap)
 
 
-def _rows(answer, max_per_image, thresh):
-    """An Answer -> (n, 6) class x1 y1 x2 y2 score, by class; boxes as datasets have them."""
-    dets, classes = answer.best(max_per_image, thresh)
-    return np.column_stack([classes, answer.family.datasets(dets[:, :4]), dets[:, 4]])
+def _rows(found):
+    """A Kept -> (n, 6) class x1 y1 x2 y2 score, by class; boxes as datasets have them. With masks: as fast_rcnn.masks packs
+    them."""
+    boxes, scores = found.answer.family.datasets(found.dets[:, :4]), found.dets[:, 4]
+    rows = np.column_stack([found.classes, boxes, scores])
+    return rows if found.masks is None else packed(rows, found.rles())
 
 
-def _evaluated(imdb, stem):
+def _evaluated(imdb, stem, masks=False):
     """Joins all ranks' detections into the files that are kept -> mean AP."""
     with busy('evaluation'):
-        rows = open_shards(stem, 6, caffe.solver_count(), imdb.num_images)
+        rows, more = open_shards(stem, COLUMNS, caffe.solver_count(), imdb.num_images), {}
+        if masks:
+            sizes = [imdb.image_size_at(i)[::-1] for i in range(imdb.num_images)]
+            rows, rles = zip(*(unpacked(of_image, *size) for of_image, size in zip(rows, sizes)))
+            more = {'masks': _masks_by_class(rows, rles, imdb.num_classes)}
         all_boxes = _by_class(rows, imdb.num_classes)
-        for extension in ('npz', 'pkl') if cfg.TEST.DETECTIONS_PKL else ('npz',):
-            save_detections(f'{stem}.{extension}', all_boxes)
-        mean_ap = imdb.evaluate_detections(all_boxes, os.path.dirname(stem))
+        save_detections(f'{stem}.npz', all_boxes, **more)
+        if cfg.TEST.DETECTIONS_PKL:
+            save_detections(f'{stem}.pkl', all_boxes)
+        given = more if masks and imdb.scores_masks else {}
+        mean_ap = imdb.evaluate_detections(all_boxes, os.path.dirname(stem), **given)
     remove_shards(stem)
     return mean_ap
 
@@ -98,6 +114,12 @@ def _by_class(rows, num_classes):
         for j, boxes in zip(classes.astype(int), np.split(of_image[:, 1:].copy(), starts[1:])):
             all_boxes[j][i] = boxes
     return all_boxes
+
+
+def _masks_by_class(rows, rles, num_classes):
+    """As _by_class, of the RLEs of those rows: lists."""
+    parts = [by_number(found, of_image[:, 0], num_classes) for of_image, found in zip(rows, rles)]
+    return [list(of_class) for of_class in zip(*parts)]
 
 
 def check_classes(net, imdb):

@@ -12,7 +12,7 @@ COLUMNS = 6  # of rows on disk: class x1 y1 x2 y2 score
 
 
 def pasted(probs, boxes, height, width, thresh=THRESH):
-    """Masks of an image, D RLEs: probs (D, M, M) of the cells of boxes (D, 4), which are in its pixels and in the net's terms.
+    """Masks of an image, D RLEs: probs (D, M, M) of the cells of boxes (D, 4), in its pixels, which end at edges.
 
     By Detectron's rule, as torchvision has it (models/detection/roi_heads.py): a cell of zeros is put around each mask, its
     box grows with it, about its centre, and is cut to whole pixels, of which it has the last ones too; between the centres

@@ -3,7 +3,8 @@
 A proposal file is an index, JSON, of shards beside it (utils.shards): {"images": N, "columns": 4, or 5 with scores,
 "boxes": M, "shards": K, "digest": of them all}. Boxes are x1 y1 x2 y2 in pixels of the original image. Earlier ones
 are .npz: `boxes` (sum n_i, 4), `scores` (sum n_i,) if known, `counts` (N,).
-A detection file, .npz, holds `rows` (M, 5) x1 y1 x2 y2 score and `counts` (K, N).
+A detection file, .npz, holds `rows` (M, 5) x1 y1 x2 y2 score and `counts` (K, N), and where there are masks `codes`, the
+bytes of their run lengths in pycocotools' code, `ends` (M,) of each, and `sizes` (M, 2) height and width.
 """
 
 import glob
@@ -96,14 +97,49 @@ def load_proposals(path):
     return Rows([rows], [counts], source=(load_proposals, path))
 
 
-def save_detections(path, all_boxes):
-    """all_boxes[class][image]: (n, 5) array or empty list. A path that ends in .pkl: a pickle of it."""
+def save_detections(path, all_boxes, masks=None):
+    """all_boxes[class][image]: (n, 5) array or empty list; masks[class][image]: their n RLEs, or None. A path that ends in
+    .pkl: a pickle of the boxes."""
     if path.endswith('.pkl'):
         with atomic_path(path) as temporary, open(temporary, 'wb') as stream:
             pickle.dump(all_boxes, stream, pickle.HIGHEST_PROTOCOL)
         return
     rows, counts = pack([boxes for of_class in all_boxes for boxes in of_class], 5)
-    save_npz(path, rows=rows, counts=counts.reshape(len(all_boxes), -1))
+    more = (
+        {}
+        if masks is None
+        else _mask_arrays([rle for of_class in masks for found in of_class for rle in found])
+    )
+    save_npz(path, rows=rows, counts=counts.reshape(len(all_boxes), -1), **more)
+
+
+def _mask_arrays(rles):
+    return {
+        'codes': np.frombuffer(b''.join(rle['counts'] for rle in rles), np.uint8),
+        'ends': np.cumsum([len(rle['counts']) for rle in rles], dtype=np.int64),
+        'sizes': np.array([rle['size'] for rle in rles], np.int32).reshape(-1, 2),
+    }
+
+
+def load_masks(path):
+    """-> masks[class][image], lists of RLEs, of save_detections; None where it was given none, or is no .npz file."""
+    with open(path, 'rb') as stream:
+        if stream.read(2) != b'PK':
+            return None
+    arrays = load_npz(path)
+    if 'codes' not in arrays:
+        return None
+    rows, counts = _arrays(path, 'rows', 5, 2)
+    codes, ends, sizes = (arrays.get(key) for key in ('codes', 'ends', 'sizes'))
+    if len(rows) != len(ends) or len(rows) != len(sizes) or (len(ends) and ends[-1] != len(codes)):
+        raise ValueError(f'{path}: wanted masks of {len(rows)} boxes, got {len(ends)} of {len(sizes)} sizes')
+    parts = np.split(codes, ends[:-1]) if len(ends) else []
+    rles = [
+        {'size': size, 'counts': code.tobytes()} for code, size in zip(parts, sizes.tolist(), strict=True)
+    ]
+    cuts = np.append(0, np.cumsum(counts)).tolist()
+    lists = [rles[begin:end] for begin, end in zip(cuts, cuts[1:])]
+    return [lists[k : k + counts.shape[1]] for k in range(0, len(lists), counts.shape[1])]
 
 
 def load_detections(path):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.evaluators.average_precision import flat
+from datasets.writers import rle_text
 from utils.files import atomic_path
 
 # What the twelve figures are called in one line
@@ -101,10 +102,9 @@ def mask_results(all_boxes, masks, image_ids, category_ids):
 
 def as_text(result):
     """A result with its mask, if it has one, as JSON takes it."""
-    if 'segmentation' not in result:
-        return result
-    rle = result['segmentation']
-    return {**result, 'segmentation': {**rle, 'counts': rle['counts'].decode()}}
+    return (
+        {**result, 'segmentation': rle_text(result['segmentation'])} if 'segmentation' in result else result
+    )
 
 
 def write(path, found):
