@@ -95,12 +95,12 @@ def one(net, frame, stem, data, writers, args):
     """Detects in a Frame, and writes what is found."""
     from datasets.writers import Seen
     from fast_rcnn.config import cfg
-    from fast_rcnn.detection import detect
+    from fast_rcnn.detection import detect_masks
     from fast_rcnn.drawing import draw, listed, save_picture, show
     from fpn.boxes import family_of_net
 
-    found = detect(net, frame.image, cfg.TEST.MAX_PER_IMAGE, args.thresh)
-    listing = listed(found, data.class_names, args.thresh)
+    found, masks = detect_masks(net, frame.image, cfg.TEST.MAX_PER_IMAGE, args.thresh)
+    listing = listed(found, data.class_names, args.thresh, masks)
     if args.format != 'none':
         target = os.path.join(args.out, f'{stem}.{args.format}')
         save_picture(target, draw(frame.image, listing, data.class_names))
