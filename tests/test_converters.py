@@ -303,17 +303,17 @@ class TensorpackNet(Formulas):
 
 
 class TensorpackCascade(TensorpackNet):
-    """Each of three heads judges the boxes that the one before has moved, which are of no class."""
+    """Each of three heads judges the boxes that the one before has moved, which are of no class. fc6 and fc7 are narrow."""
 
     def __init__(self):
         super().__init__(True)
         for name in 'fc6', 'fc7', 'scores', 'boxes':
             del self.weights[name]
         for i in 1, 2, 3:
-            self.weights[f'fc6 {i}'] = pair(f'fc6 {i}', 1024, 256 * 49)
-            self.weights[f'fc7 {i}'] = pair(f'fc7 {i}', 1024, 1024)
-            self.weights[f'scores {i}'] = pair(f'scores {i}', CLASSES, 1024)
-            self.weights[f'boxes {i}'] = pair(f'boxes {i}', 4, 1024)
+            self.weights[f'fc6 {i}'] = pair(f'fc6 {i}', 64, 256 * 49)
+            self.weights[f'fc7 {i}'] = pair(f'fc7 {i}', 64, 64)
+            self.weights[f'scores {i}'] = pair(f'scores {i}', CLASSES, 64)
+            self.weights[f'boxes {i}'] = pair(f'boxes {i}', 4, 64)
 
     def head_names(self):
         names, parts = (
@@ -572,6 +572,7 @@ def broken(path, content):
         ('pkl', {'conv1_w': np.zeros(3)}, 'wanted a ResNet-50 or 101'),
         ('npz', b'no archive', 'cannot be read as an .npz'),
         ('npz', {'conv0/W': np.array([Runs()])}, 'cannot be read as an .npz'),
+        ('npz', {'fastrcnn/conv0/b': np.zeros(3)}, 'without a head of convolutions'),
         ('npz', {'group0/block0/conv1/gn/gamma': np.zeros(3)}, 'without GroupNorm'),
     ],
 )

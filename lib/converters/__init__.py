@@ -78,6 +78,12 @@ def with_body(backbone, **how):
     return body if backbone.body is backbone else replace(backbone, body=body)
 
 
+def as_wide(backbone, rows):
+    """The backbone with fc6 and fc7 as wide as these rows, if they have them."""
+    widths = {name[-3:]: len(blobs[1]) for name, _, blobs in rows if name.endswith(('fc6', 'fc7'))}
+    return replace(backbone, widths=tuple(widths.values())) if widths else backbone
+
+
 def units(body):
     """A ResNet's convolutions after the first: (stage, block's number, part, name), part 0 is the shortcut, 1 to 3 what the
     block is made of."""

@@ -7,7 +7,18 @@ import re
 
 import numpy as np
 
-from converters import EPS, Imported, Source, backbone_of, mask_rows, rpn_rows, unit_rows, units, with_body
+from converters import (
+    EPS,
+    Imported,
+    Source,
+    as_wide,
+    backbone_of,
+    mask_rows,
+    rpn_rows,
+    unit_rows,
+    units,
+    with_body,
+)
 from fast_rcnn.config import DEFAULTS
 from utils import safe_pickle
 
@@ -62,7 +73,7 @@ def convert(arrays, late=False, stride_1x1=True):
     rows += _masks(source, neck)
     left_out = source.drop(KEYPOINTS)
     source.check_empty(name)
-    return Imported(name, backbone, rows, means, True, left_out)
+    return Imported(name, as_wide(backbone, rows), rows, means, True, left_out)
 
 
 def _blocks(source):

@@ -9,7 +9,17 @@ import zipfile
 
 import numpy as np
 
-from converters import Imported, Source, backbone_of, mask_rows, rpn_rows, unit_rows, units, with_body
+from converters import (
+    Imported,
+    Source,
+    as_wide,
+    backbone_of,
+    mask_rows,
+    rpn_rows,
+    unit_rows,
+    units,
+    with_body,
+)
 
 PROJECT = 'tensorpack'
 MEAN, STD = np.float32([103.53, 116.28, 123.675]), np.float32([57.375, 57.12, 58.395])  # BGR
@@ -47,13 +57,13 @@ def convert(arrays, late=False, stride_1x1=False):
     source.drop(re.compile('^linear/'))
     rows += _masks(source, neck)
     source.check_empty(name)
-    return Imported(name, backbone, rows, MEAN, True, [])
+    return Imported(name, as_wide(backbone, rows), rows, MEAN, True, [])
 
 
 def _refuse(source):
     for what, pattern in (
         ('GroupNorm', '/gn'),
-        ('a head of convolutions', '^fastrcnn/conv0'),
+        ('a head of convolutions', r'(fastrcnn|head)/conv0/'),
     ):
         found = [name for name in source.names() if re.search(pattern, name)]
         if found:
