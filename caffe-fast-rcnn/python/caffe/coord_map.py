@@ -16,6 +16,7 @@ PASS_THROUGH_LAYERS = [
     'Dropout',
     'Eltwise',
     'ELU',
+    'GroupNorm',
     'Log',
     'LRN',
     'Exp',
