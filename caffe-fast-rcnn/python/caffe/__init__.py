@@ -42,6 +42,7 @@ from .common import (
 from .common import is_multiprocess as multiprocess
 from .detector import Detector
 from .layer import Layer
+from .module import to_module
 from .net import Net
 from .net_spec import NetSpec, layers, params, to_proto
 from .parallel import NCCL, has_nccl

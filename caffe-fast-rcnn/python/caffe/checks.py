@@ -64,7 +64,10 @@ def layer_runs(describe):
 
 
 def refuse(wrong, message):
-    """ValueError(message()) if any of `wrong` is true: now, or (then this is True) when the pass ends."""
+    """ValueError(message()) if any of `wrong` is true: now, or (then this is True) when the pass ends; never in a graph that
+    torch.compile or torch.export makes, where values cannot be looked at."""
+    if torch.compiler.is_compiling():
+        return True
     found = _now.get()
     if found is not None and _waits(wrong):
         describe = found.describe

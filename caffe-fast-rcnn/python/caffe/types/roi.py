@@ -297,7 +297,7 @@ def taps(start, end, bins, size, scale, samples, aligned):
     wanted = torch.full_like(step, samples) if samples else step.ceil()
     count = wanted.clamp(min=1)
     b = torch.arange(bins, device=start.device, dtype=start.dtype)[:, None]
-    most, window = int(count.max()), 2 * size + 6
+    most, window = samples or int(count.max()), 2 * size + 6
     k = torch.arange(min(most, window) if not samples else most, device=start.device, dtype=start.dtype)
     if not samples and most > window:
         k = k + ((-1 - start[:, None, None] - b * step) * count / step - 1).floor().clamp(min=0)

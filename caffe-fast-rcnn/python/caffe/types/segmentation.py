@@ -36,6 +36,8 @@ class BN(TorchLayer):
         'bn_mode',
     )
 
+    statistics = (2, 3)
+
     def setup(self, bottom, top):
         given = self.param.HasField
         self.segnet = given('scale_filler') or given('shift_filler') or given('bn_mode')
