@@ -1,6 +1,7 @@
 """Regions judged by several looks, against loops that look at each by itself."""
 
 import os
+from dataclasses import replace
 
 import caffe
 import numpy as np
@@ -15,6 +16,7 @@ from fast_rcnn.inputs import looked_at_image
 from fast_rcnn.judging import suiting
 from fast_rcnn.parts import Parts
 from mask.passes import masks_of
+from netgen.backbones import BACKBONES
 from netgen.files import files
 from nms.voting import vote
 
@@ -276,6 +278,26 @@ def test_a_cascade_is_asked_again_but_has_no_features_to_merge(tmp_path):
         scores, _ = im_detect(net, image())
     with under(PROPOSING, REFINE=1, REGION_SCALES=[100, 120], REGION_MERGE='mean'):
         assert len(im_detect(net, image())[0]) == 2 * len(scores)
+
+
+@pytest.mark.parametrize('boxes', ['caffe', 'detnet', 'torchvision', 'tensorpack', 'detectron'])
+def test_every_family_of_boxes_is_looked_at_as_by_the_plain_pass(tmp_path, boxes):
+    row = replace(BACKBONES['ResNet-10-FPN'], boxes=boxes)
+    texts = files('own', 'ResNet-10-FPN', 3, tmp_path, masks=False, backbone=row)
+    path = next(path for path in texts if path.parts[-2:] == ('faster_rcnn_end2end', 'test.prototxt'))
+    path.parent.mkdir(parents=True)
+    path.write_text(texts[path])
+    caffe.set_random_seed(3)
+    net, random = moderate(caffe.Net(str(path), caffe.TEST)), np.random.RandomState(0)
+    for name in 'cls_score', 'bbox_pred':
+        net.params[name][0].data[...] = random.randn(*net.params[name][0].shape) / 50
+    with under(PROPOSING, SVM=True):
+        scores, moved = im_detect(net, image(41, 63))
+        with under({}, REGION_SCALES=[120]):
+            same, same_moved = im_detect(net, image(41, 63))
+    assert np.ptp(scores) > 0.1
+    np.testing.assert_allclose(same, scores, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(same_moved, moved, atol=0.5)
 
 
 def test_masks_are_made_of_the_maps_of_the_image_as_it_was_proposed_for(tmp_path):

@@ -101,34 +101,33 @@ class Judge:
         widths = np.array([image.shape[1] for image in self.images])[numbers]
         placed = self._mirrored(regions, widths) if mirrored else regions
         factors = np.array([[i.look(s, mirrored).scales[0] for i in self.images] for s in self.scales])
-        factors = factors[:, numbers]  # (S, R)
-        sides = np.sqrt(np.maximum(self.family.sides(regions), 0).prod(1)) * factors
+        sides = np.sqrt(np.maximum(self.family.sides(regions), 0).prod(1)) * factors[:, numbers]  # (S, R)
         at = suiting(sides, self.merge)
         judge = self._by_features if self.merge == 'maxout' and len(self.scales) > 1 else self._by_answers
-        scores, boxes = judge(placed, numbers, factors, at, mirrored)
+        scores, boxes = judge(placed, numbers, at, mirrored)
         if mirrored:
             back = self._mirrored(boxes.reshape(-1, 4), np.repeat(widths, boxes.shape[1] // 4))
             boxes = back.reshape(boxes.shape)
         return scores, boxes
 
-    def _by_answers(self, placed, numbers, factors, at, mirrored):
+    def _by_answers(self, placed, numbers, at, mirrored):
         """Means over the scales that suit each region."""
         sums = None
         for s, short in enumerate(self.scales):
             rows = np.flatnonzero(at[s])
-            self._pool(placed[rows], numbers[rows], factors[s, rows], (short, mirrored), self.parts.outputs)
-            found = self._found(placed[rows], numbers[rows])
+            self._pool(placed[rows], numbers[rows], (short, mirrored), self.parts.outputs)
+            found = self._found(placed[rows], numbers[rows], (short, mirrored))
             sums = sums or [np.zeros((len(placed), values.shape[1]), np.float32) for values in found]
             for total, values in zip(sums, found):
                 total[rows] += values
         return [total / np.maximum(at.sum(0), 1).astype(np.float32)[:, None] for total in sums]
 
-    def _by_features(self, placed, numbers, factors, at, mirrored):
+    def _by_features(self, placed, numbers, at, mirrored):
         """By the largest of each feature over the scales that suit each region."""
         largest = {}
         for s, short in enumerate(self.scales):
             rows = np.flatnonzero(at[s])
-            self._pool(placed[rows], numbers[rows], factors[s, rows], (short, mirrored))
+            self._pool(placed[rows], numbers[rows], (short, mirrored))
             for name in self.parts.features:
                 values = self.net.blobs[name].tensor
                 if name not in largest:
@@ -138,24 +137,33 @@ class Judge:
         for name, values in largest.items():
             fill(self.net.blobs[name], values)
         self.parts.run(self.parts.outputs)
-        return self._found(placed, numbers)
+        return self._found(placed, numbers, (cfg.TEST.SCALES[0], False))
 
-    def _pool(self, placed, numbers, factors, look, then=()):
-        """Lets the net look at these regions, scaled by factors, and run what comes `then`, too."""
+    def _pool(self, placed, numbers, look, then=()):
+        """Lets the net look at these regions, and run what comes `then`, too."""
         self._look(*look)
-        self.net.blobs[ROIS].put(np.column_stack([numbers, placed * factors[:, None]]).astype(np.float32))
+        rois = np.column_stack([numbers, placed]).astype(np.float32)
+        for i, image in enumerate(self.images):
+            rois[numbers == i, 1:] = self._shown(placed[numbers == i], image, image.look(*look))
+        self.net.blobs[ROIS].put(rois)
         self.parts.run(sorted([*self.parts.pooling, *then]))
 
-    def _found(self, placed, numbers):
-        """What the net now answers of regions (R, 4): scores (R, K), boxes (R, 4K or 8)."""
+    def _shown(self, placed, image, seen):
+        """Regions (R, 4) of an image where a look at it shows them."""
+        scale, size = seen.scales[0], seen.data.shape[2:]
+        return self.family.shown(placed.astype(np.float64), image.shape, size, scale).astype(np.float32)
+
+    def _found(self, placed, numbers, look):
+        """What the net now answers of regions (R, 4): scores (R, K), boxes (R, 4K or 8), moved as in that look."""
         found = [self.net.blobs[name].tensor.cpu().numpy() for name in answers_of(self.net)]
         scores, *deltas = [values.reshape(values.shape[:2]) for values in found]
         if not deltas:
             return scores.copy(), np.tile(placed, (1, 2 if cfg.TEST.AGNOSTIC else scores.shape[1]))
         boxes = np.zeros_like(deltas[0])
         for i, image in enumerate(self.images):
-            rows = numbers == i
-            boxes[rows] = self.family.moved(placed[rows], deltas[0][rows], image.shape)
+            rows, seen = numbers == i, image.look(*look)
+            rois, size = self.family.looked_at(self._shown(placed[rows], image, seen), seen)
+            boxes[rows] = self.family.back(self.family.moved(rois, deltas[0][rows], size), size, image.shape)
         return scores.copy(), boxes
 
 
