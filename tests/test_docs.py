@@ -21,6 +21,7 @@ MADE_LATER = (
     'data/VOCdevkit2012',
     'data/ImageNet2015',
     'data/coco',
+    'data/OpenImages',
     'data/datasets/',
     '.venv',
     'models/mine',

@@ -18,6 +18,8 @@ from devkits import (
     write_open_images,
 )
 from fast_rcnn.config import cfg, cfg_from_list, overrides
+from pipeline.methods import METHODS
+from pipeline.recipe import iterations
 
 
 @pytest.fixture
@@ -211,7 +213,10 @@ def test_the_challenges_classes_are_a_part(kit):
     assert find_files('challenge', 'train', str(kit)).boxes.endswith(
         'challenge-2018-train-annotations-bbox.csv'
     )
-    assert factory.describe('openimages_challenge').classes == data.classes
+    described = factory.describe('openimages_challenge')
+    assert described.classes == data.classes and described.cfg == {'TRAIN': {'USE_EMPTY': True}}
+    planned = iterations(METHODS['faster_rcnn_end2end'], 'openimages_challenge')[0]
+    assert set(planned) == {360000}
 
 
 def test_a_large_table_is_kept(kit, monkeypatch):

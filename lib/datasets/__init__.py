@@ -10,10 +10,13 @@ joined              several as one
 pascal_voc          VOC 2007, 2012
 imagenet            ILSVRC DET 2015, 200 classes
 coco                COCO 2014, 2015, 2017
+openimages          Open Images V4, 600 classes, and its challenge, 500
 own                 anybody's dataset, described by a YAML file
 readers             what lies on disk: a module for each format
 writers             what was found in pictures, in formats that others read
 evaluators          how good detections are: a module for each metric
+metrics             an evaluator for any dataset, by its name
+detection_files     detections that any tool wrote
 voc_eval            VOC's evaluation from files
 ds_utils            helpers for boxes
 check               the list of a dataset's problems

@@ -40,6 +40,8 @@ BUILT_IN = {
         for kind in openimages.KINDS
     },
 }
+# Of Open Images: the length of its training in tensorpack's example, and its images without objects are negatives
+OPEN_IMAGES = {'max_iters': 360000, 'cfg': own.OWN_SETTINGS}
 # Dataset -> anchors that the nets of other datasets do not have: the smaller ones of py-faster-rcnn's nets for COCO
 ANCHORS = {'coco': {'scales': [4, 8, 16, 32], 'ratios': [0.5, 1, 2]}}
 
@@ -137,8 +139,9 @@ def describe(dataset):
     if dataset in BUILT_IN:
         format_, classes, train, test = BUILT_IN[dataset]
         classes = classes() if callable(classes) else classes
+        more = OPEN_IMAGES if format_ == 'openimages' else {}
         return own.Description(
-            dataset, format_, ('__background__', *classes), {}, train, test, imdbs=(train, test)
+            dataset, format_, ('__background__', *classes), {}, train, test, imdbs=(train, test), **more
         )
     return own.load(dataset) if is_path(dataset) else _load_registered(dataset)
 

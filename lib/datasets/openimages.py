@@ -123,7 +123,12 @@ class openimages(annotated):
         first = file.counts[:i].sum()
         mine = slice(first, first + file.counts[i])
         names = [self.classes[k] for k in file.classes[mine]]
-        return Annotation(names, _pixels(file.boxes[mine], size), self._left_out(file)[mine], size)
+        return Annotation(
+            names,
+            _pixels(file.boxes[mine], np.tile(size, (file.counts[i], 1))),
+            self._left_out(file)[mine],
+            size,
+        )
 
     def _left_out(self, file):
         names = list(cfg.OPEN_IMAGES.LEFT_OUT)
@@ -149,11 +154,13 @@ class openimages(annotated):
 
     def _without_box(self, file):
         """(N,): how many classes are said to be in an image that has no box of them, or of what they hold."""
-        rows, classes = reader.expanded(self.above, file.classes)
-        boxed = file.images[rows].astype(np.int64) * self.num_classes + classes
-        said = file.label_images.astype(np.int64) * self.num_classes + file.label_classes
-        missing = file.positive & ~np.isin(said, boxed)
-        return np.bincount(file.label_images[missing], minlength=len(file.ids))
+        images, classes = file.label_images[file.positive], file.label_classes[file.positive]
+        rows, below = reader.expanded(self.above.T, classes)
+        boxed = np.sort(file.images.astype(np.int64) * self.num_classes + file.classes)
+        said = images[rows].astype(np.int64) * self.num_classes + below
+        found = np.searchsorted(boxed, said, 'right') > np.searchsorted(boxed, said)
+        missing = np.bincount(rows, found, minlength=len(images)) == 0
+        return np.bincount(images[missing], minlength=len(file.ids))
 
     def _columns(self, use_diff):
         return super()._columns(False)  # a group is not an object that is difficult to see
@@ -212,13 +219,17 @@ class openimages(annotated):
         return path
 
 
+BLOCK = 1 << 18  # boxes computed on at a time, which bounds the memory
 RESULT_COLUMNS = ('ImageID', 'LabelName', 'Score', 'XMin', 'XMax', 'YMin', 'YMax')
 
 
 def _pixels(boxes, sizes):
     """Edges in the unit square (n, 4) -> x1 y1 x2 y2 in pixels, the last one included, float32."""
-    edges = boxes * np.tile(sizes, 2)
-    return corners(np.hstack([edges[:, :2], edges[:, 2:] - edges[:, :2]]))
+    pixels = np.empty(boxes.shape, np.float32)
+    for first in range(0, len(boxes), BLOCK):
+        edges = boxes[first : first + BLOCK] * np.tile(sizes[first : first + BLOCK], 2)
+        pixels[first : first + BLOCK] = corners(np.hstack([edges[:, :2], edges[:, 2:] - edges[:, :2]]))
+    return pixels
 
 
 class InUnit(Sequence):

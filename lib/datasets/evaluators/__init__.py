@@ -5,6 +5,8 @@ object to find; all_boxes[class][image] = (n, 5) x1 y1 x2 y2 score, truth: a rea
 
 average_precision   PASCAL VOC's
 coco                COCO's, by pycocotools, of a ground truth in its own form; gives more than an AP
-imagenet            ILSVRC DET's, as the recipe had it
+imagenet            ILSVRC DET's, as the recipe had it, and as the development kit has it
+open_images         Open Images': the challenge's and the V2 one
+pairs               detections and objects of the same images, which all but COCO's go through
 result_files        detections as text files, for a competition's server
 """

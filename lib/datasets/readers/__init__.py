@@ -9,6 +9,7 @@ A format is a class of root and split, entered in FORMATS, with
 voc, imagenet       the formats
 voc_xml             annotation files of both, and a cache for large sets
 coco                COCO's annotation files, one for all images of a split, and a cache for large ones
+openimages          Open Images' tables and its tree of classes, or the same in COCO's format
 truth               annotations made ground truth: what training gets as Records, and evaluators as Truth
 boxes               the one rule for annotated boxes
 images              image files and image sets
