@@ -10,6 +10,7 @@ voc, imagenet       the formats
 voc_xml             annotation files of both, and a cache for large sets
 coco                COCO's annotation files, one for all images of a split, and a cache for large ones
 openimages          Open Images' tables and its tree of classes, or the same in COCO's format
+labels              what labelling programs write: YOLO, CSV, LabelMe, CVAT
 truth               annotations made ground truth: what training gets as Records, and evaluators as Truth
 boxes               the one rule for annotated boxes
 images              image files and image sets
