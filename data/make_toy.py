@@ -31,7 +31,7 @@ CLASSES = ('circle', 'square', 'triangle', 'star')
 CFG = """\
 cfg:
   TRAIN: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_BATCHSIZE: 128, BATCH_SIZE: 64,
-          BG_THRESH_LO: 0.0}
+          %sBG_THRESH_LO: 0.0}
   TEST: {SCALES: [200], MAX_SIZE: 300, RPN_MIN_SIZE: 8, RPN_POST_NMS_TOP_N: 100}
 """
 YAML = """\
@@ -105,11 +105,11 @@ def write(folder, train=100, val=30, seed=3, kind=EASY):
         path = os.path.join(folder, 'annotations', f'instances_{split}.json')
         _write_text(path, json.dumps(_coco(names, found), indent=1))
     texts = {
-        f'{kind.name}.yml': YAML % (kind.name, kind.anchors, kind.max_iters),
-        f'{kind.name}_masks.yml': MASKS_YAML % (kind.name, kind.max_iters[1]),
+        f'{kind.name}.yml': (YAML + CFG) % (kind.name, kind.anchors, kind.max_iters, ''),
+        f'{kind.name}_masks.yml': (MASKS_YAML + CFG) % (kind.name, kind.max_iters[3], 'FG_FRACTION: 0.25, '),
     }
     for name, text in texts.items():
-        _write_text(os.path.join(folder, name), text + CFG)
+        _write_text(os.path.join(folder, name), text)
     return [os.path.join(folder, name) for name in texts]
 
 
