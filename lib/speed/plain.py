@@ -86,19 +86,19 @@ def reshape(layer):
 def pooled_rois(layer):
     p = layer.roi_pooling_param
     sizes = dict(pooled_h=p.pooled_h, pooled_w=p.pooled_w, spatial_scale=p.spatial_scale)
-    return lambda x, rois: roi_pooling(x, rois, **sizes)
+    return lambda x, rois: roi_pooling(x.float(), rois, **sizes)
 
 
 def pooled_votes(layer):
     p = layer.psroi_pooling_param
     sizes = dict(output_dim=p.output_dim, group_size=p.group_size, spatial_scale=p.spatial_scale)
-    return lambda x, rois: psroi_pooling(x, rois, **sizes)
+    return lambda x, rois: psroi_pooling(x.float(), rois, **sizes)
 
 
 def aligned_rois(layer):
     p = layer.roi_align_param
     sizes = dict(pooled_h=p.pooled_h, pooled_w=p.pooled_w, spatial_scale=p.spatial_scale)
-    return lambda x, rois: roi_align(x, rois, **sizes, sampling_ratio=p.sampling_ratio)
+    return lambda x, rois: roi_align(x.float(), rois, **sizes, sampling_ratio=p.sampling_ratio)
 
 
 def enlarged(layer):

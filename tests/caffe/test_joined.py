@@ -178,7 +178,7 @@ def test_layer_by_layer_where_somebody_may_see(tmp_path, monkeypatch):
     assert steps(one) == 0
     seen = float(np.abs(held).sum())
     del held
-    assert steps(one) == 2 and seen > 0  # the first finds it still there
+    assert steps(one) >= 2 and seen > 0  # on the CPU the first finds it still there
     read = NET + layer('more', 'Reduction', 'part', more='loss_weight: 0.2')
     assert steps(solver(tmp_path, read)) == 0
 

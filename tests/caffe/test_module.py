@@ -167,7 +167,9 @@ def test_python_layers_run_and_are_not_exported(tmp_path):
     y = module(x)['y']
     y.sum().backward()
     assert torch.equal(y, 2 * x) and (x.grad == 2).all()
-    with pytest.raises(ValueError, match=r"layer 'two' \(Python\) runs code of its own .* cannot be exported"):
+    with pytest.raises(
+        ValueError, match=r"layer 'two' \(Python\) runs code of its own .* cannot be exported"
+    ):
         torch.export.export(module, (x.detach(),))
     with pytest.raises(
         ValueError, match=r"layer 'two' \(Python\) runs code of its own on parameters of its own"
