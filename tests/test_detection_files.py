@@ -270,6 +270,12 @@ def test_no_blacklist(det, caplog):
         ),
         ('d.csv', 'ImageID,LabelName,Score,XMin,XMax,YMin,YMax\n000005,cat,1,0,1,0,x\n', 'could not convert'),
         ('d.csv', 'ImageId,PredictionString\n000005,cat 1 0 0 1\n', 'wanted class, score and four corners'),
+        ('d.csv', 'ImageID,LabelName,Score,XMin,XMax,YMin,YMax\n000005,cat\n', 'wanted 7 columns, got'),
+        (
+            'd.json',
+            '[{"image_id": [], "category_id": 8, "bbox": [1, 1, 1, 1], "score": 1}]',
+            'image_id and category_id',
+        ),
         ('comp4_det_test_ox.txt', '', 'the file of none of the classes of voc_2007_test'),
         ('d.xml', '', 'wanted a folder, or a file that ends in .npz, .pkl, .json'),
     ],

@@ -265,6 +265,42 @@ def test_what_is_missing_is_named(kit, monkeypatch):
             of_split('v4', 'val')
 
 
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        ({'images': [{'id': 1, 'file_name': 'a.jpg', 'width': 0, 'height': 5}]}, 'an image without size'),
+        ({'images': [{'id': 1, 'file_name': 5, 'width': 9, 'height': 5}]}, "not COCO's format: TypeError"),
+        (
+            {'annotations': [{'image_id': 1, 'category_id': 1, 'bbox': [1, 2]}]},
+            "not COCO's format: ValueError",
+        ),
+        (
+            {'annotations': [{'image_id': 1, 'bbox': [1, 2, 3, 4]}]},
+            "not COCO's format: KeyError: 'category_id'",
+        ),
+        ({'categories': [{'id': 1}]}, 'categories: wanted mappings with id and name'),
+    ],
+)
+def test_wrong_json_is_named(tmp_path, change, message):
+    sound = {'images': [{'id': 1, 'file_name': 'a.jpg', 'width': 9, 'height': 5}], 'annotations': []}
+    path = write(tmp_path / 'a.json', json.dumps({**sound, 'categories': [{'id': 1, 'name': 'x'}], **change}))
+    with pytest.raises(ValueError, match=f'a.json: {message}'):
+        classes = reader.json_classes(path)
+        reader.read_json(path, ('__background__', *classes), str(tmp_path))
+
+
+def test_tables_that_are_no_text(kit):
+    for name in 'annotations/validation-annotations-bbox.csv', 'validation-images.csv':
+        text = (kit / name).read_bytes()
+        (kit / name).write_bytes(text + b'\xff\xfe,\n')
+        with pytest.raises(ValueError, match=f'{name}: not a table in UTF-8'):
+            factory.get_imdb('openimages_v4_val')
+        (kit / name).write_bytes(text)
+    write(kit / 'validation-images.csv', 'Subset,ImageID\nvalidation\n')
+    with pytest.raises(ValueError, match='validation-images.csv: wanted an ImageID in each row'):
+        factory.get_imdb('openimages_v4_val')
+
+
 def test_settings_of_words():
     cfg_from_list(['OPEN_IMAGES.LEFT_OUT', "['group_of', 'inside']"])
     assert cfg.OPEN_IMAGES.LEFT_OUT == ('group_of', 'inside')

@@ -118,6 +118,8 @@ def _coco(path, data):
         raise ValueError(
             f"{path}: not COCO's results, a list of image_id, category_id, bbox and score ({error!r})"
         ) from None
+    if not all(type(name) in (int, str) for column in columns[:2] for name in column):
+        raise ValueError(f'{path}: image_id and category_id: wanted numbers or words')
     images = places(path, columns[0], {name: i for i, name in enumerate(data._originals)})
     ids = getattr(data, 'category_ids', None) or {k: k for k in range(1, data.num_classes)}
     classes = {number: k for k, number in ids.items()}
@@ -130,15 +132,20 @@ def _coco(path, data):
 
 def _open_images(path, data):
     """A detection a row, or an image a row (ImageId, PredictionString), as Kaggle has it."""
-    with open(path, encoding='utf-8-sig', newline='') as stream:
-        rows = list(csv.reader(stream))
+    try:
+        rows = list(csv.reader(read_text(path).splitlines()))
+    except csv.Error as error:
+        raise ValueError(f'{path}: not a table ({error})') from None
     head, rows = [name.lower() for name in rows[0]] if rows else [], [row for row in rows[1:] if row]
     wanted = ['imageid', 'labelname', 'score', 'xmin', 'ymin', 'xmax', 'ymax']
     if 'predictionstring' in head:
-        rows = [(row[0], *words) for row in rows for words in _sixes(path, row[1].split())]
+        rows = [(row[0], *words) for row in rows for words in _sixes(path, ' '.join(row[1:]).split())]
         head = wanted
     if not set(wanted) <= set(head):
         raise ValueError(f'{path}: wanted the columns {", ".join(wanted)}, got {", ".join(head)}')
+    short = next((row for row in rows if len(row) < len(head)), None)
+    if short:
+        raise ValueError(f'{path}: wanted {len(head)} columns, got {short}')
     image, label, *numbers = ([row[head.index(name)] for row in rows] for name in wanted)
     images = places(path, image, {name: i for i, name in enumerate(data._originals)})
     known = {name: k for k, name in enumerate(data.classes) if k}

@@ -61,7 +61,7 @@ def read_classes(path):
     """{class id: name} of a table without a header, in its order."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path}: no such table of classes')
-    rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
+    rows = [row for row in _told(path, csv.reader(read_text(path).splitlines())) if row]
     odd = next((row for row in rows if len(row) != 2 or not row[0]), None)
     if odd or not rows:
         raise ValueError(f'{path}: wanted lines `class id,name`, got {odd or "none"}')
@@ -117,16 +117,16 @@ def read_json(path, classes, folder):
     """The OpenImagesFile of a file in COCO's format; categories have the classes' ids for names, or as freebase_id.
     Annotations may have isoccluded, istruncated, isgroupof (or iscrowd), isdepiction, isinside; images pos_category_ids and
     neg_category_ids. Kept likewise."""
-    try:
-        return _kept(_from_json, folder, [os.path.realpath(path)], tuple(classes))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not COCO's format: {type(error).__name__}: {error}") from None
+    return _kept(_from_json, folder, [os.path.realpath(path)], tuple(classes))
 
 
 def json_classes(path):
     """{class id: name} of the categories of a file in COCO's format, by rising number."""
-    rows = sorted(load_json(path)['categories'], key=lambda row: row['id'])
-    return {row.get('freebase_id', row['name']): row['name'] for row in rows}
+    try:
+        rows = sorted(load_json(path)['categories'], key=lambda row: row['id'])
+        return {str(row.get('freebase_id', row['name'])): str(row['name']) for row in rows}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'{path}: categories: wanted mappings with id and name ({error!r})') from None
 
 
 def _kept(read, folder, paths, classes):
@@ -176,7 +176,7 @@ class _Table:
         numbers = {name.encode(): k for k, name in enumerate(classes) if k}
         dtype = [('class', 'i2'), *((name, kind, (len(parts),)) for name, kind, parts in fields)]
         pieces, names, lengths = [np.zeros(0, dtype)], [np.zeros(0, 'S1')], [np.zeros(0, int)]
-        for rows in _chunks(path, fields) if path else ():
+        for rows in _told(path, _chunks(path, fields)) if path else ():
             known = np.array([numbers.get(label, 0) for label in rows['LabelName'].tolist()], np.int16)
             rows, piece = rows[known > 0], np.zeros(np.count_nonzero(known), dtype)
             piece['class'] = known[known > 0]
@@ -230,6 +230,14 @@ def _chunks(path, fields):
             yield rows
 
 
+def _told(path, rows):
+    """rows, with errors of a table's text that name the file."""
+    try:
+        yield from rows
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f'{path}: not a table in UTF-8 ({error})') from None
+
+
 def _places(path, header, wanted):
     """The column of each name in the header of a table."""
     missing = [name for name in wanted if name not in header]
@@ -241,14 +249,27 @@ def _places(path, header, wanted):
 def _ids(path):
     """ids (N,), bytes, of a table of images."""
     with open(path, encoding='utf-8-sig', newline='') as stream:
-        rows = csv.reader(stream)
+        rows = _told(path, csv.reader(stream))
         (place,) = _places(path, next(rows, []), ['ImageID'])
-        return np.array([row[place].encode() for row in rows if row])
+        ids = [row[place].encode() if len(row) > place else b'' for row in rows if row]
+    if not ids or b'' in ids:
+        raise ValueError(f'{path}: wanted an ImageID in each row, and some rows')
+    return np.array(ids)
 
 
 def _from_json(path, classes):
     """An OpenImagesFile as a dict."""
     data = load_json(path)
+    try:
+        found = _json_columns(data, classes)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: not COCO's format: {type(error).__name__}: {error}") from None
+    if not (found['sizes'] > 0).all() or not np.isfinite(found['boxes']).all():
+        raise ValueError(f'{path}: an image without size, or a bbox that is not four numbers')
+    return found
+
+
+def _json_columns(data, classes):
     known = {name: k for k, name in enumerate(classes) if k}
     numbers = {row['id']: known.get(row.get('freebase_id', row['name']), 0) for row in data['categories']}
     rows = data['images']
@@ -268,7 +289,7 @@ def _from_json(path, classes):
     return {
         'ids': ids[order],
         'counts': np.bincount(of, minlength=len(ids)),
-        'boxes': boxes / np.tile(sizes[of], 2),
+        'boxes': boxes / np.maximum(np.tile(sizes[of], 2), 1),
         'classes': np.array([numbers[row['category_id']] for row in found], np.int16),
         'flags': (bits | BITS['group_of'] * np.array(groups, bool)).astype(np.uint8),
         'label_images': labels[:, 0].astype(np.int32),
