@@ -18,7 +18,7 @@ from caffe.format.prototxt import parse_net, read_net, read_solver
 from fast_rcnn.config import cfg, cfg_from_file, overrides
 from fast_rcnn.detection import im_detect
 from fast_rcnn.train import SolverWrapper
-from netgen.backbones import BACKBONES, RESNET10, DetNet, DetNetPyramid, FeatureMap
+from netgen.backbones import BACKBONES, RESNET10, DetNet, DetNetPyramid, FeatureMap, weights_of
 from fpn.anchors import Pyramid
 from netgen.files import (
     COMMITTED,
@@ -242,6 +242,40 @@ def test_nets_without_weights_stay_finite(net):
     fresh.blobs['im_info'].data[...] = 224, 224, 1
     found = fresh.forward(blobs=['rois', 'rpn_bbox_pred', 'rpn_cls_score'])
     assert all(np.isfinite(value).all() and len(value) for value in found.values())
+
+
+@pytest.mark.parametrize(
+    'net, file',
+    [('ResNet-10', 'faster_rcnn_end2end/test.prototxt')],
+)
+def test_deformable_nets_begin_as_the_plain_ones(tmp_path, net, file):
+    def make(name):
+        generate('own', name, 3, tmp_path)
+        caffe.set_random_seed(5)
+        made = caffe.Net(str(tmp_path / 'own' / name / file), caffe.TEST)
+        made.blobs['data'].reshape(1, 3, 96, 96)
+        made.blobs['data'].data[...] = np.random.RandomState(5).normal(0, 50, (1, 3, 96, 96))
+        made.blobs['im_info'].data[...] = 96, 96, 1
+        return made
+
+    plain, moved, weighed = make(net), make(f'{net}-DCN'), make(f'{net}-DCNv2')
+    plain.save(str(tmp_path / 'w.caffemodel'))
+    moved.copy_from(str(tmp_path / 'w.caffemodel'))
+    want, got = plain.forward(), moved.forward()
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-4, atol=1e-5)
+    kinds = [layer.type for layer in moved.layers]
+    assert kinds.count('ConvolutionDeformable') == 2 and moved.blobs['res5a_branch2a_move'].shape[1] == 72
+    weighed.forward()
+    assert (weighed.blobs['res5a_branch2b_mask'].data == 0.5).all()
+
+
+def test_deformable_nets_start_from_the_plain_ones_weights():
+    for name, plain in ('ResNet-50-DCN', 'ResNet-50'), ('ResNet-50-FPN-DCNv2', 'ResNet-50-torchvision'):
+        assert weights_of(name) == plain
+    assert weights_of('ResNet-101-Context') == 'ResNet-101' and weights_of('VGG16') == 'VGG16'
+    body = BACKBONES['ResNet-101-FPN-DCNv2'].body
+    assert body.deformable == 4 and body.modulated and not BACKBONES['ResNet-101-FPN'].body.deformable
 
 
 @pytest.fixture

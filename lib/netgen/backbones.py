@@ -11,6 +11,7 @@ from netgen.layers import (
     group_norm,
     inner_product,
     layer,
+    moves,
     normed_conv,
     pool,
     rates,
@@ -69,6 +70,8 @@ class ResNet(Backbone):
     scratch: bool = False
     frozen: int = 3  # the last stage that stays as it is
     groups: int = 0  # of GroupNorm in place of BatchNorm
+    deformable: int = 0  # parts of the channels whose samples move alone, in res5's 3x3; 0: nothing moves
+    modulated: bool = False  # and are weighed (Deformable ConvNets v2)
     rfcn_outputs: int = 1024
     pooled: int = 14
     head_top = 'pool5'
@@ -146,12 +149,17 @@ class ResNet(Backbone):
         for i, kernel in enumerate(kernels):
             last, top = i == len(kernels) - 1, f'{name}_branch2{"abc"[i]}'
             outputs, step = width * (self.expansion if last else 1), stride if i == strided else 1
-            lines += self.unit(top, bottom, outputs, kernel, step, lr, bn, dilation=dilation)
+            moved = self.deformable if kernel == 3 and name.startswith('res5') else 0
+            if moved:
+                window = 3, lr, step, dilation, dilation
+                lines += moves(top, bottom, window, moved, self.modulated)
+                bottom += f' {top}_move' + f' {top}_mask' * self.modulated
+            lines += self.unit(top, bottom, outputs, kernel, step, lr, bn, dilation=dilation, moved=moved)
             lines += [] if last else [relu(top + '_relu', top)]
             bottom = top
         return lines + [layer(name, 'Eltwise', f'{shortcut} {bottom}', name), relu(name + '_relu', name)]
 
-    def unit(self, name, bottom, outputs, kernel, stride, lr, bn, bias=False, dilation=1):
+    def unit(self, name, bottom, outputs, kernel, stride, lr, bn, bias=False, dilation=1, moved=0):
         """Convolution, BatchNorm or GroupNorm, Scale. A window that begins late is one cell larger, whose first row and column
         are 0."""
         larger = self.late and kernel > 1 and stride > 1
@@ -160,7 +168,7 @@ class ResNet(Backbone):
             (kernel + larger, lr, stride, kernel // 2 * dilation, bias),
             '_conv' if self.groups else '',
         )
-        convolution = conv(name, bottom, outputs, *window, top=name + top, dilation=dilation)
+        convolution = conv(name, bottom, outputs, *window, top=name + top, dilation=dilation, moved=moved)
         if self.groups:
             return [
                 convolution,
@@ -518,6 +526,32 @@ BACKBONES = {
     ),
 }
 
+# With deformable convolutions in res5 (Dai et al. 2017, section 4.2; v2: Zhu et al. 2019): named as those below
+DEFORMABLE = {'-DCN': {'deformable': 4}, '-DCNv2': {'deformable': 4, 'modulated': True}}
+
+
+def with_moves(net, suffix):
+    """The ResNet, or the pyramid on one, with DEFORMABLE[suffix]."""
+    how = DEFORMABLE[suffix]
+    how = {'body': replace(net.body, **how)} if isinstance(net, Pyramid) else how
+    return replace(net, prefix=net.prefix + suffix.lower().replace('-', '_'), **how)
+
+
+BACKBONES.update(
+    {
+        name + suffix: with_moves(BACKBONES[name], suffix)
+        for name in (
+            'ResNet-101',
+            'ResNet-50',
+            'ResNet-10',
+            'ResNet-101-FPN',
+            'ResNet-50-FPN',
+            'ResNet-10-FPN',
+        )
+        for suffix in DEFORMABLE
+    }
+)
+
 # With global context (He et al. 2015, appendix B): named after the net whose weights they start from
 CONTEXT = '-Context'
 BACKBONES.update(
@@ -534,3 +568,10 @@ BACKBONES.update(
         )
     }
 )
+
+
+def weights_of(name):
+    """The name of the net whose ImageNet weights this one starts from."""
+    for suffix in (CONTEXT, *DEFORMABLE):
+        name = name.removesuffix(suffix)
+    return getattr(BACKBONES.get(name), 'weights', '') or name

@@ -51,20 +51,39 @@ def conv(
     dilation=1,
     share='',
     filler=None,
+    moved=0,
 ):
-    """Convolution; filled as He et al. 2015 unless std, of a Gaussian, or a filler is given."""
+    """Convolution; filled as He et al. 2015 unless std, of a Gaussian, or a filler is given. moved: ConvolutionDeformable, of so
+    many deformable groups."""
     filler = filler or ('type: "msra"' if std is None else f'type: "gaussian" std: {std}')
     shape = f'num_output: {outputs} kernel_size: {kernel} stride: {stride} pad: {pad}'
     shape += '' if bias else ' bias_term: false'
     shape += f' dilation: {dilation}' if dilation > 1 and kernel > 1 else ''
+    shape += f' deformable_group: {moved}' if moved else ''
+    kind, param = ('ConvolutionDeformable', 'deformable_') if moved else ('Convolution', '')
     return layer(
         name,
-        'Convolution',
+        kind,
         bottom,
         top or name,
         rates(lr, 'wb' if bias else 'w', share),
-        f'convolution_param {{ {shape} weight_filler {{ {filler} }} }}',
+        f'{param}convolution_param {{ {shape} weight_filler {{ {filler} }} }}',
     )
+
+
+def moves(name, bottom, window, groups, modulated):
+    """What tells a 3x3 ConvolutionDeformable `name` where to look, from what it looks at: <name>_move and, where modulated,
+    <name>_mask. They begin with no move, and a mask of a half. window: its kernel, lr, stride, pad, dilation."""
+    kernel, lr, stride, pad, dilation = window
+    both, each = f'{name}_offset', groups * kernel * kernel
+    top = both if modulated else f'{name}_move'
+    how = dict(dilation=dilation, filler='type: "constant"', top=top)
+    lines = [conv(both, bottom, each * (3 if modulated else 2), kernel, lr, stride, pad, **how)]
+    if modulated:
+        cut = f'slice_param {{ axis: 1 slice_point: {2 * each} }}'
+        lines.append(layer(f'{name}_cut', 'Slice', both, f'{name}_move {name}_mask', cut))
+        lines.append(layer(f'{name}_mask', 'Sigmoid', f'{name}_mask', f'{name}_mask'))
+    return lines
 
 
 def deconv(name, bottom, outputs, lr):

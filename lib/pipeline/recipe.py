@@ -17,7 +17,7 @@ from datasets.factory import describe, get_imdb, is_path, register
 from fast_rcnn.config import cfg, cfg_from_list, get_output_dir
 from fast_rcnn.net_classes import SCORES, classes_of
 from fast_rcnn.test import test_net
-from netgen.backbones import BACKBONES, CONTEXT
+from netgen.backbones import BACKBONES, weights_of
 from netgen.files import generate
 from pipeline.methods import METHODS
 from pipeline.settings import cfg_files, seed, settle, use_device
@@ -168,7 +168,7 @@ def initial_weights(net):
     """The weights a net starts from; None for one that starts from nothing."""
     if net in BACKBONES and getattr(BACKBONES[net], 'scratch', False):
         return None
-    own = getattr(BACKBONES.get(net), 'weights', '') or net.removesuffix(CONTEXT)
+    own = weights_of(net)
     names = [os.path.join('data', 'imagenet_models', f'{own}{version}.caffemodel') for version in ('.v2', '')]
     for name in names:
         if os.path.exists(os.path.join(cfg.ROOT_DIR, name)):
