@@ -105,17 +105,12 @@ def find(net, images, max_per_image, thresh, boxes=None):
 
 
 def _masks_of_all(net, images, kept):
-    """Masks of what is kept of N Scaled: a function that gives them all (D, M, M); of an Ensemble the means of those that its
-    nets give that have some."""
-    family, answers = family_of_net(net), []
-    places = zip(kept, images)
-    rois = [kept_rois(one.dets[:, :4], i, image, family) for i, (one, image) in enumerate(places)]
-    rois, classes = np.concatenate(rois), np.concatenate([one.classes for one in kept])
-    for member in filter(has_masks, members(net)):
-        if wanted(net):  # what the net has looked at last may be another look
-            forward(member, proposing_blobs(images, family))
-        answers.append(masks_of(member, rois, classes))
-    return lambda: np.mean([answer() for answer in answers], 0)
+    """Masks of what is kept of N Scaled: a function that gives them all (D, M, M)."""
+    family = family_of_net(net)
+    rois = [kept_rois(one.dets[:, :4], i, image, family) for i, (one, image) in enumerate(zip(kept, images))]
+    if wanted(net):  # what the net has looked at last may be another look
+        forward(net, proposing_blobs(images, family))
+    return masks_of(net, np.concatenate(rois), np.concatenate([one.classes for one in kept]))
 
 
 def detect(net, im, max_per_image, thresh):
