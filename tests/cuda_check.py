@@ -26,6 +26,8 @@ from caffe.proto import caffe_pb2  # noqa: E402
 from caffe.types import boxes as box_lib, deformable, roi  # noqa: E402
 from fast_rcnn.config import cfg, overrides  # noqa: E402
 from fast_rcnn.detection import im_detect  # noqa: E402
+from fpn.boxes import FAMILIES  # noqa: E402
+from mask.targets import mask_targets  # noqa: E402
 from rpn.generate_anchors import anchor_grid, generate_anchors  # noqa: E402
 from rpn.proposals import Level, Limits, propose  # noqa: E402
 from rpn.targets import anchor_targets, image_targets  # noqa: E402
@@ -233,6 +235,17 @@ def layers(device):
     same('anchor targets', of_anchors, [grid, gt], on_device)
     rois = np.hstack([np.zeros((2000, 1)), random_boxes(2000, 'cpu').numpy()]).astype(np.float32)
     same('RoI targets', of_rois, [rois, gt], [torch.from_numpy(v).to(device) for v in (rois, gt)])
+    mask_targets_of(rois[:128], device)
+
+
+def mask_targets_of(rois, device):
+    """Of objects that are ellipses: each cell to the rounding of places, at which edges are steep."""
+    y, x = np.mgrid[:600, :1000]
+    masks = [((x - 500) / (100 + 80 * i)) ** 2 + ((y - 300) / 200) ** 2 < 1 for i in range(5)]
+    values = rois, np.arange(len(rois)) % 5, np.float32(masks)
+    of_masks = lambda rois, objects, masks: mask_targets(rois, objects, masks, 28, FAMILIES['caffe'])[None]
+    on_cpu = [torch.from_numpy(v) for v in values]
+    same('mask targets', of_masks, on_cpu, [v.to(device) for v in on_cpu], lambda cells: float(cells.std()))
 
 
 def same(name, function, on_cpu, on_device, measure=None):

@@ -106,14 +106,16 @@ def test_others_give_our_answer(tmp_path, method):
         assert difference(answers['ours'], answers[who]) < 1e-4
 
 
-def test_the_plain_pyramid_answers_and_loses_as_ours_does(tmp_path):
+@pytest.mark.parametrize('method, near', [('end2end', 1e-5), ('masks', 1e-4)])
+def test_the_plain_pyramid_answers_and_loses_as_ours_does(tmp_path, method, near):
     for phase in 'test', 'train':
-        name = f'{phase}/end2end/ResNet-50-FPN'
+        name = f'{phase}/{method}/ResNet-50-FPN'
         with overrides(rows.Case('', True, name).settings(rows.ROWS[name])):
             there, _ = contenders(tmp_path, name, 'ours', 'PyTorch')
             ours, plain = (contender.answer() for contender in there.values())
         assert ours.keys() == plain.keys() and {'loss_cls' if phase == 'train' else 'cls_prob'} <= ours.keys()
-        assert difference(ours, plain) < 1e-5
+        assert difference(ours, plain) < near
+        assert ({'loss_mask', 'mask_prob'} & ours.keys() != set()) == (method == 'masks')
 
 
 def test_the_plain_net_trains_as_ours_does(tmp_path):

@@ -57,6 +57,13 @@ WEIGHTS = {
         target='faster_rcnn_models/ResNet-50-FPN_coco.caffemodel',
         arguments=('--eps', '0', '--coco'),
     ),
+    'maskrcnn_resnet50_fpn': _torchvision(
+        'Mask R-CNN with ResNet-50 and FPN, COCO (COCO_V1), of the 80 classes that there are',
+        'maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth',
+        data='COCO',
+        target='faster_rcnn_models/ResNet-50-FPN_masks_coco.caffemodel',
+        arguments=('--eps', '0', '--coco'),
+    ),
     'detnet59': Public(
         'DetNet-59, ImageNet',
         'https://github.com/guoruoqian/DetNet_pytorch, its README: Pretrained Model',

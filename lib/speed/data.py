@@ -43,15 +43,25 @@ def proposals(objects, number, width, height, random):
 
 
 def records(paths, width, height, num_classes, number=2000):
-    """A Record of each image: OBJECTS objects, so many proposals."""
+    """A Record of each image: OBJECTS objects, which fill their boxes, so many proposals."""
     found = []
     for i, path in enumerate(paths):
         random = np.random.RandomState(i)
         objects = boxes(OBJECTS, width, height, random)
         given = proposals(objects, number, width, height, random)
+        masks = [[box[[0, 1, 2, 1, 2, 3, 0, 3]].tolist()] for box in objects]
         classes = random.randint(1, num_classes, OBJECTS)
         found.append(
-            Record(objects, classes, num_classes, image=path, width=width, height=height, proposals=given)
+            Record(
+                objects,
+                classes,
+                num_classes,
+                image=path,
+                width=width,
+                height=height,
+                proposals=given,
+                segms=masks,
+            )
         )
     return found
 

@@ -142,7 +142,7 @@ def test_net(case, path, inputs):
         'compiled': lambda: plain(ready, compiled),
         'OpenCV': lambda: opencv(ready),
     }
-    if 'im_info' in inputs:
+    if 'im_info' in inputs and 'mask_rois' not in inputs:
         found['ours, 4 images'] = lambda: ours(ready, inputs, images=4)
     return found, ready
 
@@ -355,6 +355,14 @@ def roi_arrays(case):
     return {'data': image_arrays(case)['data'], 'rois': rois}
 
 
+def mask_arrays(case):
+    """Both passes as one: the boxes that are kept are given, 100 of them."""
+    arrays, random = roi_arrays(case), np.random.RandomState(2)
+    rois = arrays['rois'][:100]
+    rows = np.arange(len(rois)) * CLASSES + random.randint(1, CLASSES, len(rois))
+    return {**image_arrays(case), 'mask_rois': rois, 'mask_rows': rows.astype(np.float32)}
+
+
 def add_nets():
     """The rows test/METHOD/NET and train/METHOD/NET."""
     for method, (file, backbones, settings, arrays) in TEST_NETS.items():
@@ -401,6 +409,7 @@ TEST_NETS = {
     'faster_rcnn': ('faster_rcnn_alt_opt/faster_rcnn_test.pt', BACKBONES, {}, image_arrays),
     'rfcn': ('rfcn_end2end/test_agnostic.prototxt', RESNETS, {}, image_arrays),
     'end2end': ('faster_rcnn_end2end/test.prototxt', [PYRAMID], {}, image_arrays),
+    'masks': ('mask_rcnn_end2end/test.prototxt', [PYRAMID], {}, mask_arrays),
 }
 TRAIN_NETS = {
     'rpn': (
@@ -413,6 +422,10 @@ TRAIN_NETS = {
     ),
     'end2end': (
         'faster_rcnn_end2end/train.prototxt', [*BACKBONES, PYRAMID],
+        {**ONE_IMAGE, 'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True},
+    ),
+    'masks': (
+        'mask_rcnn_end2end/train.prototxt', [PYRAMID],
         {**ONE_IMAGE, 'TRAIN.HAS_RPN': True, 'TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED': True},
     ),
     'rfcn': (

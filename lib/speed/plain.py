@@ -35,7 +35,7 @@ class Filter(torch.nn.Module):
         self.bias = own(shift) if bias else None if shift is None else torch.nn.Buffer(shift)
         self.factor = None if factor is None else torch.nn.Buffer(factor.reshape(along))
         self.relu = any(follower.type == 'ReLU' for follower in tail)
-        self.convolve = convolution(layer.convolution_param) if layer.type == 'Convolution' else inner_product
+        self.convolve = PRODUCTS[layer.type](layer)
 
     def forward(self, x):
         weight = self.weight if self.factor is None else self.weight * self.factor
@@ -68,8 +68,20 @@ def convolution(param):
     return convolve
 
 
+def deconvolution(param):
+    (stride,) = param.stride
+    return lambda x, weight, bias: F.conv_transpose2d(x, weight, bias, stride)
+
+
 def inner_product(x, weight, bias):
     return F.linear(x.flatten(1), weight, bias)
+
+
+PRODUCTS = {
+    'Convolution': lambda layer: convolution(layer.convolution_param),
+    'Deconvolution': lambda layer: deconvolution(layer.convolution_param),
+    'InnerProduct': lambda layer: inner_product,
+}
 
 
 def pooling(layer):
@@ -110,6 +122,9 @@ def joined(layer):
 
 
 def binary_loss(layer):
+    if not layer.loss_param.HasField('ignore_label'):
+        return F.binary_cross_entropy_with_logits
+
     def loss(x, label):
         counts = (label != layer.loss_param.ignore_label).reshape(x.shape)
         terms = F.binary_cross_entropy_with_logits(x, label.reshape(x.shape), reduction='none')
@@ -148,6 +163,7 @@ FUNCTIONS = {
     'Eltwise': lambda layer: lambda x, branch: branch.add_(x),
     'ReLU': lambda layer: torch.relu_,
     'Softmax': lambda layer: lambda x: x.softmax(1),
+    'Sigmoid': lambda layer: torch.sigmoid,
     'Reshape': reshape,
     'Dropout': lambda layer: torch.nn.Dropout(layer.dropout_param.dropout_ratio),
     'ROIPooling': pooled_rois,
@@ -162,7 +178,6 @@ FUNCTIONS = {
     'SmoothL1Loss': box_loss,
     'SmoothL1LossOHEM': mined_box_loss,
 }
-FILTERS = 'Convolution', 'InnerProduct'
 AFFINE = 'BatchNorm', 'Scale'
 LOSSES = 'SoftmaxWithLoss', 'SigmoidCrossEntropyLoss', 'SmoothL1Loss', 'SmoothL1LossOHEM'
 
@@ -175,7 +190,7 @@ def computed(path, phase):
     """
     param = read_net(path)
     param.state.phase = phase
-    layers = [x for x in filter_net(param, param.state).layer if x.type in (*FUNCTIONS, *FILTERS, *AFFINE)]
+    layers = [x for x in filter_net(param, param.state).layer if x.type in (*FUNCTIONS, *PRODUCTS, *AFFINE)]
     made, read = {x.top[0] for x in layers}, set()
     for layer in layers:
         read.update(set(layer.bottom) - set(layer.top))
@@ -201,7 +216,7 @@ class Plain(torch.nn.Module):
         while layers:
             layer, *layers = layers
             tail = []
-            while layer.type in FILTERS and layers and list(layers[0].bottom) == list(layer.top):
+            while layer.type in PRODUCTS and layers and list(layers[0].bottom) == list(layer.top):
                 if layers[0].type not in (*AFFINE, 'ReLU') or layers[0].top[0] != layer.top[0]:
                     break
                 tail.append(layers.pop(0))
@@ -216,7 +231,7 @@ class Plain(torch.nn.Module):
         self.train(phase == caffe.TRAIN)
 
     def _function(self, layer, tail, weights, phase):
-        if layer.type not in FILTERS:
+        if layer.type not in PRODUCTS:
             return FUNCTIONS[layer.type](layer)
         learns = phase == caffe.TRAIN and (not layer.param or layer.param[0].lr_mult > 0)
         return Filter(layer, tail, weights, learns)
