@@ -210,6 +210,16 @@ def test_suppression_is_within_a_level_and_after_the_choice():
     assert scores.tolist() == [3, 2.5, -9] and found[0].tolist() == found[1].tolist()
 
 
+def test_of_a_large_level_the_best_2000():
+    """Where the setting says no number; none of these 2116 meets another. Of levels that compete, all."""
+    fine = level(np.arange(46 * 46).reshape(46, 46).tolist(), TORCHVISION, 8)
+    limits = Limits(pre_nms_top_n=-1, post_nms_top_n=0, nms_thresh=0.7, min_size=0)
+    info = torch.tensor([[368, 368, 1.0]])
+    for family, least in (TORCHVISION, 116), (FAMILIES['detnet'], 0):
+        ((_, scores),) = propose([fine], info, family, limits)
+        assert scores.tolist() == list(range(46 * 46 - 1, least - 1, -1))
+
+
 def test_levels_that_compete():
     """Of all boxes together the best two, of which the coarser falls to the finer one that it covers."""
     fine, coarse = level([[3, 1]], TORCHVISION, 16), level([[2]], TORCHVISION, 32)

@@ -1,6 +1,7 @@
 """netgen: the committed nets are its output; names, shapes, strides and what learns."""
 
 import glob
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -452,7 +453,9 @@ def test_a_pyramid_in_alternating_optimization():
     texts = {p.name: text for p, text in files('own', 'ResNet-10-FPN', 3).items() if 'alt_opt' in str(p)}
     nets = {name: parse_net(text) for name, text in texts.items() if 'solver' not in name}
     everything = weighted(nets['faster_rcnn_test.pt'])
-    heads = {name for name in everything if name[:4] in ('rpn_', 'cls_', 'bbox')} | {'fc6', 'fc7'}
+    heads = {
+        name for name in everything if re.search('^rpn_|cls_|bbox_|head_|fc', name) and name[:3] != 'bn_'
+    }
     for stage in '12':
         for kind, apart in ('rpn', {'cls_score', 'bbox_pred'}), ('fast_rcnn', set()):
             net = nets[f'stage{stage}_{kind}_train.pt']
@@ -466,6 +469,19 @@ def test_a_pyramid_in_alternating_optimization():
             assert stage == '1' or moving == learns
     for name in 'stage1_fast_rcnn_train.pt', 'fast_rcnn_test.pt', 'faster_rcnn_test.pt':
         assert 'RoILevelsLayer' in texts[name]
+
+
+def test_what_runs_on_rois_is_normalized_from_nothing():
+    """BatchNorm of what it sees follows each layer of the head of a body that starts from nothing, and no other's; where the
+    head stays as it is, so do the statistics."""
+    for net, names in ('ResNet-10-FPN', ['head_conv1', 'head_conv2', 'fc6', 'fc7']), ('ResNet-50-FPN', []):
+        texts = {p.name: text for p, text in files('own', net, 3).items() if 'alt_opt' in str(p)}
+        for kind, fixed in ('fast_rcnn', False), ('rpn', True):
+            layers = parse_net(texts[f'stage2_{kind}_train.pt']).layer
+            norms = {layer.name: layer.batch_norm_param for layer in layers if layer.type == 'BatchNorm'}
+            heads = [name for name in norms if 'head' in name or 'fc' in name]
+            assert heads == [f'bn_{name}' for name in names]
+            assert all(norms[name].use_global_stats == fixed for name in heads)
 
 
 def test_what_learns_in_detnet():

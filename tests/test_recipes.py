@@ -244,6 +244,7 @@ def test_imagenet_ends_after_the_first_round():
 def test_alternating_optimization_of_a_pyramid(tmp_path, monkeypatch):
     """All six stages, an iteration each: in the second round body and neck stay as the first left them, and the nets that
     it ends with detect."""
+    cfg.DATA_DIR = str(tmp_path)  # where datasets are registered
     make_toy.write(str(tmp_path / 'toy'), 2, 1)
     data, method = register(str(tmp_path / 'toy' / 'toy.yml')), METHODS['faster_rcnn_alt_opt']
     generate(data.name, 'ResNet-10-FPN', data.num_classes, tmp_path / 'models')

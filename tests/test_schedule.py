@@ -164,6 +164,12 @@ def test_settings_files_go_by_the_net_and_the_dataset():
     general = 'faster_rcnn_end2end_torchvision.yml'
     assert names(torchvision_files('pascal_voc')) == [general]
     assert names(torchvision_files('coco')) == [general, 'faster_rcnn_end2end_torchvision_coco.yml']
+    own = 'faster_rcnn_end2end_ResNet-10-FPN'
+    assert names(cfg_files('faster_rcnn_end2end', 'ResNet-10-FPN', 'caffe', 'toy')) == [
+        f'{own}.yml',
+        f'{own}_toy.yml',
+    ]
+    assert names(cfg_files('faster_rcnn_end2end', 'ResNet-10-FPN', 'caffe', 'bccd')) == [f'{own}.yml']
     assert names(cfg_files('faster_rcnn_end2end', 'VGG16', 'caffe', 'coco')) == ['faster_rcnn_end2end.yml']
     assert names(cfg_files('faster_rcnn_alt_opt', 'VGG16', 'caffe', 'imagenet')) == ['imagenet.yml']
     assert names(cfg_files('faster_rcnn_alt_opt', 'VGG16', 'caffe', 'coco')) == ['faster_rcnn_alt_opt.yml']

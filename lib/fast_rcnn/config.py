@@ -219,8 +219,8 @@ cfg.TRAIN.RPN_IMS_PER_BATCH = 1
 cfg.TRAIN.RPN_BATCHSIZE = 256
 cfg.TRAIN.RPN_FG_FRACTION = 0.5
 
-# Proposals: NMS threshold (IoU), how many of the highest scores enter NMS, how many leave it (<= 0: all), and
-# the smallest width and height in pixels of the original image
+# Proposals: NMS threshold (IoU), how many of the highest scores enter NMS, how many leave it (<= 0: all; of each level of a
+# pyramid 2000 enter), and the smallest width and height in pixels of the original image
 cfg.TRAIN.RPN_NMS_THRESH = 0.7
 cfg.TRAIN.RPN_PRE_NMS_TOP_N = 12000
 cfg.TRAIN.RPN_POST_NMS_TOP_N = 2000

@@ -4,11 +4,15 @@ which works level by level, and the best of all levels after it (Lin et al., 201
 N images, A anchors per position of a level's map (H, W), n proposals.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from fpn.anchors import in_rows
+
+
+MOST = 2000  # of a level's boxes enter suppression, as torchvision and Detectron train, where the setting says no number
 
 
 class Level(NamedTuple):
@@ -28,6 +32,8 @@ def propose(levels, im_info, family, limits):
 
 def _of_image(levels, i, info, family, limits):
     rows = [(in_rows(level.scores[i], 1)[:, 0], in_rows(level.deltas[i], 4), level.grid) for level in levels]
+    if not family.levels_compete and limits.pre_nms_top_n <= 0:
+        limits = replace(limits, pre_nms_top_n=MOST)
     if family.levels_compete:
         rows = [tuple(torch.cat(values) for values in zip(*rows))]
     parts = [_of_level(*level, info, family, limits) for level in rows]

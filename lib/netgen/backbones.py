@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from netgen.layers import (
     FeatureMap,
@@ -163,21 +164,24 @@ class ResNet(Backbone):
         """Convolution, BatchNorm or GroupNorm, Scale. A window that begins late is one cell larger, whose first row and column
         are 0."""
         larger = self.late and kernel > 1 and stride > 1
-        suffix = '_' + name if name == 'conv1' else name.removeprefix('res')
-        window, top = (
-            (kernel + larger, lr, stride, kernel // 2 * dilation, bias),
-            '_conv' if self.groups else '',
-        )
-        convolution = conv(name, bottom, outputs, *window, top=name + top, dilation=dilation, moved=moved)
+        suffix, window = self.suffix(name), (kernel + larger, lr, stride, kernel // 2 * dilation, bias)
+        top = name + ('_conv' if self.groups else '')
+        convolution = conv(name, bottom, outputs, *window, top=top, dilation=dilation, moved=moved)
         if self.groups:
-            return [
-                convolution,
-                *group_norm(name, outputs, self.groups, 'gn' + suffix, 'scale' + suffix, lr),
-            ]
-        bn = bn if self.scratch else bn and 0
+            norm = group_norm(name, outputs, self.groups, 'gn' + suffix, 'scale' + suffix, lr)
+        else:
+            norm = self.batch_norm(name, bn)
+        return [convolution, *norm]
+
+    def suffix(self, name):
+        """Of the names of what normalizes a layer."""
+        return name.removeprefix('res') if name.startswith('res') else '_' + name
+
+    def batch_norm(self, name, bn):
+        """BatchNorm and Scale, in place."""
+        suffix, bn = self.suffix(name), bn if self.scratch else bn and 0
         stats = 'use_global_stats: false moving_average_fraction: 0.99' if bn else 'use_global_stats: true'
         return [
-            convolution,
             layer(
                 'bn' + suffix,
                 'BatchNorm',
@@ -243,13 +247,14 @@ class PlainNet(Backbone):
         return fully_connected(bottom, self.widths, lr, self.dropout)
 
 
-def fully_connected(bottom, widths, lr, dropout='', prefix=''):
-    """fc6 and fc7, or fc6 alone; prefix: of their names."""
+def fully_connected(bottom, widths, lr, dropout='', prefix='', norm=None):
+    """fc6 and fc7, or fc6 alone; prefix: of their names. norm: makes what stands before the ReLU of each, of its name."""
     lines = []
     for i, width in zip('67', widths):
         top = f'{prefix}fc{i}'
         lines += [
             inner_product(top, bottom, width, lr, 'type: "xavier"'),
+            *(norm(top) if norm else []),
             relu(f'{prefix}relu{i}', top),
         ]
         if dropout and lr != 0:
@@ -306,8 +311,10 @@ class FiveLayers(PlainNet):
 
 @dataclass(frozen=True)
 class Pyramid(Backbone):
-    """All stages of a ResNet and a neck that joins their maps; two fully connected layers run on RoIs, which are pooled
-    from all of `pooled_maps`. One whose body has GroupNorm has it in the neck too (Wu and He, 2018, section 4.2)."""
+    """All stages of a ResNet and a neck that joins their maps; 3x3 convolutions, if any, and two fully connected layers run
+    on RoIs, which are pooled from all of `pooled_maps`. One whose body has GroupNorm has it in the neck too, and behind
+    these convolutions (Wu and He, 2018, section 4.2); where a body with BatchNorm starts from nothing, so do these layers, and
+    BatchNorm is behind each (He et al., 2018, arXiv 1811.08883, section 3)."""
 
     body: ResNet | None = None
     weights: str = ''  # the net whose ImageNet weights it starts from
@@ -322,7 +329,7 @@ class Pyramid(Backbone):
     roi_layer: str = 'align'  # what pools RoIs, a name of heads.ROI_LAYERS
     mask_pooled: int = 14  # cells of a side of what masks are told from
     roi_head: str = 'pyramid'
-    convs: int = 0  # 3x3 convolutions before fc6, with GroupNorm as the body's
+    convs: int = 0  # 3x3 convolutions before fc6
     roi_pool = 'roi_pool'
     mask_head = 'pyramid'
     is_pyramid = True
@@ -353,13 +360,17 @@ class Pyramid(Backbone):
 
     def head(self, bottom, lr, bn, prefix=''):
         """prefix: of all names, where there are several."""
-        lines = []
+        lines, groups = [], self.body.groups
+        norm = partial(self.body.batch_norm, bn=lr) if self.scratch and not groups else None
         for i in range(1, self.convs + 1):
-            top = f'{prefix}head_conv{i}'
-            lines += normed_conv(top, bottom, self.channels, 3, lr, self.body.groups)
+            top, shape = f'{prefix}head_conv{i}', (self.channels, 3, lr)
+            if groups:
+                lines += normed_conv(top, bottom, *shape, groups)
+            else:
+                lines += [conv(top, bottom, *shape, pad=1), *(norm(top) if norm else [])]
             lines.append(relu(f'{top}_relu', top))
             bottom = top
-        return lines + fully_connected(bottom, self.widths, lr, prefix=prefix)
+        return lines + fully_connected(bottom, self.widths, lr, prefix=prefix, norm=norm)
 
 
 @dataclass(frozen=True)
@@ -428,6 +439,7 @@ RESNET10_FPN = Pyramid(
     boxes='caffe',
     rpn_outputs=64,
     mask_outputs=64,
+    convs=2,
     widths=(256, 256),
 )
 # From nothing, as in He et al. 2018 (arXiv 1811.08883): GroupNorm in body, neck and a head of four convolutions
@@ -497,7 +509,8 @@ BACKBONES = {
     'DetNet-59-FPN': DetNetPyramid('detnet59_fpn', body=DetNet('detnet59'), weights='DetNet-59'),
     **with_cascade('ResNet-10-FPN', RESNET10_FPN),
     **with_cascade(
-        'ResNet-10-FPN-GN', replace(RESNET10_FPN, prefix='resnet10_fpn_gn', body=replace(RESNET10, groups=32))
+        'ResNet-10-FPN-GN',
+        replace(RESNET10_FPN, prefix='resnet10_fpn_gn', body=replace(RESNET10, groups=32), convs=0),
     ),
     'VGG16': VGG16('vgg16', maps=(FeatureMap('conv5_3', 16, 512),)),
     'VGG_CNN_M_1024': FiveLayers(
