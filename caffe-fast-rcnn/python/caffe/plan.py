@@ -76,7 +76,7 @@ class Chain(TorchLayer):
         if self.head.channels_last and _ordered():
             bottoms = [channels_last(b) for b in bottoms]
         self._took = 'weights'
-        if not self.head.blobs:
+        if not self.blobs:
             return self._act(self.head.compute(*bottoms))
         if not self._late and not torch.is_grad_enabled() and self.head.packs(bottoms):
             self._took = 'packed'
