@@ -18,7 +18,10 @@ MARKS = '<!-- table: python caffe-fast-rcnn/compat.py -->\n', '<!-- end of table
 
 _CHOICE = 'a choice of implementation'
 _MOVED = 'an error says that it belongs to `transform_param`'
-_SEGNET = dict.fromkeys(('weight_by_label_freqs', 'class_weighting'), 'SegNet reads them in SoftmaxWithLoss')
+_OF_SOFTMAX = {
+    **dict.fromkeys(('weight_by_label_freqs', 'class_weighting'), 'SegNet reads them in SoftmaxWithLoss'),
+    'label_smoothing': 'SoftmaxWithLoss reads it',
+}
 _MOVED_FIELDS = dict.fromkeys(('scale', 'mean_file', 'crop_size', 'mirror'), _MOVED)
 
 # Fields that no layer reads, and why.
@@ -39,11 +42,11 @@ IGNORED_BY = {
         ('num_output', 'bias_term', 'group', 'weight_filler', 'bias_filler'),
         'it rearranges and has no filters',
     ),
-    'InfogainLoss': _SEGNET,
-    'MultiBoxLoss': {'ignore_label': 'the background has `background_label_id`', **_SEGNET},
+    'InfogainLoss': _OF_SOFTMAX,
+    'MultiBoxLoss': {'ignore_label': 'the background has `background_label_id`', **_OF_SOFTMAX},
     'Python': {'share_in_parallel': 'each worker has its own net and layer'},
-    'SigmoidCrossEntropyLoss': _SEGNET,
-    'SmoothL1LossOHEM': {'ignore_label': 'there are no labels', **_SEGNET},
+    'SigmoidCrossEntropyLoss': _OF_SOFTMAX,
+    'SmoothL1LossOHEM': {'ignore_label': 'there are no labels', **_OF_SOFTMAX},
 }
 
 # Fields of SolverParameter that do nothing, and why.

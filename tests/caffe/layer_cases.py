@@ -313,6 +313,7 @@ CASES = {
             x(2, 5, 3), whole(5, 2, 3), more='loss_param { normalization: PRE_FIXED pre_fixed_normalizer: 7 }'
         ),
         case(x(2, 5, 3), whole(5, 2, 3), more=f'loss_param {{ {CLASS_WEIGHTS} }}'),
+        case(x(2, 5, 3), whole(5, 2, 3), more='loss_param { label_smoothing: 0.2 ignore_label: 1 }'),
     ],
     'Split': [case(x(2, 3), tops=3)],
     'Swish': [case(x(2, 3, 4), more='swish_param { beta: 1.3 }')],

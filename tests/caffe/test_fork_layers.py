@@ -1087,6 +1087,17 @@ def test_upsample_with_a_mask(more, size, tmp_path):
     )
 
 
+def test_softmax_loss_smooths_labels(tmp_path):
+    """A label's place has 1 - e + e / K of the weight, each other e / K."""
+    scores, labels, e = rng().standard_normal((5, 4)), np.array([0, 3, 1, 2, 2]), 0.2
+    logs, total = log_softmax(scores), 0.0
+    for n, k in np.ndindex(5, 4):
+        if labels[n] != 1:
+            total -= (e / 4 + (1 - e) * (k == labels[n])) * logs[n, k]
+    more = f'loss_param {{ label_smoothing: {e} ignore_label: 1 }}'
+    close(answer(tmp_path, 'SoftmaxWithLoss', [scores, labels], more)[0], total / 4)
+
+
 def test_softmax_loss_weighs_classes(tmp_path):
     scores, labels, weights = rng().standard_normal((2, 3, 4)), rng(1).integers(0, 3, (2, 4)), (0.5, 2.0, 1.5)
     more = f'weight_by_label_freqs: true ignore_label: 2 {" ".join(f"class_weighting: {w}" for w in weights)}'

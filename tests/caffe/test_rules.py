@@ -9,6 +9,7 @@ import torch
 
 from caffe import rules
 from caffe.blob import Blob
+from caffe.proto import caffe_pb2
 
 P = types.SimpleNamespace(momentum=0.9, momentum2=0.99, rms_decay=0.8, delta=1e-3)
 
@@ -84,3 +85,12 @@ def test_decay(kind, wanted):
     grads = [torch.tensor([1.0, 2.0])]
     rules.decay(grads, [torch.tensor([-2.0, 0.0])], 0.1, kind)
     np.testing.assert_allclose(grads[0], wanted, rtol=1e-6)
+
+
+def test_a_rate_falls_by_a_cosine():
+    p = caffe_pb2.SolverParameter(
+        base_lr=0.4, lr_policy='cosine', max_iter=8, rampup_interval=2, rampup_lr=0.1
+    )
+    rates = [rules.learning_rate(p, it) for it in (0, 1, 2, 4, 6, 8, 9)]
+    root = 0.4 * math.sqrt(0.5)
+    assert rates == pytest.approx([0.1, 0.25, 0.2 + root / 2, 0.2, 0.2 - root / 2, 0, 0])

@@ -24,6 +24,7 @@ POLICIES = {
     'inv': lambda p, it: p.base_lr * (1 + p.gamma * it) ** -p.power,
     'multistep': lambda p, it: p.base_lr * p.gamma ** sum(it >= s for s in p.stepvalue),
     'poly': lambda p, it: p.base_lr * (1 - it / p.max_iter) ** p.power,
+    'cosine': lambda p, it: p.base_lr * (1 + math.cos(math.pi * min(it / p.max_iter, 1))) / 2,
     'sigmoid': lambda p, it: p.base_lr / (1 + math.exp(-p.gamma * (it - p.stepsize))),
 }
 
@@ -41,6 +42,7 @@ POLICY_NEEDS = {
     'inv': ['gamma', 'power'],
     'multistep': ['gamma'],
     'poly': ['power', 'max_iter'],
+    'cosine': ['max_iter'],
     'sigmoid': ['gamma', 'stepsize'],
 }
 DECAYS = ('L2', 'L1')  # regularization_type

@@ -74,7 +74,7 @@ class Solver:
         p, least = self.param, {'iter_size': 1}
         if p.lr_policy == 'step':
             least['stepsize'] = 1
-        if p.lr_policy == 'poly':
+        if p.lr_policy in ('poly', 'cosine'):
             least['max_iter'] = 1
         for name, wanted in least.items():
             if getattr(p, name) < wanted:

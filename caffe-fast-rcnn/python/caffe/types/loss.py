@@ -81,7 +81,8 @@ def class_index(label, valid, classes, ignore):
 class SoftmaxWithLoss(NormalizedLoss):
     """- log softmax(x)[label], summed over the places whose label is not ignore_label, over the normalizer.
     No term exceeds -log of the smallest float. A second top receives the softmax. With weight_by_label_freqs
-    (SegNet) each term is multiplied by class_weighting[label]. Scores (R, K) may have several labels each, (R,
+    (SegNet) each term is multiplied by class_weighting[label]. With label_smoothing e (arXiv 1512.00567, section 7) a term is
+    1 - e of it and e of the mean of - log softmax(x) over the classes. Scores (R, K) may have several labels each, (R,
     L): a place's term is then the mean of those that count (bottom-up-attention)."""
 
     fields = (
@@ -92,6 +93,7 @@ class SoftmaxWithLoss(NormalizedLoss):
         'pre_fixed_normalizer',
         'weight_by_label_freqs',
         'class_weighting',
+        'label_smoothing',
     )
 
     def compute(self, x, label):
@@ -109,6 +111,8 @@ class SoftmaxWithLoss(NormalizedLoss):
         scores = F.log_softmax(x, axis)
         index = class_index(label, valid, x.shape[axis], self.field('ignore_label'))
         terms = self.term(scores.gather(axis, index))
+        if smoothing := self.field('label_smoothing'):
+            terms = (1 - smoothing) * terms - smoothing * scores.mean(axis, keepdim=True)
         if self.field('weight_by_label_freqs'):
             weights = self.field('class_weighting')
             if len(weights) != x.shape[axis]:
