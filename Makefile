@@ -67,6 +67,7 @@ demo: all
 	@log=$$(ls -t experiments/logs/faster_rcnn_alt_opt_ResNet-10_toy.txt.* | head -n 1); \
 	  echo "On the test images: $$(grep '^Mean AP' $$log | tail -n 1)"
 	@echo "Pictures of detections: $(TOY_OUT)/pictures; losses: $(TOY_OUT)/losses.png; model: $(TOY_MODEL)"
+	@echo "All of it on one page: $(TOY_OUT)/ResNet-10_faster_rcnn_alt_opt_report.html"
 
 TOY_OUT   := output/faster_rcnn_alt_opt/toy_train
 TOY_MODEL := $(TOY_OUT)/ResNet-10_faster_rcnn_final.caffemodel

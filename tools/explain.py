@@ -9,7 +9,6 @@ import json
 import os
 
 import _command
-import numpy as np
 
 log = _command.log
 
@@ -18,7 +17,7 @@ def main():
     args = parse_args()
     _command.start_log()
     _command.load_cfg(args)
-    from datasets.evaluators.errors import class_errors
+    from datasets.evaluators.errors import all_errors, described
     from utils.files import atomic_path
     from utils.proposals import load_detections
 
@@ -27,8 +26,7 @@ def main():
     all_boxes = load_detections(next(filter(os.path.exists, paths), paths[0]))
     numbers = {name: k for k, name in enumerate(data.classes)}
     alike = groups(args.similar, numbers)
-    present = np.unique(data.truth.classes[~data.truth.difficult])
-    errors = {k: class_errors(all_boxes, data.truth, k, alike.get(k, ())) for k in present.tolist() if k}
+    errors = all_errors(all_boxes, data.truth, alike)
     if not errors:
         raise ValueError(f'{data.name} has no object to be found')
     os.makedirs(args.out, exist_ok=True)
@@ -56,21 +54,6 @@ def groups(words, numbers):
     return found
 
 
-def described(errors, truth):
-    """What errors.json has of a class."""
-    from datasets.evaluators.errors import KINDS, RIGHT, sizes
-
-    kinds = [kind for kind in KINDS[:-1] if kind != RIGHT]
-    return {
-        'objects': len(errors.objects),
-        'ap': errors.ap,
-        'best': errors.shares(),
-        'missed': float(1 - errors.found.mean()),
-        'ap_without': {kind: errors.ap_without(kind) for kind in kinds},
-        'found_by_size': errors.by_size(sizes(truth, errors)),
-    }
-
-
 def table(report):
     """Lines: of each class AP, shares of its best detections, and what AP would be without the errors of each kind."""
     rows = {name: row for name, row in report.items() if name != 'worst'}
@@ -92,6 +75,7 @@ def table(report):
 def gallery(data, errors, most, folder):
     """Writes pictures of the `most` worst errors of each kind -> a list of what is on them: kind, class, image, score, box,
     file. Worst: of the highest score; of objects that were missed, the largest."""
+    from datasets.evaluators.errors import worst
     from fast_rcnn.drawing import draw, save_picture
     from utils.blob import read_image
 
@@ -109,29 +93,6 @@ def gallery(data, errors, most, folder):
             row = {'kind': kind, 'class': data.classes[k], 'image': path, 'score': score, 'box': box}
             shown.append({**row, 'file': name})
     return shown
-
-
-def worst(errors, truth, most):
-    """{kind: [(class, image, score or None, box)]}, the worst first."""
-    from datasets.evaluators.errors import KINDS, RIGHT, sizes
-
-    lists = {}
-    for number, kind in enumerate(KINDS[:-1]):
-        if kind != RIGHT:
-            rows = [
-                (k, int(of_class.images[i]), float(of_class.scores[i]), tuple(map(float, of_class.boxes[i])))
-                for k, of_class in errors.items()
-                for i in np.flatnonzero(of_class.kinds == number)[:most]
-            ]
-            lists[kind] = sorted(rows, key=lambda row: -row[2])[:most]
-    missed = [
-        (-size, k, int(truth.images[i]), tuple(map(float, truth.boxes[i])))
-        for k, of_class in errors.items()
-        for i, size, found in zip(of_class.objects, sizes(truth, of_class), of_class.found)
-        if not found
-    ]
-    lists['missed'] = [(k, image, None, box) for _, k, image, box in sorted(missed)[:most]]
-    return lists
 
 
 def plot(errors, path):

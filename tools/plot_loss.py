@@ -2,7 +2,6 @@
 """Plot the losses of training runs from the JSON lines beside their snapshots."""
 
 import argparse
-import json
 import os
 
 import _command
@@ -11,6 +10,7 @@ import numpy as np
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the choice of a backend that needs no screen)
+from reporting.run import last_run, running_mean  # noqa: E402
 
 
 def main():
@@ -22,17 +22,6 @@ def main():
     args = parser.parse_args()
     plot([(os.path.basename(path), last_run(path)) for path in args.logs], args.out)
     print(f'Losses: {args.out}')
-
-
-def last_run(path):
-    """The records of the last run in a log that all runs append to: [{iteration, lr, smoothed_loss, ...}]."""
-    with open(path) as f:
-        records = [json.loads(line) for line in f]
-    starts = [i for i in range(1, len(records)) if records[i]['iteration'] <= records[i - 1]['iteration']]
-    records = records[starts[-1] if starts else 0 :]
-    if not records:
-        raise ValueError(f'{path}: no iteration in it')
-    return records
 
 
 def plot(runs, out):
@@ -52,14 +41,6 @@ def plot(runs, out):
     figure.savefig(temporary, format=os.path.splitext(out)[1].lstrip('.') or 'png')
     plt.close(figure)
     os.replace(temporary, out)
-
-
-def running_mean(values, window):
-    """The mean of the last `window` values (fewer at the start) at each place."""
-    sums = np.cumsum(np.insert(values, 0, 0.0))
-    stop = np.arange(1, len(values) + 1)
-    start = np.maximum(stop - window, 0)
-    return (sums[stop] - sums[start]) / (stop - start)
 
 
 if __name__ == '__main__':

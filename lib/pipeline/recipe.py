@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import caffe
 from caffe import parallel, world
 from caffe.format.prototxt import read_net, read_solver
+from caffe.watch import busy
 
 from datasets.factory import describe, get_imdb, is_path, register
 from fast_rcnn.config import cfg, cfg_from_list, get_output_dir
@@ -80,7 +81,11 @@ class Recipe:
         for what, path in method.named(results) if world.rank() == 0 else ():
             print(f'{what}: {path}')
         parallel.join('test')
-        return self.test(method, results, data)
+        mean_ap = self.test(method, results, data)
+        if world.rank() == 0:
+            report(training.manifest)
+        world.meet('report')
+        return mean_ap
 
     def write_nets(self, data, method):
         """Writes the nets and solvers that are missing."""
@@ -132,6 +137,17 @@ class Recipe:
         net = caffe.Net(net_file(self.net, method.nets, name), results[stage], caffe.TEST)
         net.name = os.path.splitext(os.path.basename(results[stage]))[0]
         return net
+
+
+@busy('report')
+def report(manifest):
+    """Writes the page about a training. Whatever it fails of: the training is done, and counts."""
+    try:
+        from reporting.page import write_report  # matplotlib: a training does without
+
+        print(f'Report: {write_report(manifest)}')
+    except Exception as error:
+        log.warning('no report was written: %s: %s', type(error).__name__, error)
 
 
 def four_iterations(data):

@@ -158,7 +158,8 @@ class Training:
         self.images = images_digest(sets) if world.rank() == 0 else None  # who keeps the manifest
         self.output_dir = get_output_dir(sets[0] if len(sets) == 1 else imdb(self.imdb))
         stem = os.path.join(self.output_dir, f'{self.net}_{self.method.name}')
-        manifest = Manifest(f'{stem}.json', IGNORE, {'cfg': DEFAULTS})
+        self.manifest = f'{stem}.json'
+        manifest = Manifest(self.manifest, IGNORE, {'cfg': DEFAULTS})
         results = {None: None, INITIAL: self.weights}
         self.num_images, self.began = sum(data.num_images for data in sets), time.time()
         for stage in self.method.stages:

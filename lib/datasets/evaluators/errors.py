@@ -103,3 +103,46 @@ def _overlap(images, boxes, truth, which):
 def sizes(truth, errors):
     """Areas (G,) of a class's objects, in pixels of their boxes."""
     return areas(truth.boxes[errors.objects].astype(float), one=1)
+
+
+def all_errors(all_boxes, truth, alike):
+    """{class: its Errors}, of those that have an object to find. alike: {class: those that are like it}."""
+    present = np.unique(truth.classes[~truth.difficult]).tolist()
+    return {k: class_errors(all_boxes, truth, k, alike.get(k, ())) for k in present if k}
+
+
+def described(errors, truth):
+    """A class's figures, as JSON has them."""
+    kinds = [kind for kind in KINDS[:-1] if kind != RIGHT]
+    return {
+        'objects': len(errors.objects),
+        'ap': errors.ap,
+        'best': errors.shares(),
+        'missed': float(1 - errors.found.mean()),
+        'ap_without': {kind: errors.ap_without(kind) for kind in kinds},
+        'found_by_size': errors.by_size(sizes(truth, errors)),
+    }
+
+
+def highest(errors, kind, most):
+    """Of {class: Errors} the `most` detections of a kind that have the highest scores: [(class, image, score, box)]."""
+    rows = [
+        (k, int(of_class.images[i]), float(of_class.scores[i]), tuple(map(float, of_class.boxes[i])))
+        for k, of_class in errors.items()
+        for i in np.flatnonzero(of_class.kinds == KINDS.index(kind))[:most]
+    ]
+    return sorted(rows, key=lambda row: -row[2])[:most]
+
+
+def worst(errors, truth, most):
+    """{kind: [(class, image, score or None, box)]}, the worst first: of the highest score; of objects that were missed, the
+    largest."""
+    lists = {kind: highest(errors, kind, most) for kind in KINDS[:-1] if kind != RIGHT}
+    missed = [
+        (-size, k, int(truth.images[i]), tuple(map(float, truth.boxes[i])))
+        for k, of_class in errors.items()
+        for i, size, found in zip(of_class.objects, sizes(truth, of_class), of_class.found)
+        if not found
+    ]
+    lists['missed'] = [(k, image, None, box) for _, k, image, box in sorted(missed)[:most]]
+    return lists

@@ -1,0 +1,212 @@
+"""The page about a Run: page.html, filled, one file that needs nothing else."""
+
+import logging
+import os
+
+import jinja2
+import numpy as np
+
+from datasets.evaluators.confusion import confusion
+from datasets.evaluators.errors import KINDS, all_errors, described
+from datasets.evaluators.pairs import areas
+from datasets.factory import get_imdb
+from datasets.joined import joined
+from reporting import charts
+from reporting.pictures import gallery
+from reporting.run import read_run
+from utils.files import atomic_path
+from utils.proposals import load_detections
+
+log = logging.getLogger(__name__)
+
+CONFUSED = 0.5  # the least score of detections that count among those of a wrong class
+PAIRS = 10  # of classes that are taken for each other, listed
+WRONG = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+)  # what a dataset or a file that is gone, or another one by now, raises
+
+
+def write_report(path, out=None, most=6):
+    """Write the report of read_run(path) to `out`, by default <name of the run>_report.html in its folder -> its path. most: pictures of each kind."""
+    run, notes = read_run(path), []
+    out = out or os.path.join(run.folder, f'{run.title}_report.html')
+    values = {
+        'run': run,
+        'notes': notes,
+        'stages': [described_stage(n, stage) for n, stage in enumerate(run.stages)],
+        'settings': settings(run.stages),
+        **_tried(notes, 'The tests', lambda: tested(run, most), {}),
+        **_tried(notes, 'The datasets', lambda: statistics(run), {}),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    empty = dict.fromkeys(('test', 'tests', 'over_time', 'statistics'))
+    text = environment.get_template('page.html').render({**empty, **values})
+    with atomic_path(out) as temporary, open(temporary, 'w', encoding='utf-8') as stream:
+        stream.write(text)
+    return out
+
+
+def _tried(notes, what, make, otherwise):
+    """make(); where what it needs is not there, `otherwise`, and a note."""
+    try:
+        return make()
+    except WRONG as error:
+        notes.append(f'{what} could not be shown: {error}')
+        log.warning('%s', notes[-1])
+        return otherwise
+
+
+def described_stage(n, stage):
+    """What the page has of the n-th stage."""
+    records = stage.records
+    if not records:
+        return {'name': stage.name, 'seconds': stage.seconds, 'iterations': 0}
+    iterations = [record['iteration'] for record in records]
+    paces = [record['seconds'] for record in records]
+    return {
+        'name': stage.name,
+        'iterations': iterations[-1],
+        'seconds': stage.seconds or sum(paces),
+        'loss': records[-1]['smoothed_loss'],
+        'pace': float(np.median(paces)),
+        'losses': charts.losses(n, records),
+        'rate': charts.line(f'{n}-lr', iterations, [r['lr'] for r in records], 'iteration', 'learning rate'),
+        'paces': charts.line(f'{n}-s', iterations, paces, 'iteration', 'seconds an iteration', smoothed=True),
+    }
+
+
+def settings(stages):
+    """[(setting, [its value in each stage])], those whose stages differ first; of the stages that a manifest has."""
+    known = [stage.settings for stage in stages if stage.settings]
+    keys = dict.fromkeys(key for of_stage in known for key in of_stage)
+    rows = [(key, [of_stage.get(key) for of_stage in known]) for key in keys]
+    return {
+        'names': [stage.name for stage in stages if stage.settings],
+        'differ': [row for row in rows if any(value != row[1][0] for value in row[1])],
+        'same': [(key, values[0]) for key, values in rows if all(value == values[0] for value in values)],
+    }
+
+
+def tested(run, most):
+    """What the page has of the tests: mean AP of each, all of the last."""
+    if not run.tests:
+        return {}
+    last = run.tests[-1]
+    data = get_imdb(last.imdb)
+    rows = []
+    for test in run.tests:
+        if test.imdb == last.imdb:
+            all_boxes, errors = judged(test, data)
+            rows.append((test, float(np.mean([of_class.ap for of_class in errors.values()]))))
+    table = confusion(all_boxes, data.truth, CONFUSED)
+    return {
+        'test': last,
+        'tests': rows,
+        'over_time': over_time(rows),
+        'kinds': [kind for kind in KINDS[:-1]],
+        'classes': [
+            {
+                'k': k,
+                'name': data.class_names[k],
+                'colour': charts.colour(n),
+                **described(of_class, data.truth),
+            }
+            for n, (k, of_class) in enumerate(errors.items())
+        ],
+        'precisions': charts.precisions(errors),
+        'confusion': charts.confusion(table, data.class_names),
+        'confused': confused(table, data.class_names),
+        'gallery': gallery(data, all_boxes, errors, most),
+        'least': CONFUSED,
+    }
+
+
+def judged(test, data):
+    """all_boxes and {class: Errors} of a Test. ValueError where its detections are not of these images and classes."""
+    if isinstance(data, joined):
+        raise ValueError(f'{data.name} is of several datasets; a report wants a test on one')
+    all_boxes = load_detections(test.file)
+    found, wanted = (len(all_boxes), len(all_boxes[0])), (data.num_classes, data.num_images)
+    if found != wanted:
+        raise ValueError(
+            f'{test.file}: {found[0]} classes, {found[1]} images; {data.name} has {wanted[0]}, {wanted[1]}'
+        )
+    errors = all_errors(all_boxes, data.truth, {})
+    if not errors:
+        raise ValueError(f'{data.name} has no object to be found')
+    return all_boxes, errors
+
+
+def over_time(rows):
+    """Mean AP over the iterations, where several of one training were tested."""
+    points = sorted((test.iteration, ap) for test, ap in rows if test.iteration)
+    if len(points) < 2:
+        return None
+    return charts.line('over-time', *zip(*points), 'iteration', 'mean AP', mark='o')
+
+
+def confused(table, names):
+    """[(class, class it was taken for, how often, share of its objects)], the most frequent first."""
+    wrong = table.copy()
+    np.fill_diagonal(wrong, 0)
+    wrong[0], wrong[:, 0] = 0, 0
+    order = np.argsort(-wrong, axis=None, kind='stable')[:PAIRS]
+    rows = zip(*np.unravel_index(order, wrong.shape))
+    return [
+        (names[i], names[j], int(wrong[i, j]), wrong[i, j] / table[i].sum()) for i, j in rows if wrong[i, j]
+    ]
+
+
+def statistics(run):
+    """What the page has of the images trained and tested on."""
+    names = {'trained on': run.data, **({'tested on': run.tests[-1].imdb} if run.tests else {})}
+    sets = {what: _parts(name) for what, name in names.items()}
+    class_names = next(iter(sets.values()))[0].class_names
+    truths = {what: [part.truth for part in parts] for what, parts in sets.items()}
+    counts = {
+        what: sum(np.bincount(one.classes, minlength=len(class_names)) for one in of_set)
+        for what, of_set in truths.items()
+    }
+    sides = {
+        what: np.concatenate([np.sqrt(areas(one.boxes.astype(float), one=1)) for one in of_set])
+        for what, of_set in truths.items()
+    }
+    return {
+        'statistics': {
+            'sets': [(what, names[what], *_counted(of_set)) for what, of_set in truths.items()],
+            'classes': [
+                (name, *(int(of_set[k]) for of_set in counts.values()))
+                for k, name in enumerate(class_names)
+                if k
+            ],
+            'most': max(1, *(int(of_set.max()) for of_set in counts.values())),
+            'sizes': charts.sizes(sides),
+        }
+    }
+
+
+def _parts(name):
+    data = get_imdb(name)
+    return data.parts if isinstance(data, joined) else [data]
+
+
+def _counted(truths):
+    """Images, objects, difficult ones, images without an object, most objects in one."""
+    per_image = np.concatenate([np.diff(one.starts) for one in truths])
+    hard = sum(int(one.difficult.sum()) for one in truths)
+    return (
+        len(per_image),
+        int(per_image.sum()),
+        hard,
+        int((per_image == 0).sum()),
+        int(per_image.max(initial=0)),
+    )
