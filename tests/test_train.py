@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import signal
+import sys
+from types import SimpleNamespace
 
 import caffe
 import numpy as np
@@ -14,7 +16,7 @@ from layer_runs import entry, write_image
 
 from fast_rcnn import train as training
 from fast_rcnn.config import overrides
-from fast_rcnn.hooks import Display, Interrupted
+from fast_rcnn.hooks import Board, Display, Interrupted
 from fast_rcnn.train import SolverWrapper, iter_size, plain_predictions, train_net
 from caffe.format.files import atomic_write
 from caffe.format.weights import read_weights
@@ -563,3 +565,35 @@ def test_the_log_counts_the_images(flipped, said, monkeypatch, caplog):
     with overrides({'TRAIN.USE_FLIPPED': flipped}):
         training.get_training_roidb(Images())
     assert caplog.messages == [said]
+
+
+def test_numbers_for_tensorboard(tiny, tmp_path, monkeypatch, caplog):
+    """All that the log has; where the package is missing a line, and the training goes its way."""
+    solver, roidb = tiny
+    written = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            written.append((folder, purge_step))
+
+        def add_scalar(self, tag, value, iteration):
+            written.append((tag, value, iteration))
+
+        def close(self):
+            written.append('closed')
+
+    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', SimpleNamespace(SummaryWriter=Writer))
+    train_net(solver(), roidb, str(tmp_path), max_iters=3, hooks=[Board()])
+    (log,) = tmp_path.glob('*_log.jsonl')
+    names = {'lr': 'lr', 'seconds': 'seconds'}
+    expected = [
+        (names.get(name, f'loss/{name}'), value, record['iteration'])
+        for record in map(json.loads, log.read_text().splitlines())
+        for name, value in record.items()
+        if name != 'iteration'
+    ]
+    assert len(expected) >= 12
+    assert written == [(str(log).replace('_log.jsonl', '_board'), 1), *expected, 'closed']
+    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
+    train_net(solver(), roidb, str(tmp_path / 'other'), max_iters=1, hooks=[Board()])
+    assert 'TENSORBOARD: nothing is written for it' in caplog.text and len(written) == len(expected) + 2

@@ -20,7 +20,7 @@ def main():
     from caffe import world
     from caffe.parallel import share
     from fast_rcnn.config import get_output_dir
-    from fast_rcnn.hooks import Display
+    from fast_rcnn.hooks import Board, Display
     from fast_rcnn.schedule import ITERATIONS
     from fast_rcnn.train import train_net
     from pipeline.schedule import warn_of_steps
@@ -39,7 +39,7 @@ def main():
         get_output_dir(data),
         pretrained_model=args.weights and _command.require(args.weights, '--weights'),
         max_iters=args.max_iters,
-        hooks=[Display(verbose=args.verbose)],
+        hooks=[Display(verbose=args.verbose), *([Board()] if cfg.TENSORBOARD else [])],
     )
     _command.say(f'Final model: {paths[-1]}')
     train = _command.net_file(args)

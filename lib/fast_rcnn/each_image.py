@@ -30,7 +30,7 @@ from utils.shards import Shard
 log = logging.getLogger(__name__)
 
 # Settings that no answer depends on
-HARMLESS = 'ROOT_DIR', 'DATA_DIR', 'MODELS_DIR', 'MATLAB', 'EXP_DIR', 'GPU_ID', 'USE_GPU_NMS'
+HARMLESS = 'ROOT_DIR', 'DATA_DIR', 'MODELS_DIR', 'MATLAB', 'EXP_DIR', 'GPU_ID', 'USE_GPU_NMS', 'TENSORBOARD'
 
 READERS = 2  # threads that read images
 AHEAD = 2  # images that each has under way or done

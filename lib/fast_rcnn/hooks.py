@@ -59,6 +59,41 @@ class Log:
                 raise OSError(error.errno, error.strerror, self.path) from error
 
 
+class Board:
+    """Writes the log's numbers for TensorBoard, to <prefix>_board: losses as loss/<name>, lr, seconds. A training that goes on
+    hides what an earlier one wrote of the iterations after that. Without the package tensorboard a line says so."""
+
+    def on_start(self, loop):
+        self.writer, self.waiting = None, []
+        if caffe.solver_rank() == 0:
+            try:
+                from torch.utils.tensorboard import SummaryWriter  # which few have
+            except ImportError as error:
+                log.warning('TENSORBOARD: nothing is written for it: %s', error)
+            else:
+                self.writer = SummaryWriter(f'{loop.prefix}_board', purge_step=loop.solver.iter + 1)
+
+    def on_step(self, loop, record):
+        if self.writer:
+            self.waiting.append(record)
+            if 'smoothed_loss' in record:
+                self._write()
+
+    def on_exit(self, loop):
+        if self.writer:
+            self._write()
+            self.writer.close()
+
+    def _write(self):
+        records, self.waiting = self.waiting, []
+        for record in records:
+            if 'smoothed_loss' in record:
+                for name, value in record.items():
+                    if name != 'iteration':
+                        tag = name if name in ('lr', 'seconds') else f'loss/{name}'
+                        self.writer.add_scalar(tag, value, record['iteration'])
+
+
 def _unused(path):
     """path.1, or the first such that is free."""
     return next(name for name in (f'{path}.{n}' for n in itertools.count(1)) if not os.path.exists(name))

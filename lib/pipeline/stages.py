@@ -18,7 +18,7 @@ from datasets.joined import joined
 from datasets.imdb import imdb
 from fast_rcnn.config import DEFAULTS, cfg, cfg_restore, cfg_values, get_output_dir, overrides
 from fast_rcnn.each_image import HARMLESS
-from fast_rcnn.hooks import Display
+from fast_rcnn.hooks import Board, Display
 from fast_rcnn.schedule import iterations_of
 from fast_rcnn.sidecar import write_sidecar
 from fast_rcnn.train import get_training_roidb, train_net
@@ -62,7 +62,10 @@ def train(job):
         job['output_dir'],
         pretrained_model=job['weights'],
         max_iters=max_iters,
-        hooks=[Display(job['title'], lambda loop: later(job, loop), job['verbose'], job['began'])],
+        hooks=[
+            Display(job['title'], lambda loop: later(job, loop), job['verbose'], job['began']),
+            *([Board()] if cfg.TENSORBOARD else []),
+        ],
     )
     for path in earlier if job['only_last'] and caffe.solver_rank() == 0 else ():
         os.remove(path)
