@@ -122,6 +122,17 @@ def test_fewer_iterations_than_the_epochs_fall_at_the_same_shares(solver):
         wanted(read_solver(solver()), cfg.TRAIN, 16, 7, 52)
 
 
+def test_a_cosine_over_the_whole_training(solver, tmp_path):
+    with overrides({'TRAIN.COSINE_LR': True, 'TRAIN.BASE_LR': 0.01}):
+        p = read_solver(scheduled(solver(), cfg.TRAIN, 100, 50, str(tmp_path)))
+        assert [learning_rate(p, i) for i in (0, 25, 50)] == pytest.approx([0.01, 0.005, 0])
+        with (
+            overrides({'TRAIN.EPOCHS': 9, 'TRAIN.EPOCH_STEPS': [6]}),
+            pytest.raises(ValueError, match='COSINE_LR and TRAIN.EPOCH_STEPS .*6.*: wanted one'),
+        ):
+            wanted(read_solver(solver()), cfg.TRAIN, 16, 7, 52)
+
+
 def test_a_training_of_epochs(tiny, tmp_path):  # noqa: F811
     """Two times four images, one an update; the rate rises once, and falls after an epoch."""
     write, roidb = tiny

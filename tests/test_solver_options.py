@@ -7,7 +7,7 @@ from caffe.format.prototxt import parse_net, read_net, read_solver
 from test_train import tiny  # noqa: F401
 
 from fast_rcnn.config import cfg, overrides
-from fast_rcnn.solver_options import freeze, with_options
+from fast_rcnn.solver_options import freeze, mine_hard, with_options
 from fast_rcnn.train import SolverWrapper
 from netgen.files import files
 
@@ -130,3 +130,53 @@ def test_batch_norm_over_all_workers_where_it_learns_statistics(tmp_path):
         assert {name: norm.sync for name, norm in norms.items()} == {'bn1': True, 'bn2': False}
         with overrides({'TRAIN.FREEZE': ['bn1']}), pytest.raises(ValueError, match='TRAIN.SYNC_BN, but no'):
             with_options(str(path), cfg.TRAIN, str(tmp_path))
+
+
+LOSSES = """
+input: "cls_score" input_shape { dim: 5 dim: 3 } input: "labels" input_shape { dim: 5 } input: "rois" input_shape { dim: 5 dim: 5 }
+input: "bbox_pred" input_shape { dim: 5 dim: 4 } input: "bbox_targets" input_shape { dim: 5 dim: 4 }
+input: "bbox_inside_weights" input_shape { dim: 5 dim: 4 } input: "bbox_outside_weights" input_shape { dim: 5 dim: 4 }
+layer { name: "loss_cls" type: "SoftmaxWithLoss" bottom: "cls_score" bottom: "labels" top: "loss_cls"
+  propagate_down: true propagate_down: false loss_weight: 1 }
+layer { name: "loss_bbox" type: "SmoothL1Loss" bottom: "bbox_pred" bottom: "bbox_targets"
+  bottom: "bbox_inside_weights" bottom: "bbox_outside_weights" top: "loss_bbox" loss_weight: 1 }
+"""
+
+
+def test_the_hardest_regions_of_each_image_train():
+    """Two of three regions of the first image and of two of the second, by the sum of both losses."""
+    param = parse_net(LOSSES)
+    mine_hard(param, 2, 'net.pt')
+    net, rng = caffe.Net.from_param(param, caffe.TRAIN), np.random.RandomState(0)
+    scores, labels, images = rng.randn(5, 3), np.array([0, 2, 1, 0, 1]), np.array([0, 0, 0, 1, 1])
+    boxes, targets, inside = rng.randn(5, 4), rng.randn(5, 4), (labels > 0)[:, None] * np.ones((1, 4))
+    given = dict(cls_score=scores, labels=labels, bbox_pred=boxes, bbox_targets=targets)
+    given.update(bbox_inside_weights=inside, bbox_outside_weights=inside)
+    for name, values in given.items():
+        net.blobs[name].data[...] = values
+    net.blobs['rois'].data[:, 0] = images
+    cls = [np.log(np.exp(row).sum()) - row[label] for row, label in zip(scores, labels)]
+    d = np.abs(inside * (boxes - targets))
+    box = np.where(d < 1, d**2 / 2, d - 0.5).sum(1)
+    total = np.add(cls, box)
+    kept = [i for image in (0, 1) for i in sorted(np.where(images == image)[0], key=lambda i: -total[i])[:2]]
+    found = net.forward()
+    assert len(kept) == 4
+    np.testing.assert_allclose(found['loss_cls'], np.mean([cls[i] for i in kept]), rtol=1e-5)
+    np.testing.assert_allclose(found['loss_bbox'], sum(box[i] for i in kept) / 2, rtol=1e-5)
+    param.layer[-1].type = 'SmoothL1Loss'
+    param.layer[-1].smooth_l1_loss_param.sigma = 3
+    with pytest.raises(ValueError, match='net.pt: TRAIN.OHEM wants .*sigma 3'):
+        mine_hard(param, 2, 'net.pt')
+
+
+def test_a_training_smooths_labels_and_mines(tiny, tmp_path, caplog):  # noqa: F811
+    solver, roidb = tiny
+    caplog.set_level('INFO')
+    with overrides({'TRAIN.LABEL_SMOOTHING': 0.1, 'TRAIN.OHEM': 2}):
+        wrapper = SolverWrapper(solver(), roidb, str(tmp_path / 'out'))
+        wrapper.step()
+    assert 'labels of loss_cls smoothed by 0.1; the 2 hardest RoIs of an image train' in caplog.text
+    assert (wrapper.solver.net.blobs['labels_ohem'].data >= 0).sum() == 2
+    with overrides({'TRAIN.LABEL_SMOOTHING': 1.5}), pytest.raises(ValueError, match='from 0 to 1, got 1.5'):
+        with_options(solver(), cfg.TRAIN, str(tmp_path))

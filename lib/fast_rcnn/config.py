@@ -131,10 +131,21 @@ cfg.TRAIN.WEIGHT_DECAY = -1.0
 # passes and workers (arXiv 1706.02677). 0: it stays as it is
 cfg.TRAIN.LR_BATCH = 0
 
+# The learning rate falls to 0 by half a cosine over the whole training (arXiv 1608.03983, without restarts), behind its
+# warm-up; not with EPOCH_STEPS. False: as the solver's file says
+cfg.TRAIN.COSINE_LR = False
+
 # Iterations, less than an epoch, in which the learning rate rises evenly from WARMUP_FACTOR of it to all of it. 0: none,
 # or as the solver's file says, rampup_interval and rampup_lr
 cfg.TRAIN.WARMUP_ITERS = 0
 cfg.TRAIN.WARMUP_FACTOR = 0.001
+
+# The split of the dataset that trainings of recipes are tested on as they go, e.g. 'val' ('': none): every VALIDATE_EPOCHS
+# epochs, and at the end. The best snapshot by mean AP is the one that is kept, and the training ends when PATIENCE tests in a
+# row gave none better (0: never). It should not be what is tested on at last, which would then be chosen by its own figures
+cfg.TRAIN.VALIDATE = ''
+cfg.TRAIN.VALIDATE_EPOCHS = 10.0
+cfg.TRAIN.PATIENCE = 5
 
 # Layers that do not learn, by name or pattern of names, over the net's file: ['conv1', 'res2*', 'scale2*']. Nothing is
 # kept or computed for gradients that only they would want; BatchNorm among them takes its statistics as they are
@@ -143,6 +154,13 @@ cfg.TRAIN.FREEZE = ()
 # BatchNorm that learns its statistics takes them over the images of a pass of all workers together, as if they were one
 # batch; False: each worker over its own
 cfg.TRAIN.SYNC_BN = False
+
+# So much of a RoI's label goes to all classes alike (arXiv 1512.00567, section 7), in the loss of the head's scores. 0: none
+cfg.TRAIN.LABEL_SMOOTHING = 0.0
+
+# Of each image the so many RoIs with the largest losses train, as R-FCN's nets with OHEM have it (arXiv 1604.03540); the
+# others are judged and left. BATCH_SIZE -1 gives it all RoIs to choose from. For nets with one head. 0: all that are sampled
+cfg.TRAIN.OHEM = 0
 
 # Biases decay, and learn faster than their weights, as the net's file says. False: they do not decay; they learn as fast
 cfg.TRAIN.BIAS_DECAY = True

@@ -1,5 +1,5 @@
 """How long a training is and how fast it learns, where settings say so over the solver's file: epochs, the rate's steps in
-epochs, its scaling with the batch, its warm-up."""
+epochs, its scaling with the batch, its warm-up, its fall by a cosine."""
 
 import os
 
@@ -27,7 +27,7 @@ def iterations_of(solver_file, train, images):
 
 def scheduled(solver_file, train, images, max_iters, folder):
     """The solver file to train max_iters iterations by: solver_file itself, or where cfg.TRAIN's BASE_LR, LR_BATCH,
-    WEIGHT_DECAY, EPOCH_STEPS or WARMUP_ITERS differ from it, <snapshot_prefix>_schedule_solver.prototxt in the folder."""
+    WEIGHT_DECAY, EPOCH_STEPS, COSINE_LR or WARMUP_ITERS differ from it, <snapshot_prefix>_schedule_solver.prototxt in the folder."""
     solver = read_solver(solver_file)
     batch, epoch = batch_and_epoch(solver, train)
     new = wanted(solver, train, batch, epoch(images), max_iters)
@@ -49,7 +49,7 @@ def wanted(solver, train, batch, epoch, max_iters):
     """{field: value} of a SolverParameter by the settings cfg.TRAIN, for updates of `batch` images, `epoch` of them an epoch.
 
     Where max_iters are other than EPOCHS, the rate falls at the same shares of them. ValueError for EPOCH_STEPS beyond
-    EPOCHS.
+    EPOCHS, or together with COSINE_LR.
     """
     rate = (train.BASE_LR or solver.base_lr) * (batch / train.LR_BATCH if train.LR_BATCH else 1)
     fields = {'base_lr': single(rate)}
@@ -61,6 +61,10 @@ def wanted(solver, train, batch, epoch, max_iters):
             raise ValueError(f'TRAIN.EPOCH_STEPS {steps} lie beyond TRAIN.EPOCHS {train.EPOCHS:g}')
         fields['lr_policy'] = 'multistep'
         fields['stepvalue'] = [round(step / train.EPOCHS * max_iters) for step in steps]
+    if train.COSINE_LR:
+        if steps:
+            raise ValueError(f'TRAIN.COSINE_LR and TRAIN.EPOCH_STEPS {steps}: wanted one of them')
+        fields.update(lr_policy='cosine', max_iter=max_iters)
     if train.WARMUP_ITERS:
         fields['rampup_interval'] = min(train.WARMUP_ITERS, epoch - 1)
         fields['rampup_lr'] = single(rate * train.WARMUP_FACTOR)
