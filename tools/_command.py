@@ -1,10 +1,13 @@
 """What the tools share: the flags that most of them have, what these set in motion, and how a tool ends."""
 
 import argparse
+import atexit
 import errno
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import time
 
 import _init_paths  # noqa: F401
@@ -33,11 +36,16 @@ FLAGS = {
         'cpu:N, so many processes on the CPU. Under torchrun: those of a machine',
     ),
     'def': dict(dest='prototxt', metavar='PROTOTXT', help='the net'),
-    'net': dict(dest='weights', metavar='CAFFEMODEL', help='its weights'),
+    'net': dict(
+        dest='weights',
+        metavar='CAFFEMODEL',
+        help='its weights; or a .frcnn, which has its net and settings too',
+    ),
     'load': dict(
         dest='weights',
         metavar='MODEL',
-        help='a .caffemodel; the .classes.json beside it says which classes, settings and prototxt it has',
+        help='a .frcnn of tools/pack.py, or a .caffemodel: the .classes.json beside it says which classes, settings and '
+        'prototxt it has',
     ),
     'weights': dict(
         dest='weights', metavar='CAFFEMODEL', help='initial weights; none: as the net fills them'
@@ -191,6 +199,7 @@ def load_cfg(args, world='', known=()):
     from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
     from pipeline.settings import cfg_files_of, settle, use_device
 
+    known = open_pack(args) or known
     net = net_file(args)
     for path in cfg_files_of(net, args.imdb) if net and not args.cfg_file else ():
         cfg_from_file(path)
@@ -202,17 +211,40 @@ def load_cfg(args, world='', known=()):
     return cfg
 
 
+def open_pack(args):
+    """Where --load or --net names a .frcnn: its files in a folder that is there until the process ends, in its place and in
+    that of --def, if this is not given -> its settings, key, value ...; else nothing."""
+    from fast_rcnn.packs import is_pack, unpack
+    from fast_rcnn.sidecar import read_sidecar
+
+    given = getattr(args, 'weights', None)
+    if not given or not is_pack(given):
+        return []
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    args.pack, args.weights = given, unpack(given, folder)
+    known = read_sidecar(args.weights)
+    args.prototxt = args.prototxt or known.prototxt
+    return words_of(known)
+
+
+def words_of(known):
+    """The settings of a Sidecar: key, value, key, value ..."""
+    return [word for setting in known.cfg.items() for word in setting]
+
+
 def load_known(args, world=''):
     """As load_cfg, with what a model's sidecar says: its settings, over the files', and the net where --def is not given ->
     the Sidecar; None where the model of --load or --net has none, or is none."""
     from fast_rcnn.sidecar import prototxt_path, read_sidecar, sidecar_path
 
+    open_pack(args)
     known, beside = None, prototxt_path(args.weights)
     if os.path.exists(sidecar_path(args.weights)):
         known = read_sidecar(args.weights)
         beside = known.prototxt
     args.prototxt = args.prototxt or (beside if os.path.isfile(beside) else None)
-    load_cfg(args, world, [word for setting in known.cfg.items() for word in setting] if known else ())
+    load_cfg(args, world, words_of(known) if known else ())
     return known
 
 
@@ -328,6 +360,8 @@ def set_proposals(data, method, rpn_file=None):
 
 def load_net(args):
     """The net of --def and --net for testing, named after its weights' file."""
+    if not args.prototxt:
+        sys.exit(f'--def is missing: the net of {args.weights}')
     return load_named(args.prototxt, args.weights)
 
 

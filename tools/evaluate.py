@@ -26,7 +26,7 @@ def figures(args, data, mean_ap, folder):
     """What --json writes."""
     boxes, *masks = data.reported or [{}]
     return {
-        'model': os.path.abspath(args.weights),
+        'model': os.path.abspath(getattr(args, 'pack', args.weights)),
         'imdb': data.name,
         'images': data.num_images,
         'mean_ap': mean_ap,

@@ -97,18 +97,14 @@ def one(net, frame, stem, data, writers, args):
     from fast_rcnn.config import cfg
     from fast_rcnn.detection import detect_masks
     from fast_rcnn.drawing import draw, listed, save_picture, show
-    from fpn.boxes import family_of_net
+    from frcnn.detector import at_edges
 
     found, masks = detect_masks(net, frame.image, cfg.TEST.MAX_PER_IMAGE, args.thresh)
     listing = listed(found, data.class_names, args.thresh, masks)
     if args.format != 'none':
         target = os.path.join(args.out, f'{stem}.{args.format}')
         save_picture(target, draw(frame.image, listing, data.class_names))
-    last = family_of_net(net).offset  # pixels that a box has beyond its x2 and y2
-    objects = [
-        (name, score, (x1, y1, x2 + last, y2 + last), *mask)
-        for name, score, (x1, y1, x2, y2), *mask in listing
-    ]
+    objects = at_edges(net, listing)
     height, width = frame.image.shape[:2]
     for writer in writers:
         writer.add(Seen(frame.path, frame.number, stem, width, height, objects))

@@ -23,7 +23,7 @@ def main():
 
 def parse_args(argv=None):
     flags = 'gpu', 'def', 'net', 'imdb', 'cfg', 'wait', 'precision', 'set'
-    return _command.parser(__doc__, *flags, required=('def', 'net'), imdb='voc_2007_test').parse_args(argv)
+    return _command.parser(__doc__, *flags, required=('net',), imdb='voc_2007_test').parse_args(argv)
 
 
 if __name__ == '__main__':

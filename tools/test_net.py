@@ -32,7 +32,7 @@ def asked(args):
 
 def parse_args(argv=None):
     flags = 'gpu', 'def', 'net', 'imdb', 'cfg', 'wait', 'precision'
-    parser = _command.parser(__doc__, *flags, required=('def', 'net'), imdb='voc_2007_test')
+    parser = _command.parser(__doc__, *flags, required=('net',), imdb='voc_2007_test')
     parser.add_argument(
         '--comp',
         action='store_true',

@@ -120,10 +120,17 @@ def detect(net, im, max_per_image, thresh):
 
 def detect_masks(net, im, max_per_image, thresh):
     """As detect, and by class the RLEs (pycocotools') of those boxes' masks in the image; None of a net without masks."""
-    (found,) = find(net, [looked_at_image(im, family_of_net(net))], max_per_image, thresh)()
-    count = found.answer.scores.shape[1]
-    dets = by_number(found.dets, found.classes, count)
-    return dets, None if found.masks is None else by_number(found.rles(), found.classes, count)
+    return detect_all(net, [im], max_per_image, thresh)[0]
+
+
+def detect_all(net, ims, max_per_image, thresh):
+    """As detect_masks, of N images in one pass: N pairs."""
+    family, pairs = family_of_net(net), []
+    for found in find(net, [looked_at_image(im, family) for im in ims], max_per_image, thresh)():
+        count = found.answer.scores.shape[1]
+        dets = by_number(found.dets, found.classes, count)
+        pairs.append((dets, None if found.masks is None else by_number(found.rles(), found.classes, count)))
+    return pairs
 
 
 def im_detect(net, im, boxes=None, masks=False):

@@ -17,6 +17,7 @@ from caffe.watch import busy
 from datasets.factory import describe, get_imdb, is_path, register
 from fast_rcnn.config import cfg, cfg_from_list, get_output_dir
 from fast_rcnn.net_classes import SCORES, classes_of
+from fast_rcnn.sidecar import note_metrics
 from fast_rcnn.test import test_net
 from netgen.backbones import BACKBONES, weights_of
 from netgen.files import generate
@@ -129,7 +130,10 @@ class Recipe:
         if not cfg.TEST.HAS_RPN:
             data.set_proposal_method(cfg.TEST.PROPOSAL_METHOD)
             data.config['rpn_file'] = method.proposer and path
-        return test_net(self.trained(method, method.detector, results), data)
+        mean_ap = test_net(self.trained(method, method.detector, results), data)
+        if world.rank() == 0:
+            note_metrics(results[method.detector[1]], data)
+        return mean_ap
 
     def trained(self, method, row, results):
         """A net for testing with the weights of the stage that trained it."""

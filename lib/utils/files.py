@@ -92,7 +92,7 @@ def save_npz(path, **arrays):
 
 
 # What numpy and zipfile raise at bytes that make no sense
-_BROKEN = (
+BROKEN = (
     ValueError,
     EOFError,
     zipfile.BadZipFile,
@@ -120,7 +120,7 @@ def load_npz(path):
             for info in archive.zip.infolist():
                 _check_member(archive.zip, info)
             return {name: archive[name] for name in archive.files}
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ValueError(f'{path}: not a whole .npz file ({error})') from error
 
 

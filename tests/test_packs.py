@@ -1,0 +1,104 @@
+"""A model as one file, and frcnn.Detector; what a sidecar says of its model."""
+
+import json
+import shutil
+import zipfile
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from tool_runs import NETS, RECORDED, run_main, tool
+
+from datasets.imagenet import imagenet
+from fast_rcnn.config import cfg, overrides
+from fast_rcnn.packs import opened, pack, unpack
+from fast_rcnn.sidecar import note_metrics, read_content, read_sidecar, sidecar_path, write_sidecar
+from frcnn import Detector
+from utils.files import file_digest
+
+PICTURE = np.random.RandomState(0).randint(0, 255, (60, 80, 3), np.uint8)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = str(tmp_path / 'model.caffemodel')
+    shutil.copyfile(RECORDED / 'stage2_fast_rcnn.caffemodel', path)
+    with overrides({'TEST.SCALES': [90], 'DATA_DIR': str(RECORDED), 'TEST.NMS': 0.45}):
+        write_sidecar(path, imagenet('val2'), str(NETS / 'faster_rcnn_test.pt'))
+    return path
+
+
+def test_what_a_sidecar_says(model):
+    content = read_content(sidecar_path(model))
+    assert content['anchors'] == {'proposal': {'feat_stride': 16, 'scales': [2, 4, 8]}}
+    assert content['digests']['weights'] == file_digest(model) and content['imdb'] == 'imagenet_2015_val2'
+    assert content['command'] and content['metrics'] == {}
+    data = SimpleNamespace(name='toy', reported=[{'mean_ap': 0.5, 'aps': {'cat': 0.5}, 'more': ''}])
+    note_metrics(model, data)
+    assert read_content(sidecar_path(model))['metrics']['toy']['mean_ap'] == 0.5
+    assert read_sidecar(model).cfg['TEST.NMS'] == 0.45
+
+
+def test_a_pack_is_its_three_files(model, tmp_path):
+    path = pack(model)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ['model.caffemodel', 'model.prototxt', 'model.classes.json']
+    with opened(path) as inside:
+        assert file_digest(inside) == file_digest(model) and read_sidecar(inside) != read_sidecar(model)
+        assert read_sidecar(inside).classes == read_sidecar(model).classes
+    with open(model, 'ab') as stream:
+        stream.write(b'more')
+    with pytest.raises(ValueError, match='not the weights that .*model.classes.json is of'):
+        pack(model, str(tmp_path / 'b.frcnn'))
+    assert not (tmp_path / 'b.frcnn').exists()
+
+
+def test_broken_packs_are_named(model, tmp_path):
+    with open(pack(model), 'rb') as stream:
+        whole = bytearray(stream.read())
+    bad = tmp_path / 'bad.frcnn'
+    flipped = whole.copy()
+    flipped[len(whole) // 2] ^= 255
+    for content in whole[:-30], whole[:100], b'', flipped:
+        bad.write_bytes(content)
+        with pytest.raises(ValueError, match='bad.frcnn: not a whole .frcnn file'):
+            unpack(str(bad), str(tmp_path / 'x'))
+    for names in (['a.caffemodel'], ['../a.caffemodel', '../a.prototxt', '../a.classes.json']):
+        with zipfile.ZipFile(bad, 'w') as archive:
+            for name in names:
+                archive.writestr(name, 'x')
+        with pytest.raises(ValueError, match='bad.frcnn: not a whole'):
+            unpack(str(bad), str(tmp_path / 'x'))
+
+
+def test_a_detector_finds_what_predict_finds(monkeypatch, tmp_path, model):
+    """From one file as from three; alone as in a pass with others of its size; settings stay as they were."""
+    (tmp_path / 'in').mkdir()
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / 'in' / f'{i}.png'), np.roll(PICTURE, 7 * i, 1))
+    packed, out = pack(model, str(tmp_path / 'm.frcnn')), tmp_path / 'out'
+    before = cfg.TEST.NMS
+    detector = Detector(packed, 'cpu', batch=2, thresh=0.2)
+    found = detector(str(tmp_path / 'in'))
+    boxes, scores, labels, masks = detector(PICTURE)
+    assert cfg.TEST.NMS == before and len(found) == 3 and masks is None and len(boxes) == len(labels) > 0
+    assert (np.diff(scores) <= 0).all() and np.allclose(found[0].boxes, boxes, atol=1e-3)
+    assert np.allclose(
+        Detector(model, 'cpu', thresh=0.2)(str(tmp_path / 'in' / '0.png')).boxes, boxes, atol=1e-3
+    )
+    words = [tmp_path / 'in', '--load', packed, '--gpu', 'cpu', '--out', out, '--thresh', 0.2]
+    run_main(monkeypatch, tool('predict').main, *words, '--write', 'json', '--format', 'none')
+    listed = json.loads((out / 'detections.json').read_text())
+    for one, seen in zip(found, listed, strict=True):
+        assert one.labels == [each['class'] for each in seen['detections']]
+        assert np.allclose(one.boxes, [each['box'] for each in seen['detections']], atol=1e-2)
+    with pytest.raises(ValueError, match='wanted a picture'):
+        detector([PICTURE[:, :, 0]])
+
+
+def test_the_tool_packs(monkeypatch, tmp_path, model, capsys):
+    run_main(monkeypatch, tool('pack').main, model)
+    assert capsys.readouterr().out == f'Model: {tmp_path / "model.frcnn"}\n'
+    with pytest.raises(ValueError, match='ends in .frcnn'):
+        run_main(monkeypatch, tool('pack').main, model, '--out', tmp_path / 'x.zip')
