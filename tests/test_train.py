@@ -16,7 +16,7 @@ from layer_runs import entry, write_image
 
 from fast_rcnn import train as training
 from fast_rcnn.config import overrides
-from fast_rcnn.hooks import Board, Display, Interrupted
+from fast_rcnn.hooks import Board, Display, Interrupted, Validation
 from fast_rcnn.train import SolverWrapper, iter_size, plain_predictions, train_net
 from caffe.format.files import atomic_write
 from caffe.format.weights import read_weights
@@ -597,3 +597,25 @@ def test_numbers_for_tensorboard(tiny, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
     train_net(solver(), roidb, str(tmp_path / 'other'), max_iters=1, hooks=[Board()])
     assert 'TENSORBOARD: nothing is written for it' in caplog.text and len(written) == len(expected) + 2
+
+
+def test_the_best_snapshot_stays_and_a_training_ends_early(tiny, tmp_path):  # noqa: F811
+    """Figures 0.1, 0.3, then no better: two in a row end it after iteration 4; draws are those of a training without."""
+    solver, roidb = tiny
+    figures, seen = iter([0.1, 0.3, 0.3, 0.2]), []
+
+    def test(path):
+        np.random.rand(5)
+        seen.append(os.path.basename(path))
+        return next(figures)
+
+    looks = Validation(1, 2, test)
+    train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=8, hooks=[looks])
+    assert seen == [f'tiny_iter_{n}.caffemodel' for n in (1, 2, 3, 4)] and looks.best.endswith(
+        '_2.caffemodel'
+    )
+    left = {path.name for path in (tmp_path / 'out').glob('tiny_iter_*.caffemodel')}
+    assert left == {'tiny_iter_2.caffemodel', 'tiny_iter_4.caffemodel'}  # and the last
+    again = Validation(1, 2, test)
+    train_net(solver(), roidb, str(tmp_path / 'out'), max_iters=8, hooks=[again])  # goes on, and is over
+    assert len(seen) == 4 and again.best == looks.best

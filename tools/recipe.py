@@ -50,6 +50,13 @@ def parse_args(argv=None):
     _command.add(parser, 'weights')
     parser.add_argument('--force', action='store_true', help='write nets anew that were edited')
     _command.add(parser, 'verbose')
+    parser.add_argument(
+        '--preset',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='settings for small data, experiments/cfgs/preset_NAME.yml: augment, from_nothing, early_stop',
+    )
     _command.add(parser, 'precision')
     _command.add(parser, 'set', default=[])
     args = parser.parse_args(argv)

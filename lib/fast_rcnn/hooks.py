@@ -17,9 +17,11 @@ import time
 
 import caffe
 from caffe.launch import SAME, Interrupted
+from caffe.parallel import barrier as meet
 from caffe.parallel import gather
 from tqdm import tqdm
 
+from fast_rcnn.draws import generators, set_generators
 from utils.files import atomic_path
 from utils.progress import span
 
@@ -163,6 +165,60 @@ class Snapshots:
 
     def on_end(self, loop):
         self.paths.append(loop.snapshot())
+
+
+class Validation:
+    """Every so many iterations and at the end, a snapshot and test(its path) -> a figure, the same at all workers. best: the
+    path of the snapshot with the highest, the first of equals; others' are removed. Ends the training when `patience`
+    figures in a row (0: any number) were no better. What was found is kept in <prefix>_validation.json, for a training that
+    goes on. Draws of the training are those that it has without tests."""
+
+    def __init__(self, every, patience, test):
+        self.every, self.patience, self.test = every, patience, test
+
+    def on_start(self, loop):
+        self.path, self.found = f'{loop.prefix}_validation.json', []
+        if loop.solver.iter and os.path.exists(self.path):
+            with open(self.path) as stream:
+                found = json.load(stream)
+            self.found = [one for one in found if one['iteration'] <= loop.solver.iter]
+        loop.ended = self._is_over()
+
+    @property
+    def best(self):
+        return max(self.found, key=lambda one: one['figure'])['snapshot']
+
+    def _is_over(self):
+        figures = [one['figure'] for one in self.found]
+        return (
+            bool(self.patience and figures)
+            and len(figures) - 1 - figures.index(max(figures)) >= self.patience
+        )
+
+    def on_step(self, loop, record):
+        if record['iteration'] % self.every == 0 and record['iteration'] < loop.max_iters:
+            self._look(loop)
+
+    def on_end(self, loop):
+        if not self.found or self.found[-1]['iteration'] < loop.solver.iter:
+            self._look(loop)
+
+    def _look(self, loop):
+        path, draws = loop.snapshot(), generators()
+        meet()  # the first worker has written it
+        figure = float(self.test(path))
+        set_generators(draws)
+        before = {one['snapshot'] for one in self.found}
+        self.found.append({'iteration': loop.solver.iter, 'figure': figure, 'snapshot': path})
+        loop.ended = self._is_over()
+        if caffe.solver_rank() == 0:
+            log.info('iteration %d: %.4f, the best is %s', loop.solver.iter, figure, self.best)
+            if loop.ended:
+                log.info('the last %d were no better: training ends', self.patience)
+            with atomic_path(self.path) as temporary, open(temporary, 'w') as stream:
+                json.dump(self.found, stream, indent=1)
+            for old in filter(os.path.exists, {*before, path} - {self.best}):
+                os.remove(old)
 
 
 class Checkpoints:

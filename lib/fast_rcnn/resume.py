@@ -10,16 +10,14 @@ import hashlib
 import json
 import logging
 import os
-import random
 import re
 
 import caffe
-import numpy as np
-import torch
 from caffe.watch import busy
 from caffe.parallel import gather, share
 
 from fast_rcnn.config import DEFAULTS, cfg, cfg_values
+from fast_rcnn.draws import generators, set_generators
 from roi_data_layer.roidb import roidb_digest
 from utils.files import file_digest, load_npz, save_npz
 
@@ -78,16 +76,16 @@ class States:
         """Write the loop's state; of those before the last keep - 1 stay, and all others go. A disk that is full
         raises OSError, and the states before stand."""
         iteration = loop.solver.iter
-        generators = gather(_generators())
+        states = gather(generators())
         if caffe.solver_rank() == 0:
             if iteration not in self.kept:
                 with busy('checkpoint'):
-                    self._write(loop, generators)
+                    self._write(loop, states)
                 self.kept.append(iteration)
             self.kept = self.kept[-keep:]
             self._remove_but(self.kept)
 
-    def _write(self, loop, generators):
+    def _write(self, loop, states):
         solver, path = loop.solver, self._path(loop.solver.iter)
         own_prefix = solver.param.snapshot_prefix
         try:
@@ -99,7 +97,7 @@ class States:
                 digests=[file_digest(path) for path in self._files(solver.iter)],
                 losses=loop.losses.recent,
                 **{f'sampler_{name}': value for name, value in loop.data_layer.sampler.state().items()},
-                **{name: [each[name] for each in generators] for name in generators[0]},
+                **{name: [each[name] for each in states] for name in states[0]},
             )
         except OSError as error:
             self._remove_but(self.kept)
@@ -128,7 +126,7 @@ class States:
         sampler.seed = None if self.mark['seeds'] == SEQUENCE else cfg.RNG_SEED
         loop.losses.recent.extend(state['losses'].tolist())
         if len(state['numpy']) == caffe.solver_count():
-            _set_generators({name: state[name][caffe.solver_rank()] for name in _generators()})
+            set_generators({name: state[name][caffe.solver_rank()] for name in generators()})
         self.kept = [iteration]
         log.info('Going on from iteration %d', solver.iter)
 
@@ -183,25 +181,3 @@ class States:
         for file in os.listdir(folder):
             if re.fullmatch(half, file):
                 os.remove(os.path.join(folder, file))
-
-
-def _generators():
-    """The state of this worker's random generators, as arrays; the GPU's is empty where none is in use."""
-    _, keys, *numbers = np.random.get_state()
-    gpu = torch.cuda.get_rng_state().numpy() if torch.cuda.is_initialized() else np.zeros(0, np.uint8)
-    return {
-        'keys': keys,
-        'numpy': numbers,
-        'python': random.getstate()[1],
-        'torch': torch.get_rng_state().numpy(),
-        'gpu': gpu,
-    }
-
-
-def _set_generators(state):
-    position, has_gauss, gauss = state['numpy']
-    np.random.set_state(('MT19937', state['keys'], int(position), int(has_gauss), gauss))
-    random.setstate((3, tuple(state['python'].tolist()), None))
-    torch.set_rng_state(torch.from_numpy(state['torch']))
-    if len(state['gpu']) and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(torch.from_numpy(state['gpu']))

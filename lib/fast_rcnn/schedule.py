@@ -19,10 +19,15 @@ def batch_and_epoch(solver, train):
     return batch, lambda images: max(images // batch, 1)
 
 
+def iterations_in(solver_file, train, images, epochs):
+    """How many iterations so many epochs are, one at least."""
+    _, epoch = batch_and_epoch(read_solver(solver_file), train)
+    return max(1, round(epochs * epoch(images)))
+
+
 def iterations_of(solver_file, train, images):
     """How many iterations cfg.TRAIN.EPOCHS are, of so many images a worker knows of; ITERATIONS where it is 0."""
-    _, epoch = batch_and_epoch(read_solver(solver_file), train)
-    return max(1, round(train.EPOCHS * epoch(images))) if train.EPOCHS else ITERATIONS
+    return iterations_in(solver_file, train, images, train.EPOCHS) if train.EPOCHS else ITERATIONS
 
 
 def scheduled(solver_file, train, images, max_iters, folder):

@@ -85,7 +85,7 @@ class SolverWrapper:
 
     def __init__(self, solver_prototxt, roidb, output_dir, pretrained_model=None, resume=False):
         os.makedirs(output_dir, exist_ok=True)
-        self.output_dir, self.hooks, self.max_iters = output_dir, [], 0
+        self.output_dir, self.hooks, self.max_iters, self.ended = output_dir, [], 0, False
         self.bbox_means = self.bbox_stds = None
         check_statistics(cfg.TRAIN)
         self.solver = caffe.get_solver(with_options(solver_prototxt, cfg.TRAIN, output_dir))
@@ -172,7 +172,7 @@ class SolverWrapper:
             for hook in hooks:
                 stack.callback(getattr(hook, 'on_exit', _nothing), self)
                 getattr(hook, 'on_start', _nothing)(self)
-            while self.solver.iter < max_iters:
+            while self.solver.iter < max_iters and not self.ended:
                 record = self.step()
                 for hook in hooks:
                     getattr(hook, 'on_step', _nothing)(self, record)

@@ -21,8 +21,9 @@ from fast_rcnn.sidecar import note_metrics
 from fast_rcnn.test import test_net
 from netgen.backbones import BACKBONES, weights_of
 from netgen.files import generate
+from pipeline.advice import advice
 from pipeline.methods import METHODS
-from pipeline.settings import cfg_files, seed, settle, use_device
+from pipeline.settings import cfg_files, preset_files, seed, settle, use_device
 from pipeline.stages import Training, given_proposals, net_file
 from rpn.generate import SETTINGS, write_proposals
 from utils.proposals import proposal_file
@@ -38,7 +39,8 @@ MOST = 80000, 40000  # iterations of an RPN and of a detector that an own datase
 class Recipe:
     """method, net, dataset: by name, the dataset also the path of its YAML file. gpu: see settings.use_device.
     max_iters: one number or one per training stage, None: as published or by the number of images. stages: 1
-    ends after the first round. single: settings, key, value ... Errors: KeyError, OSError, ValueError."""
+    ends after the first round. single: settings, key, value ... preset: names, see
+    settings.preset_files. Errors: KeyError, OSError, ValueError."""
 
     method: str
     net: str
@@ -50,12 +52,14 @@ class Recipe:
     force: bool = False
     single: tuple = ()
     verbose: bool = False
+    preset: tuple = ()
 
     def run(self):
         """Trains and tests; what was done before is not done again."""
         data = register(self.dataset) if is_path(self.dataset) else describe(self.dataset)
         family = getattr(BACKBONES.get(self.net), 'boxes', 'caffe')
-        self.cfg_files, method = cfg_files(self.method, self.net, family, data.name), METHODS[self.method]
+        self.cfg_files = cfg_files(self.method, self.net, family, data.name) + preset_files(self.preset)
+        method = METHODS[self.method]
         settle(data.train_imdb, self.cfg_files, self.single)
         use_device(self.gpu)
         if self.stages == 1 and not method.one_round:
@@ -68,6 +72,8 @@ class Recipe:
         world.meet('nets')
         proposing = cfg.TEST.HAS_RPN or method.proposer
         given_proposals(data.test_imdb, 'rpn' if proposing else cfg.TEST.PROPOSAL_METHOD)
+        if world.rank() == 0:
+            print('\n'.join(advice(get_imdb(data.train_imdb))))
         training = Training(
             method,
             self.net,

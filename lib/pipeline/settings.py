@@ -64,6 +64,17 @@ def cfg_files(method, net, family, dataset):
     return [f'{stem}.yml', *([more] if os.path.exists(more) else [])]
 
 
+def preset_files(names):
+    """The files of presets, experiments/cfgs/preset_<name>.yml. KeyError, naming those there are, for another."""
+    folder = os.path.join(cfg.ROOT_DIR, 'experiments', 'cfgs')
+    paths = [os.path.join(folder, f'preset_{name}.yml') for name in names]
+    for name, path in zip(names, paths):
+        if not os.path.exists(path):
+            known = sorted(re.findall(r'preset_(\w+)\.yml', ' '.join(os.listdir(folder))))
+            raise KeyError(f'--preset {name}: there is none; known: {", ".join(known)}')
+    return paths
+
+
 def cfg_files_of(prototxt, imdb):
     """The settings files of cfg_files that suit a net's file and an imdb (None: none); none for a net of Caffe's family,
     which the library's own suit."""

@@ -18,13 +18,14 @@ from datasets.joined import joined
 from datasets.imdb import imdb
 from fast_rcnn.config import DEFAULTS, cfg, cfg_restore, cfg_values, get_output_dir, overrides
 from fast_rcnn.each_image import HARMLESS
-from fast_rcnn.hooks import Board, Display
-from fast_rcnn.schedule import iterations_of
+from fast_rcnn.evaluation import test_net
+from fast_rcnn.hooks import Board, Display, Validation
+from fast_rcnn.schedule import iterations_in, iterations_of
 from fast_rcnn.sidecar import write_sidecar
 from fast_rcnn.train import get_training_roidb, train_net
 from pipeline.manifest import File, Manifest
 from pipeline.schedule import follow
-from pipeline.settings import seed, use_device
+from pipeline.settings import dataset_of, seed, use_device
 from roi_data_layer.roidb import filter_roidb, roidb_digest
 from rpn.generate import write_proposals
 from utils.files import atomic_path
@@ -56,6 +57,10 @@ def train(job):
     solver = job['net']
     if not any(cfg.TRAIN.EPOCH_STEPS):
         solver = follow(solver, job['planned'], max_iters, f'{job["stem"]}_solver.prototxt')
+    validations = []
+    if cfg.TRAIN.VALIDATE:
+        every = iterations_in(job['net'], cfg.TRAIN, len(roidb), cfg.TRAIN.VALIDATE_EPOCHS)
+        validations.append(Validation(every, cfg.TRAIN.PATIENCE, lambda path: validated(job, path)))
     *earlier, last = train_net(
         solver,
         roidb,
@@ -65,12 +70,24 @@ def train(job):
         hooks=[
             Display(job['title'], lambda loop: later(job, loop), job['verbose'], job['began']),
             *([Board()] if cfg.TENSORBOARD else []),
+            *validations,
         ],
     )
+    last = validations[0].best if validations else last
     for path in earlier if job['only_last'] and caffe.solver_rank() == 0 else ():
         os.remove(path)
     parallel.leave()
     return last
+
+
+def validated(job, weights):
+    """The mean AP of a snapshot on the validation split."""
+    data = get_imdb(job['validate'])
+    if not cfg.TEST.HAS_RPN:
+        data.set_proposal_method(cfg.TEST.PROPOSAL_METHOD)
+    net = caffe.Net(job['test_net'], weights, caffe.TEST)
+    net.name = f'{job["name"]}_validation'
+    return test_net(net, data)
 
 
 def later(job, loop):
@@ -202,8 +219,27 @@ class Training:
                 max_iters=self.max_iters[place],
                 only_last=bool(self.method.finals),
                 given={name: File(path) for name, path in given},
+                **self.validation(),
             )
         return job
+
+    def validation(self):
+        """What a stage is to know to be tested on cfg.TRAIN.VALIDATE; ValueError where it cannot be."""
+        split = cfg.TRAIN.VALIDATE
+        if not split:
+            return {}
+        dataset = dataset_of(self.imdb)
+        if len(self.method.trained) > 1 or not dataset or '+' in self.imdb:
+            raise ValueError(
+                f'TRAIN.VALIDATE {split!r}: wanted a method of one training and one training set, got {self.method.name} '
+                f'and {self.imdb}'
+            )
+        imdb = f'{self.imdb.rpartition("_")[0]}_{split}'
+        if imdb == self.imdb:
+            raise ValueError(f'TRAIN.VALIDATE {split!r}: {imdb} is trained on')
+        get_imdb(imdb)  # KeyError, before anything is done, where there is none
+        test_net = File(net_file(self.net, self.method.nets, self.method.detector[0]))
+        return {'validate': imdb, 'test_net': test_net}
 
     def place(self, stage):
         """Which of all stages this is, and what comes after it."""
@@ -274,7 +310,7 @@ def stage_cfg(stage):
         if cfg.TRAIN.REAL_BATCH_SIZE:
             settings['TRAIN.REAL_BATCH_SIZE'] = max(cfg.TRAIN.REAL_BATCH_SIZE // 2, 1)
             settings['TRAIN.VAL_PER_BATCH_SIZE'] = 1  # where val images are mixed in
-    unread = 'TRAIN' if stage.function is propose else 'TEST'
+    unread = 'TRAIN' if stage.function is propose else '' if cfg.TRAIN.VALIDATE else 'TEST'
     with overrides(settings):
         return {key: value for key, value in cfg_values().items() if key != unread}
 
