@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from tool_runs import NETS, RECORDED, run_main, tool
+from tool_runs import NETS, RECORDED, VAL, run_main, settings, tool
 
 from datasets.imagenet import imagenet
 from fast_rcnn.config import cfg, overrides
@@ -102,3 +102,13 @@ def test_the_tool_packs(monkeypatch, tmp_path, model, capsys):
     assert capsys.readouterr().out == f'Model: {tmp_path / "model.frcnn"}\n'
     with pytest.raises(ValueError, match='ends in .frcnn'):
         run_main(monkeypatch, tool('pack').main, model, '--out', tmp_path / 'x.zip')
+
+
+def test_a_pack_stands_for_def_and_net(monkeypatch, tmp_path, model, capsys):
+    packed = pack(model, str(tmp_path / 'm.frcnn'))
+    words = ['--net', packed, '--imdb', VAL, '--gpu', 'cpu', *settings(tmp_path, 'TEST.HAS_RPN', True)]
+    run_main(monkeypatch, tool('test_net').main, *words)
+    printed = capsys.readouterr().out
+    assert 'Mean AP' in printed and cfg.TEST.NMS == 0.45  # the model's
+    with pytest.raises(SystemExit, match='--def is missing'):
+        run_main(monkeypatch, tool('test_net').main, '--net', model, *words[2:])
