@@ -18,7 +18,8 @@ def advice(imdb):
     lines = [f'{imdb.name}: {imdb.num_images} images, {len(names)} classes{most}', *told, *more]
     if few:
         lines.append(
-            f'{len(few)} of them have fewer than {FEW} images: a net that starts from nothing does only for objects that look alike; else start from '
+            f'{len(few)} of them have fewer than {FEW} images: a net that starts from nothing does '
+            'only for objects that look alike; else start from '
             'weights where there are any; more images help before all else. --preset augment'
         )
     elif images.min() < SOME:
