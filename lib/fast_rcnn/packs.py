@@ -8,13 +8,13 @@ import os
 import tempfile
 import zipfile
 
+from datasets.writers import write_json
 from fast_rcnn.sidecar import (
     net_facts,
     prototxt_path,
     read_content,
     read_sidecar,
     sidecar_path,
-    write_content,
 )
 from utils.files import BROKEN, MOST_DEFLATED, atomic_path, file_digest
 
@@ -40,7 +40,8 @@ def pack(model, path=None, prototxt=None):
     name = os.path.basename(prototxt_path(model))
     content.update(net_facts(prototxt), digests=digests, prototxt=name)
     with tempfile.TemporaryDirectory() as folder, atomic_path(path) as temporary:
-        described = write_content(os.path.join(folder, 'described'), content)
+        described = os.path.join(folder, 'described')
+        write_json(described, content)
         with zipfile.ZipFile(temporary, 'w') as archive:
             archive.write(model, os.path.basename(model))
             archive.write(prototxt, name)

@@ -17,6 +17,7 @@ import sys
 import numpy as np
 from caffe.format.prototxt import read_net
 
+from datasets.writers import write_json
 from fast_rcnn.config import DEFAULTS, cfg
 from utils.files import atomic_path, file_digest, read_text
 from utils.param_str import parse_param_str
@@ -78,13 +79,8 @@ def write_sidecar(model, imdb, prototxt=None):
         },
         'metrics': {},
     }
-    return write_content(sidecar_path(model), content)
-
-
-def write_content(path, content):
-    """Writes what a sidecar says -> its path."""
-    with atomic_path(path) as temporary, open(temporary, 'w', encoding='utf-8') as stream:
-        json.dump(content, stream, ensure_ascii=False, indent=1)
+    path = sidecar_path(model)
+    write_json(path, content)
     return path
 
 
@@ -109,7 +105,7 @@ def note_metrics(model, data):
         boxes, *masks = data.reported
         found = {**boxes, **({'masks': masks[0]} if masks else {})}
         content['metrics'] = {**content.get('metrics', {}), data.name: found}
-        write_content(path, content)
+        write_json(path, content)
 
 
 def read_content(path):
