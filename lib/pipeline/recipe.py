@@ -72,6 +72,7 @@ class Recipe:
         world.meet('nets')
         proposing = cfg.TEST.HAS_RPN or method.proposer
         given_proposals(data.test_imdb, 'rpn' if proposing else cfg.TEST.PROPOSAL_METHOD)
+        weights = self.weights or initial_weights(self.net)
         if world.rank() == 0:
             print('\n'.join(advice(get_imdb(data.train_imdb))))
         training = Training(
@@ -80,7 +81,7 @@ class Recipe:
             data.train_imdb,
             self.gpu,
             *iterations(method, data.name, self.max_iters),
-            self.weights or initial_weights(self.net),
+            weights,
             self.verbose,
             get_imdb(data.test_imdb).num_images * (2 if method.proposer else 1),
         )
