@@ -481,15 +481,15 @@ def test_a_prototxt_names_only_python_modules_that_are_allowed(
 
 
 def test_the_environment_allows_python_modules_before_they_are_imported(tmp_path, monkeypatch):
-    monkeypatch.setenv('CAFFE_PYTHON_LAYERS', 'rpn, pack')
+    monkeypatch.setenv('CAFFE_PYTHON_LAYERS', 'rpn, bundle')
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / 'pack').mkdir()
-    (tmp_path / 'pack' / 'good.py').write_text('import caffe\nclass Twice(caffe.Layer): forward = print')
-    (tmp_path / 'package.py').write_text('raise SystemExit')
+    (tmp_path / 'bundle').mkdir()
+    (tmp_path / 'bundle' / 'good.py').write_text('import caffe\nclass Twice(caffe.Layer): forward = print')
+    (tmp_path / 'bundled.py').write_text('raise SystemExit')
     text = data('a', 2) + python('b', '', 'Twice')
-    net_from(tmp_path, text.replace('user_layers', 'pack.good'))
-    with pytest.raises(ValueError, match="'package' is not among"):
-        net_from(tmp_path, text.replace('user_layers', 'package'))
+    net_from(tmp_path, text.replace('user_layers', 'bundle.good'))
+    with pytest.raises(ValueError, match="'bundled' is not among"):
+        net_from(tmp_path, text.replace('user_layers', 'bundled'))
     with pytest.raises(TypeError, match='list'):
         caffe.set_python_layers('rpn')
 
