@@ -121,7 +121,12 @@ def test_targets_are_what_moves_rois_onto_their_objects(records):
             if not rows.any():
                 continue
             rois, codes = record['boxes'][rows].astype(np.float32), record['bbox_targets'][rows, 1:]
-            moved = family.moved(family.own(rois), codes, (10**6, 10**6)) - [0, 0, 1, 1]
+            moved = family.moved(family.own(rois), codes, (10**6, 10**6))
+            moved = moved - [
+                0,
+                0,
+                *[not name.startswith('detectron')] * 2,
+            ]  # whose ends are of the last pixel
             objects = record['boxes'][record['gt_classes'] > 0]
             assert np.abs(moved[:, None] - objects).max(2).min(1).max() < 0.01, name
 

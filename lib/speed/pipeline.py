@@ -36,10 +36,10 @@ class Watch:
         self.begun, self.seconds, self._run = [], [], net.run_forward
         net.run_forward = self.run
 
-    def run(self, *range_):
+    def run(self, *range_, **to):
         synchronize()
         self.begun.append(time.perf_counter())
-        loss = self._run(*range_)
+        loss = self._run(*range_, **to)
         synchronize()
         self.seconds.append(time.perf_counter() - self.begun[-1])
         return loss

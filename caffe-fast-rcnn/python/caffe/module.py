@@ -106,7 +106,7 @@ class Step(torch.nn.Module):
         specs = layer.layer_param.param
         learned = [i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(layer.blobs))]
         for i, (blob, learns) in enumerate(zip(layer.blobs, learned)):
-            if isinstance(layer, TorchLayer) and i in layer.statistics:
+            if isinstance(layer, TorchLayer) and i in layer.running:
                 self.register_buffer(str(i), _values(blob, share))
                 continue
             if blob._data not in made:
@@ -122,7 +122,7 @@ class Step(torch.nn.Module):
         if not isinstance(self._engine, TorchLayer):
             if not bottoms:  # a Parameter layer's top is its blob
                 return tuple(self.weights())
-            return _eager(self._engine, bottoms)
+            return torch.compiler.disable(_eager)(self._engine, bottoms)
         self._engine.weights = self.weights()
         tops = self._engine.compute(*bottoms)
         self._engine.weights = []
@@ -173,7 +173,6 @@ def _alone(layer, step):
     return layer
 
 
-@torch.compiler.disable
 def _eager(layer, bottoms):
     if any(isinstance(x, torch._subclasses.FakeTensor) for x in bottoms):
         raise ValueError(

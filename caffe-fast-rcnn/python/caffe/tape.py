@@ -43,7 +43,7 @@ class TorchLayer(Layer):
         lambda bottoms: False
     )  # a head that is faster on weights that pack(weights, relu) gives
     channels_last = False  # runs faster on the CPU with the channels last in memory
-    statistics = ()  # blobs by number that compute itself writes, as it goes
+    running = ()  # blobs by number that compute itself writes, as it goes
     adds = False  # the top is the sum of the two bottoms
     narrow = True  # what plan answers: in half precision its tops may be
     # what reshape asks

@@ -27,7 +27,7 @@ class BatchNorm(TorchLayer):
 
     fields = ('use_global_stats', 'moving_average_fraction', 'eps', 'sync')
     itemwise = True  # as far as shapes go
-    statistics = (0, 1, 2)
+    running = (0, 1, 2)
     _of_all = None  # means, variances, count of all ranks, of the last pass
 
     def setup(self, bottom, top):

@@ -36,7 +36,7 @@ class BN(TorchLayer):
         'bn_mode',
     )
 
-    statistics = (2, 3)
+    running = (2, 3)
 
     def setup(self, bottom, top):
         given = self.param.HasField
