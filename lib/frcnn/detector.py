@@ -1,4 +1,4 @@
-"""Detector: a model, pictures in, what is found in them out; tools/predict.py looks at pictures by it.
+"""Detector: a model, pictures in, what is found in them out: the same as tools/predict.py writes.
 
 n detections of a picture (H, W).
 """

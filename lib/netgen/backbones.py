@@ -550,19 +550,9 @@ def with_moves(net, suffix):
     return replace(net, prefix=net.prefix + suffix.lower().replace('-', '_'), **how)
 
 
+RESNETS = [f'ResNet-{depth}{neck}' for neck in ('', '-FPN') for depth in (101, 50, 10)]
 BACKBONES.update(
-    {
-        name + suffix: with_moves(BACKBONES[name], suffix)
-        for name in (
-            'ResNet-101',
-            'ResNet-50',
-            'ResNet-10',
-            'ResNet-101-FPN',
-            'ResNet-50-FPN',
-            'ResNet-10-FPN',
-        )
-        for suffix in DEFORMABLE
-    }
+    {name + suffix: with_moves(BACKBONES[name], suffix) for name in RESNETS for suffix in DEFORMABLE}
 )
 
 # With global context (He et al. 2015, appendix B): named after the net whose weights they start from
@@ -570,15 +560,7 @@ CONTEXT = '-Context'
 BACKBONES.update(
     {
         name + CONTEXT: replace(BACKBONES[name], prefix=BACKBONES[name].prefix + '_context', context=True)
-        for name in (
-            'ResNet-101',
-            'ResNet-50',
-            'ResNet-10',
-            'ResNet-101-FPN',
-            'ResNet-50-FPN',
-            'ResNet-10-FPN',
-            'VGG16',
-        )
+        for name in (*RESNETS, 'VGG16')
     }
 )
 

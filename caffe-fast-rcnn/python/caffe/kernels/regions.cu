@@ -165,21 +165,24 @@ BOTH void visit_mean(const Regions& g, const Element& at, F visit) {
         visit_points<float>(g, at, visit);
 }
 
-struct AlignForward {
+// The mean over what Way::visit visits, of the map that begins at Way::map, and what its gradient adds there.
+template <class Way>
+struct MeanForward {
     Regions g;
     const float* x;
     float* top;
 
     BOTH void operator()(int64_t e) const {
         Element at(e, g);
-        const float* map = x + at.map(g, at.channel);
+        const float* map = x + Way::map(g, at);
         float mean = 0;
-        visit_mean(g, at, [&](int cell, float weight) { mean += map[cell] * weight; });
+        Way::visit(g, at, [&](int cell, float weight) { mean += map[cell] * weight; });
         top[e] = mean;
     }
 };
 
-struct AlignBackward {
+template <class Way>
+struct MeanBackward {
     Regions g;
     const float* grad;
     Units units;
@@ -188,10 +191,16 @@ struct AlignBackward {
     BOTH void operator()(int64_t e) const {
         if (!units.finite()) return;
         Element at(e, g);
-        int64_t* map = sum + at.map(g, at.channel);
+        int64_t* map = sum + Way::map(g, at);
         float mine = grad[e] * units.factor();
-        visit_mean(g, at, [&](int cell, float weight) { add(map + cell, llrintf(mine * weight)); });
+        Way::visit(g, at, [&](int cell, float weight) { add(map + cell, llrintf(mine * weight)); });
     }
+};
+
+struct Aligned {
+    BOTH static int64_t map(const Regions& g, const Element& at) { return at.map(g, at.channel); }
+    template <class F>
+    BOTH static void visit(const Regions& g, const Element& at, F each) { visit_mean(g, at, each); }
 };
 
 // ROI align by the corners of bins
@@ -220,33 +229,9 @@ BOTH void visit_corners(const Regions& g, const Element& at, F visit) {
     }
 }
 
-struct CornersForward {
-    Regions g;
-    const float* x;
-    float* top;
-
-    BOTH void operator()(int64_t e) const {
-        Element at(e, g);
-        const float* map = x + at.map(g, at.channel);
-        float mean = 0;
-        visit_corners(g, at, [&](int cell, float weight) { mean += map[cell] * weight; });
-        top[e] = mean;
-    }
-};
-
-struct CornersBackward {
-    Regions g;
-    const float* grad;
-    Units units;
-    int64_t* sum;
-
-    BOTH void operator()(int64_t e) const {
-        if (!units.finite()) return;
-        Element at(e, g);
-        int64_t* map = sum + at.map(g, at.channel);
-        float mine = grad[e] * units.factor();
-        visit_corners(g, at, [&](int cell, float weight) { add(map + cell, llrintf(mine * weight)); });
-    }
+struct Corners : Aligned {
+    template <class F>
+    BOTH static void visit(const Regions& g, const Element& at, F each) { visit_corners(g, at, each); }
 };
 
 // Position-sensitive ROI pooling
@@ -314,33 +299,8 @@ struct SensitiveBackward {
 
 // Position-sensitive ROI align
 
-struct SensitiveAlignForward {
-    Regions g;
-    const float* x;
-    float* top;
-
-    BOTH void operator()(int64_t e) const {
-        Element at(e, g);
-        const float* map = x + map_of_bin(g, at);
-        float mean = 0;
-        visit_mean(g, at, [&](int cell, float weight) { mean += map[cell] * weight; });
-        top[e] = mean;
-    }
-};
-
-struct SensitiveAlignBackward {
-    Regions g;
-    const float* grad;
-    Units units;
-    int64_t* sum;
-
-    BOTH void operator()(int64_t e) const {
-        if (!units.finite()) return;
-        Element at(e, g);
-        int64_t* map = sum + map_of_bin(g, at);
-        float mine = grad[e] * units.factor();
-        visit_mean(g, at, [&](int cell, float weight) { add(map + cell, llrintf(mine * weight)); });
-    }
+struct SensitiveAligned : Aligned {
+    BOTH static int64_t map(const Regions& g, const Element& at) { return map_of_bin(g, at); }
 };
 
 // x (N, channels, height, width), image (count), boxes (count, 4), and the numbers of Regions, the last nine as
@@ -355,10 +315,10 @@ struct SensitiveAlignBackward {
     }
 
 FORWARD(roi_pooling_forward, PoolForward{g, x, top, where})
-FORWARD(roi_align_forward, AlignForward{g, x, top})
-FORWARD(roi_corners_forward, CornersForward{g, x, top})
+FORWARD(roi_align_forward, MeanForward<Aligned>{g, x, top})
+FORWARD(roi_corners_forward, MeanForward<Corners>{g, x, top})
 FORWARD(psroi_pooling_forward, SensitiveForward{g, x, top})
-FORWARD(psroi_align_forward, SensitiveAlignForward{g, x, top})
+FORWARD(psroi_align_forward, MeanForward<SensitiveAligned>{g, x, top})
 
 // grad as top, most (1): its largest size -> bottom, as x, of `cells` numbers; sum: as many zeros to add up in.
 #define BACKWARD(name, ...)                                                                                        \
@@ -373,7 +333,7 @@ FORWARD(psroi_align_forward, SensitiveAlignForward{g, x, top})
     }
 
 BACKWARD(roi_pooling_backward, PoolBackward{g, grad, units, where, sum})
-BACKWARD(roi_align_backward, AlignBackward{g, grad, units, sum})
-BACKWARD(roi_corners_backward, CornersBackward{g, grad, units, sum})
+BACKWARD(roi_align_backward, MeanBackward<Aligned>{g, grad, units, sum})
+BACKWARD(roi_corners_backward, MeanBackward<Corners>{g, grad, units, sum})
 BACKWARD(psroi_pooling_backward, SensitiveBackward{g, grad, units, sum})
-BACKWARD(psroi_align_backward, SensitiveAlignBackward{g, grad, units, sum})
+BACKWARD(psroi_align_backward, MeanBackward<SensitiveAligned>{g, grad, units, sum})
