@@ -94,7 +94,7 @@ def sizes(sides):
 def _axis(height=2.6, width=4.2):
     """A figure of that many inches with one axis."""
     figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(0.6 / width, 0.45 / height, 1 - 0.1 / width, 1 - 0.1 / height)
+    figure.subplots_adjust(0.75 / width, 0.45 / height, 1 - 0.1 / width, 1 - 0.1 / height)
     axis = figure.add_subplot()
     axis.grid(alpha=0.25)
     return figure, axis
