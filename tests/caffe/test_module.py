@@ -161,16 +161,22 @@ def python(name):
     return layer('two', 'Python', 'x', 'y', f'python_param {{ module: "{__name__}" layer: "{name}" }}')
 
 
-def test_python_layers_run_and_are_not_exported(tmp_path):
+@pytest.mark.parametrize('wide', [torch.float32, torch.float64])
+def test_python_layers_run(tmp_path, wide):
+    """In float32; what follows them has the width of what they were given."""
     module = caffe.to_module(net_from(tmp_path, data('x', 2, 3) + python('Doubled')))
-    x = torch.randn(4, 3, requires_grad=True)
+    x = torch.randn(4, 3).to(wide).requires_grad_()
     y = module(x)['y']
     y.sum().backward()
-    assert torch.equal(y, 2 * x) and (x.grad == 2).all()
+    assert y.dtype == wide and torch.equal(y, 2 * x) and (x.grad == 2).all()
+
+
+def test_python_layers_are_not_exported(tmp_path):
+    module = caffe.to_module(net_from(tmp_path, data('x', 2, 3) + python('Doubled')))
     with pytest.raises(
         ValueError, match=r"layer 'two' \(Python\) runs code of its own .* cannot be exported"
     ):
-        torch.export.export(module, (x.detach(),))
+        torch.export.export(module, (torch.ones(2, 3),))
     with pytest.raises(
         ValueError, match=r"layer 'two' \(Python\) runs code of its own on parameters of its own"
     ):

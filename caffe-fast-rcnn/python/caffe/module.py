@@ -184,7 +184,7 @@ def _eager(layer, bottoms):
 
 class _Eager(torch.autograd.Function):
     """A layer that is not one function of tensors, a user's Python layer for example: by its own forward and backward, on
-    blobs of its own."""
+    blobs of its own, in float32; its tops are as wide as its first bottom."""
 
     @staticmethod
     def forward(ctx, layer, *bottoms):
@@ -193,7 +193,8 @@ class _Eager(torch.autograd.Function):
         for blob, x in zip(ctx.bottoms, bottoms):
             blob.take(x.detach().clone())
         layer.forward_in_net(ctx.bottoms, ctx.tops)
-        return tuple(top.tensor.clone() for top in ctx.tops)
+        wide = bottoms[0].dtype if bottoms else torch.float32
+        return tuple(top.tensor.to(wide, copy=True) for top in ctx.tops)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
