@@ -1,4 +1,4 @@
-# make all: set up (.venv, requirements, compiled kernels) · make test · make demo · make bench · make clean
+# make all: set up (.venv, requirements, compiled kernels) · make test · make demo · make bench · make docs · make clean
 # PYTHON=python3.12 make all   takes another interpreter (3.10 or later)
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ CUDA_ROOT  := caffe-fast-rcnn/python/caffe/kernels
 CUDA_FLAGS := -O3 -std=c++17 -fmad=false -Xcompiler -fPIC,-fvisibility=hidden -t 0 -shared
 KERNEL_SOURCES := $(SETUPS) $(shell find lib caffe-fast-rcnn/python -name '*.pyx' -o -name '*.h' 2>/dev/null)
 
-.PHONY: all demo test bench clean
+.PHONY: all demo test bench docs clean
 
 all: $(VENV)/requirements.done $(VENV)/kernels.done $(CUDA_ROOT)/kernels.so
 
@@ -80,6 +80,15 @@ test: all
 # How fast this machine runs it all, against others: a table, bench.json and bench.png
 bench: all
 	$(PY) tools/bench.py $(ROWS)
+
+# The documentation as a site, build/site/index.html, which opens without a network
+docs: $(VENV)/docs.done
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build -q
+	@echo "The documentation: build/site/index.html"
+
+$(VENV)/docs.done: $(VENV)/requirements.done
+	$(PY) -m pip install -q --disable-pip-version-check 'mkdocs-material>=9.6,<10'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build lib/build caffe-fast-rcnn/python/build
