@@ -74,6 +74,10 @@ class imdb:
     def num_images(self):
         return len(self._image_index)
 
+    def keep_first(self, count):
+        """Have no more than its first `count` images; to be said before anything is asked of them."""
+        self._image_index = self._image_index[:count]
+
     @property
     def _originals(self):
         """The image index less the flipped images."""

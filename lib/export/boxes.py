@@ -54,7 +54,10 @@ def window(family, height, width):
     """What proposals of an image are cut to."""
     if not isinstance(family, Detectron):
         return height, width
-    return tuple((side.cast(np.int64).ceil_by(family.divisor) * family.divisor).cast(np.float32) for side in (height, width))
+    return tuple(
+        (side.cast(np.int64).ceil_by(family.divisor) * family.divisor).cast(np.float32)
+        for side in (height, width)
+    )
 
 
 def strides(family, stride, shape, size):

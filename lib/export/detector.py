@@ -84,7 +84,9 @@ def check_settings():
     for name, off in OFF.items():
         value = cfg.TEST[name]
         if (tuple(value) if isinstance(value, list) else value) != off:
-            raise ValueError(f'TEST.{name} {value!r} cannot be exported; --set TEST.{name}={off!r} goes without')
+            raise ValueError(
+                f'TEST.{name} {value!r} cannot be exported; --set TEST.{name}={off!r} goes without'
+            )
     if len(cfg.TEST.SCALES) != 1:
         raise ValueError(f'a file looks at one scale; TEST.SCALES is {cfg.TEST.SCALES}')
 
@@ -133,7 +135,9 @@ def _codes(it, codes):
     """bbox_pred -> (K - 1 or, whatever the class, 1, R, 4)."""
     columns, classes = it.net.blobs['bbox_pred'].shape[1] // 4, it.net.blobs['cls_prob'].shape[1]
     if columns not in (2, classes):
-        raise ValueError(f'{classes} classes want {4 * classes} columns of bbox_pred, or 8; it has {4 * columns}')
+        raise ValueError(
+            f'{classes} classes want {4 * classes} columns of bbox_pred, or 8; it has {4 * columns}'
+        )
     return codes.reshape(-1, columns, 4).cut(1, 1, columns).transpose(1, 0, 2)
 
 

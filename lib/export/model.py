@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import onnx
 
 from caffe.proto import caffe_pb2
 from export.graph import Graph
 from export.net import Writer
 from fast_rcnn.config import cfg
+from utils.files import atomic_path
 
 
 def plain_model(net, outputs=None, fixed=False):
@@ -77,3 +79,16 @@ def properties(kind, classes, family, whole):
     }
     words = {'kind': kind, 'input': 'picture' if whole else 'data', 'channels': 'BGR', 'family': family.name}
     return words | {name: json.dumps(fact) for name, fact in facts.items()}
+
+
+def kind_of(net):
+    """detector, rpn, or net."""
+    if {'cls_prob', 'bbox_pred', 'rois'} <= set(net.blobs) and 'data' in net.inputs:
+        return 'detector'
+    return 'rpn' if 'im_info' in net.inputs and {'rois', 'scores'} <= set(net.outputs) else 'net'
+
+
+def write(model, path):
+    """Writes a ModelProto."""
+    with atomic_path(path) as temporary:
+        onnx.save(model, temporary)

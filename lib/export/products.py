@@ -28,7 +28,9 @@ def _filtered(kind, x, at):
         )
     kernel, stride, pad, dilation = geometry(layer.field, count)
     sizes = {'kernel_shape': kernel, 'strides': stride, 'pads': pad * 2, 'dilations': dilation}
-    return x.op(kind, *at.weights, name=layer.name, group=layer.group, **{k: list(v) for k, v in sizes.items()})
+    return x.op(
+        kind, *at.weights, name=layer.name, group=layer.group, **{k: list(v) for k, v in sizes.items()}
+    )
 
 
 @exports('InnerProduct')

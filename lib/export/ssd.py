@@ -15,15 +15,17 @@ def prior_box(x, image, *, offset, clip, at):
     """For one map: its size, and that of the image, may vary."""
     graph, layer = at.graph, at.layer
     cells = [x.dim(axis).cast(np.float32) for axis in (2, 3)]
-    size = [graph.const([float(n)]) for n in layer.image] if layer.image else [
-        image.dim(axis).cast(np.float32) for axis in (2, 3)
-    ]
-    steps = layer.step or [whole / count for whole, count in zip(size, cells)]
-    rows, columns = (
-        (graph.arange(x.dim(axis)) + offset) * step for axis, step in zip((2, 3), steps)
+    size = (
+        [graph.const([float(n)]) for n in layer.image]
+        if layer.image
+        else [image.dim(axis).cast(np.float32) for axis in (2, 3)]
     )
+    steps = layer.step or [whole / count for whole, count in zip(size, cells)]
+    rows, columns = ((graph.arange(x.dim(axis)) + offset) * step for axis, step in zip((2, 3), steps))
     full = graph.size(x.dim(2), x.dim(3), 1, 1)
-    centre = join(columns.reshape(1, -1, 1, 1).op('Expand', full), rows.reshape(-1, 1, 1, 1).op('Expand', full))
+    centre = join(
+        columns.reshape(1, -1, 1, 1).op('Expand', full), rows.reshape(-1, 1, 1, 1).op('Expand', full)
+    )
     half = np.float32(layer.shapes) / 2
     boxes = join(centre - half, centre + half) / graph.join([*size[::-1], *size[::-1]], 0)
     boxes = boxes.op('Clip', 0, 1) if clip else boxes
@@ -83,4 +85,3 @@ def _rows(boxes, scores, labels, at):
     label = graph.const(labels).take(number)
     head = [value.unsqueeze(1) for value in (label * 0, label, found)]
     return graph.join([*head, boxes], 1).unsqueeze(0, 1)
-

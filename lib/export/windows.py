@@ -131,7 +131,9 @@ def upsample(x, *mask, scale, scale_h, scale_w, pad_out_h, pad_out_w, upsample_h
 def unpooling(x, *mask, unpool, unpool_size, unpool_h, unpool_w, at):
     if unpool != 'MAX' or not mask:
         raise ValueError(f'unpool: {unpool} has no operator in ONNX; MAX with a mask has')
-    shape = [per_side(at.layer, name, usual) for name, usual in (('stride', 1), ('kernel_size', None), ('pad', 0))]
+    shape = [
+        per_side(at.layer, name, usual) for name, usual in (('stride', 1), ('kernel_size', None), ('pad', 0))
+    ]
     full = [(x.dim(axis) - 1) * s + (k - 2 * p) for axis, s, k, p in zip((2, 3), *shape)]
     return _put_back(x, mask[0], [unpool_h or unpool_size or full[0], unpool_w or unpool_size or full[1]])
 

@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-import caffe
 import fork_cases
 import layer_cases
-from helpers import data, layer, net_from
 from layer_cases import TEST, build, run
 
 onnx = pytest.importorskip('onnx', reason='the export wants onnx')
