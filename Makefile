@@ -74,8 +74,9 @@ TOY_MODEL := $(TOY_OUT)/ResNet-10_faster_rcnn_final.caffemodel
 TOY_NETS  := models/toy/ResNet-10/faster_rcnn_alt_opt
 TOY_CFG   := experiments/cfgs/faster_rcnn_alt_opt.yml
 
+# As many processes as there are cores and memory for (tests/conftest.py)
 test: all
-	$(PY) -m pytest -q -ra tests
+	$(PY) -m pytest -q -ra -n auto --dist loadfile --no-loadscope-reorder tests
 
 # How fast this machine runs it all, against others: a table, bench.json and bench.png
 bench: all

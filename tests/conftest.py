@@ -1,17 +1,36 @@
 """Puts engine, library and tools on the path; undoes what a test changed in cfg.
 
-pytest --on-gpu tests/caffe: nets of the tests compute on GPU 0, but where a test is marked host."""
+pytest --on-gpu tests/caffe: nets of the tests compute on GPU 0, but where a test is marked host.
+
+pytest -n auto --dist loadfile --no-loadscope-reorder: in several processes, a file's tests in one of them, the files that
+take longest first. The processes share the cores out as threads, where OMP_NUM_THREADS does not tell."""
 
 import os
 import sys
 
-import cv2
 import pytest
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:  # before torch
+    os.environ.setdefault(
+        'OMP_NUM_THREADS', str(max(1, CORES // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])))
+    )
+import cv2  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 for folder in ('data', 'tools', 'lib', 'caffe-fast-rcnn', os.path.join('caffe-fast-rcnn', 'python')):
     sys.path.insert(0, os.path.join(ROOT, folder))
 import _init_paths  # noqa: E402, F401  (before torch: it settles how threads wait)
+
+MEMORY = 3 << 30  # bytes that a process of the tests may come to, with those that it starts
+LONGEST = (
+    'test_recipes',
+    'test_layers',
+    'test_kill',
+    'test_import_weights',
+    'test_launch',
+    'test_replay_e2e',
+)
 
 
 def pytest_addoption(parser):
@@ -24,6 +43,19 @@ def pytest_configure(config):
     config.addinivalue_line('markers', 'host: about memory or kernels of the CPU; not run with --on-gpu')
     if not hasattr(cv2.dnn, 'readNetFromCaffe'):
         cv2.dnn.readNetFromCaffe = lambda *_: pytest.skip('OpenCV 5 reads no Caffe files')
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """As many as there are cores and memory for; 0, where that is one: no other process."""
+    room = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // MEMORY
+    count = min(CORES, room, 8)
+    return count if count > 1 else 0
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first: short ones are left to fill the end with, whoever is done early."""
+    items.sort(key=lambda item: [*LONGEST, item.path.stem].index(item.path.stem))
 
 
 @pytest.fixture(autouse=True)

@@ -129,30 +129,30 @@ def rank(r, port, dies):
         json.dump([len(looked), mean_ap], stream)
 
 
-path, port = sys.argv[1:]
+path, *ports = sys.argv[1:]
 imdb = test.settle(os.getcwd())
 rpn, detector = test.net('rpn_test.pt', 'stage1_rpn'), test.net('faster_rcnn_test.pt', 'stage2_fast_rcnn')
 test.cfg_from_list(['TEST.HAS_RPN', True])
-for dies in True, False:
+for dies, port in zip((True, False), ports):
     ranks = [multiprocessing.Process(target=rank, args=(r, port, dies)) for r in range(2)]
     for one in ranks:
         one.start()
     for one in ranks:
         one.join(60)
     print([one.exitcode for one in ranks])
-    port = str(int(port) + 1)
 """
 
 
 def test_killed_ranks_go_on_and_learn_the_same_mean_ap(tmp_path, small):
     path = proposal_file(str(tmp_path), 'one')
     generate.write_proposals(net('rpn_test.pt', 'stage1_rpn'), small, path)
-    with socket.socket() as found:
-        found.bind(('', 0))
-        port = found.getsockname()[1]
+    with socket.socket() as one, socket.socket() as other:
+        for found in one, other:
+            found.bind(('', 0))
+        ports = [str(found.getsockname()[1]) for found in (one, other)]
     (tmp_path / 'world.py').write_text(WORLD)
     run = subprocess.run(
-        [sys.executable, 'world.py', proposal_file(str(tmp_path), 'two'), str(port)],
+        [sys.executable, 'world.py', proposal_file(str(tmp_path), 'two'), *ports],
         cwd=tmp_path,
         env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'},
         capture_output=True,

@@ -81,7 +81,7 @@ class TorchvisionResNet(nn.Module):
         return first, self.layer3(self.layer2(self.layer1(nn.functional.max_pool2d(first, 3, 2, 1))))
 
 
-def torchvision_vgg16(batch_norm=False):
+def vgg16_features(batch_norm=False):
     modules, inputs = [], 3
     for stage, (width, count) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
         for _ in range(count):
@@ -89,8 +89,12 @@ def torchvision_vgg16(batch_norm=False):
             modules += [nn.BatchNorm2d(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
             inputs = width
         modules.append(nn.MaxPool2d(2, 2))
+    return nn.Sequential(*modules)
+
+
+def torchvision_vgg16():
     net = nn.Module()
-    net.features = nn.Sequential(*modules)
+    net.features = vgg16_features()
     net.classifier = nn.Sequential(
         nn.Linear(25088, 4096),
         nn.ReLU(),
@@ -261,8 +265,12 @@ def test_the_command(tmp_path):
     np.testing.assert_array_equal(arrays['fc1000'][1], theirs.fc.bias.detach().numpy())
 
 
+with torch.device('meta'):
+    NAMES = list(TorchvisionResNet((3, 4, 6, 3)).state_dict())
+
+
 def changed(**changes):
-    state = {name: torch.zeros(1) for name in random_resnet((3, 4, 6, 3)).state_dict()}
+    state = {name: torch.zeros(1) for name in NAMES}
     state['layer1.0.conv2.weight'] = torch.zeros(64, 64, 3, 3)
     state['conv1.weight'] = torch.zeros(64, 3, 7, 7)
     state.update(changes)
@@ -280,7 +288,7 @@ def changed(**changes):
         (changed(**{'layer3.6.conv1.weight': torch.zeros(1)}), '(3, 4, 7, 3) blocks'),
         (changed(**{'layer1.0.conv2.weight': torch.zeros(128, 4, 3, 3)}), 'of another width'),
         ({'features.0.weight': torch.zeros(64, 3, 3, 3)}, 'a VGG with 1 layers'),
-        (torchvision_vgg16(batch_norm=True).features.state_dict(prefix='features.'), 'BatchNorm among them'),
+        (vgg16_features(batch_norm=True).state_dict(prefix='features.'), 'BatchNorm among them'),
     ],
     ids=['absent', 'garbage', 'list', 'missing', 'extra', 'blocks', 'width', 'vgg', 'vgg_bn'],
 )

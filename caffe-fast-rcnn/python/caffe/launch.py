@@ -115,11 +115,12 @@ def pass_on(pids, served=()):
     received = []
 
     def stop(number, frame):
-        kill = received and time.monotonic() - received[0][1] > SAME
-        if kill or not received:
+        came = number, time.monotonic()
+        received.append(came)  # first of all: the next may come while this one is told of
+        kill = came[1] - received[0][1] > SAME
+        if kill or received[0] is came:
             log.info('%s', 'killed' if kill else 'stops; once more kills it')
             send(signal.SIGKILL if kill else signal.SIGTERM)
-        received.append((number, time.monotonic()))
 
     def send(number, frame=None):
         for pid in pids:
