@@ -6,13 +6,12 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 # Where a C compiler is, the kernels are compiled; without one numpy and torch do their work.
 CC     ?= cc
-SETUPS := $(wildcard lib/setup.py caffe-fast-rcnn/python/setup.py)
 # Where nvcc is, kernels for GPUs as well: code for those of CUDA_ARCHS that it knows, and PTX of the last for newer ones.
 NVCC       ?= nvcc
 CUDA_ARCHS ?= 70 75 80 86 89 90 100
 CUDA_ROOT  := caffe-fast-rcnn/python/caffe/kernels
 CUDA_FLAGS := -O3 -std=c++17 -fmad=false -Xcompiler -fPIC,-fvisibility=hidden -t 0 -shared
-KERNEL_SOURCES := $(SETUPS) $(shell find lib caffe-fast-rcnn/python -name '*.pyx' -o -name '*.h' 2>/dev/null)
+KERNEL_SOURCES := setup.py $(shell find lib caffe-fast-rcnn/python -name '*.pyx' -o -name '*.h' 2>/dev/null)
 
 .PHONY: all demo test bench docs clean
 
@@ -29,11 +28,8 @@ $(VENV)/kernels.done: $(KERNEL_SOURCES) $(VENV)/requirements.done
 	@if ! command -v $(CC) >/dev/null 2>&1; then \
 	  echo "No C compiler ($(CC)): the kernels stay uncompiled. Everything works, but slower."; \
 	else \
-	  for setup in $(SETUPS); do \
-	    echo "Compiling the kernels of $$setup"; \
-	    (cd $$(dirname $$setup) && "$(CURDIR)/$(PY)" setup.py -q build_ext --inplace) || failed=1; \
-	  done; \
-	  if [ -z "$$failed" ]; then touch $@; \
+	  echo "Compiling the kernels"; \
+	  if $(PY) setup.py -q build_ext --inplace; then touch $@; \
 	  else echo "Compiling failed (see above). Everything works without, but slower."; fi; \
 	fi
 
@@ -92,5 +88,5 @@ $(VENV)/docs.done: $(VENV)/requirements.done
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build lib/build caffe-fast-rcnn/python/build
+	rm -rf $(VENV) build dist frcnn.egg-info
 	find lib caffe-fast-rcnn/python \( -name '*.so' -o -name '__pycache__' \) -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ import caffe
 from fast_rcnn.config import overrides
 from speed import nets, pipeline, report, rows
 from speed.measure import Contender, LeftOut, Spent, difference, interleaved
-from tool_runs import tool
+from tool_runs import ROOT, tool
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_the_plain_net_trains_as_ours_does(tmp_path):
 
 
 def test_little_nets_are_frozen_as_large_ones(tmp_path):
-    path = rows.ROOT + '/models/imagenet/{}/faster_rcnn_alt_opt/stage1_rpn_train.pt'
+    path = f'{ROOT}/models/imagenet/{{}}/faster_rcnn_alt_opt/stage1_rpn_train.pt'
     little = nets.read_net(nets.little_training_net(rows.Case(str(tmp_path)), path.format('ResNet-10')))
     large = {layer.name: layer for layer in nets.read_net(path.format('ResNet-101')).layer}
     for layer in little.layer:

@@ -6,6 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from setuptools import Distribution
+
+from builds import built
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,9 +20,7 @@ def test_kernels_are_compiled_in_any_folder(tmp_path, folder):
     (place / '.venv' / 'bin').mkdir(parents=True)
     shutil.copy(ROOT / 'Makefile', place)
     shutil.copy(ROOT / 'requirements.txt', place)
-    for setup in 'lib', 'caffe-fast-rcnn/python':
-        (place / setup).mkdir(parents=True)
-        (place / setup / 'setup.py').touch()
+    (place / 'setup.py').touch()
     python = place / '.venv' / 'bin' / 'python'
     python.write_text(f'#!/bin/sh\necho "$PWD $*" >> "{tmp_path}/calls"\n')
     python.chmod(0o755)
@@ -30,27 +31,19 @@ def test_kernels_are_compiled_in_any_folder(tmp_path, folder):
     assert done.returncode == 0 and 'failed' not in done.stdout, done.stdout + done.stderr
     assert 'No CUDA compiler (no-nvcc)' in done.stdout
     assert (place / '.venv' / 'kernels.done').exists()
-    assert sorted((tmp_path / 'calls').read_text().splitlines()) == [
-        f'{place}/{setup} setup.py -q build_ext --inplace' for setup in ('caffe-fast-rcnn/python', 'lib')
-    ]
+    assert (tmp_path / 'calls').read_text().splitlines() == [f'{place} setup.py -q build_ext --inplace']
 
 
-def test_compiled_parts_are_put_in_place_by_renaming(tmp_path, monkeypatch):
-    """Who has the old file open keeps it, whole; nothing but the new one is left; both setup.py do so."""
-    monkeypatch.syspath_prepend(ROOT / 'caffe-fast-rcnn' / 'python')
-    from in_place import InPlace
-    from setuptools import Distribution
-
+def test_compiled_parts_are_put_in_place_by_renaming(tmp_path):
+    """Who has the old file open keeps it, whole; nothing but the new one is left."""
     (tmp_path / 'new').write_bytes(b'new')
     place = tmp_path / 'place' / 'kernel.so'
     place.parent.mkdir()
     place.write_bytes(b'old and longer')
     with open(place, 'rb') as stream:
-        InPlace(Distribution()).copy_file(str(tmp_path / 'new'), str(place), level=0)
+        built.Build(Distribution()).copy_file(str(tmp_path / 'new'), str(place), level=0)
         assert stream.read() == b'old and longer'
     assert place.read_bytes() == b'new' and os.listdir(place.parent) == ['kernel.so']
-    for setup in 'lib', 'caffe-fast-rcnn/python':
-        assert "cmdclass={'build_ext': InPlace}" in (ROOT / setup / 'setup.py').read_text()
 
 
 KERNELS = 'caffe-fast-rcnn/python/caffe/kernels'

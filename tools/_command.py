@@ -11,6 +11,7 @@ import tempfile
 import time
 
 import _init_paths  # noqa: F401
+from utils.places import command
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ FLAGS = {
 
 def parser(description, *flags, required=(), **defaults):
     """An ArgumentParser with some of FLAGS, of which some are required; defaults stand for flags it lacks."""
-    result = argparse.ArgumentParser(description=description)
+    result = argparse.ArgumentParser(prog=command(), description=description)
     for flag in flags:
         add(result, flag, required=flag in required)
     result.set_defaults(**defaults)
@@ -131,7 +132,7 @@ def run(main):
         text = told(error)
         if os.environ.get('TRACEBACK'):
             raise
-        sys.exit(f'{os.path.basename(sys.argv[0])}: {text}' if text else 1)
+        sys.exit(f'{command()}: {text}' if text else 1)
     except Exception as error:  # a fault of the program: the other ranks hear of it all the same
         told(error)
         raise
@@ -164,7 +165,7 @@ def begin(devices):
         try:
             launch.launch([sys.executable, *sys.argv], devices)
         except launch.LaunchError as error:
-            sys.exit(f'{os.path.basename(sys.argv[0])}: {error}')  # with the lines of its traceback
+            sys.exit(f'{command()}: {error}')  # with the lines of its traceback
         sys.exit()
     watch.begin()
 

@@ -5,6 +5,7 @@ import os
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LIB = os.path.join(ROOT, 'lib')
 
 absent = [name for name in ('torch', 'numpy', 'cv2', 'google') if not importlib.util.find_spec(name)]
 if absent:
@@ -13,11 +14,9 @@ if absent:
         f'.venv/bin/python {os.path.relpath(sys.argv[0], ROOT)} ...'
     )
 
-for folder in ('lib', os.path.join('caffe-fast-rcnn', 'python')):
-    path = os.path.join(ROOT, folder)
-    if path not in sys.path:
-        sys.path.insert(0, path)
-
-# Idle threads sleep. By default they spin, and where other programs want the same cores (or a container has
-# less than it shows) each layer waits for a thread that is not scheduled: ten times slower on two busy cores
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+# The package frcnn, which knows the rest: in lib, or around it where it is installed
+if os.path.isdir(os.path.join(LIB, 'frcnn')):
+    sys.path.insert(0, LIB)
+elif os.path.dirname(ROOT) not in sys.path:
+    sys.path.append(os.path.dirname(ROOT))
+import frcnn  # noqa: E402, F401

@@ -7,17 +7,14 @@ tools/bench.py [ROW ...] measures the rows whose names begin so, all without: te
 import argparse
 import fnmatch
 import json
-import os
 import tempfile
 
 import _command  # noqa: F401  (the path)
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
 
 def parse_args(words=None):
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=_command.command(), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         'rows', nargs='*', metavar='ROW', help='names or how they begin, * and ? as in a shell'

@@ -18,7 +18,7 @@ from datasets.factory import imdbs_of
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser = argparse.ArgumentParser(prog=_command.command(), description=__doc__.split('\n', 1)[0])
     parser.add_argument(
         'dataset',
         metavar='DATASET',

@@ -66,7 +66,7 @@ def coco(labelled, classes):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser = argparse.ArgumentParser(prog=_command.command(), description=__doc__.split('\n', 1)[0])
     parser.add_argument('format', choices=FORMATS)
     parser.add_argument('folder', help='where images and annotations lie')
     parser.add_argument('out', metavar='OUT', help="the folder to write, whose name becomes the dataset's")

@@ -74,7 +74,7 @@ WEIGHTS = {
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser = argparse.ArgumentParser(prog=_command.command(), description=__doc__.split('\n', 1)[0])
     parser.add_argument('name', nargs='?', choices=WEIGHTS, metavar='NAME', help=', '.join(WEIGHTS))
     parser.add_argument(
         '--list', action='store_true', help='say where each is from, and whether it lies here'

@@ -62,7 +62,7 @@ OTHERS = {'.npz': tensorpack, '.pkl': detectron}  # whose weights files of other
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=_command.command(), description=__doc__.splitlines()[0])
     parser.add_argument(
         'source',
         metavar='FILE',

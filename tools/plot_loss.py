@@ -14,7 +14,7 @@ from reporting.run import last_run, running_mean  # noqa: E402
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog=_command.command(), description=__doc__)
     parser.add_argument(
         'logs', nargs='+', metavar='JSONL', help='e.g. output/faster_rcnn_alt_opt/toy_train/*_log.jsonl'
     )

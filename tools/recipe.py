@@ -9,7 +9,7 @@ import os
 import sys
 
 import _command
-from _init_paths import ROOT
+from utils.places import HOME, INSTALLED, command
 
 
 def main():
@@ -20,22 +20,36 @@ def main():
 
     if not world.launched() and world.rank() == 0:
         copy_output(args.method, args.net, args.dataset)
-        print('+', os.path.basename(sys.argv[0]), *sys.argv[1:])
+        print('+', command(), *sys.argv[1:])
     _command.begin(args.gpu)
-    os.chdir(ROOT)
+    os.chdir(HOME)
     Recipe(**vars(args)).run()
 
 
 SCRIPTS = {'rfcn_alt_opt_5step_ohem': 'rfcn_alt_opt_5stage_ohem'}  # method -> script, where the names differ
 
 
+METHODS = (
+    'faster_rcnn_alt_opt', 'faster_rcnn_end2end', 'mask_rcnn_end2end', 'fast_rcnn', 'rfcn_end2end', 'rfcn_end2end_ohem',
+    'rfcn_alt_opt_5step_ohem',
+)  # fmt: skip
+
+
+def called(argv):
+    """The name of the command: that of a method's script, where it has one here."""
+    if INSTALLED or not argv or argv[0] not in METHODS:
+        return command()
+    return f'experiments/scripts/{SCRIPTS.get(argv[0], argv[0])}.sh'
+
+
 def parse_args(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
-        prog=f'experiments/scripts/{SCRIPTS.get(argv[0], argv[0])}.sh' if argv else None,
+        prog=called(argv),
         description=__doc__.splitlines()[0],
     )
-    parser.add_argument('method', help=argparse.SUPPRESS)
+    told = ', '.join(METHODS) if parser.prog == command() else argparse.SUPPRESS  # a script knows its own
+    parser.add_argument('method', metavar='METHOD', choices=METHODS, help=told)
     parser.add_argument('gpu', **{**_command.FLAGS['gpu'], 'metavar': 'GPU', 'default': None})
     parser.add_argument(
         'net', metavar='NET', help='ResNet-101, ResNet-50, VGG16, VGG_CNN_M_1024, ZF, ResNet-10'

@@ -36,7 +36,7 @@ def main(argv=None):
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+    parser = argparse.ArgumentParser(prog=_command.command(), description=__doc__.split('\n', 1)[0])
     parser.add_argument('folder', help='where the images and their annotations lie')
     parser.add_argument(
         '--val', type=_share, default=0.2, metavar='SHARE', help='of all images (default 0.2)'

@@ -18,6 +18,7 @@ from easydict import EasyDict
 
 from utils.files import read_text
 from utils.param_str import parse_yaml
+from utils.places import HOME
 
 cfg = EasyDict()
 
@@ -372,8 +373,8 @@ cfg.RNG_SEED = 3
 # A small number, to divide by what may be zero
 cfg.EPS = 1e-14
 
-# Folders: the repository, its data, its nets (<MODELS_DIR>/<net>/<method>)
-cfg.ROOT_DIR = osp.abspath(osp.join(osp.dirname(__file__), '..', '..'))
+# Folders: that of work (utils/places.py), its data, its nets (<MODELS_DIR>/<net>/<method>)
+cfg.ROOT_DIR = HOME
 cfg.DATA_DIR = osp.join(cfg.ROOT_DIR, 'data')
 cfg.MODELS_DIR = osp.join(cfg.ROOT_DIR, 'models', 'pascal_voc')
 

@@ -21,6 +21,7 @@ from datasets.writers import write_json
 from fast_rcnn.config import DEFAULTS, cfg
 from utils.files import atomic_path, file_digest, read_text
 from utils.param_str import parse_param_str
+from utils.places import command
 
 # Of a test's settings, those that say how it is done: what is found is the same
 HOW = 'HAS_RPN', 'PROPOSAL_METHOD', 'IMS_PER_BATCH', 'DETECTIONS_PKL', 'COCO_STYLE'
@@ -70,7 +71,7 @@ def write_sidecar(model, imdb, prototxt=None):
         'cfg': {name: _setting(name) for name in SETTINGS},
         'prototxt': os.path.basename(beside),
         'imdb': getattr(imdb, 'name', ''),
-        'command': shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        'command': shlex.join([*command().split(), *sys.argv[1:]]),
         **(net_facts(beside) if os.path.isfile(beside) else {}),
         'digests': {
             name: file_digest(path)

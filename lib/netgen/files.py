@@ -13,8 +13,9 @@ from pathlib import Path
 from netgen.backbones import BACKBONES
 from netgen.heads import RATIOS
 from netgen.methods import METHODS, Detector, Schedule
+from utils.places import HOME
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(HOME)
 COMMITTED = {'imagenet': 201, 'pascal_voc': 21}  # set -> K, by all methods for boxes
 COMMITTED_NETS = ('ResNet-101', 'ResNet-50', 'VGG16', 'VGG_CNN_M_1024', 'ZF', 'ResNet-10')
 COMMITTED_MASKS = {'coco': (81, 'ResNet-50-FPN')}  # set -> K, net, by all methods for masks

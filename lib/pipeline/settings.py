@@ -15,6 +15,7 @@ from caffe.launch import my_device
 from datasets.factory import describe, registered
 from fast_rcnn.config import cfg, cfg_from_dict, cfg_from_file, cfg_from_list
 from fpn.boxes import family_of_layers
+from utils.places import CFGS
 
 # How imdbs' names begin -> the dataset they are of
 OF_NAMES = {
@@ -52,13 +53,12 @@ def cfg_files(method, net, family, dataset):
     of <method>_<net>.yml, <method>_<family>.yml, <method>.yml, and after it, where it is there, that one's
     ..._<dataset>.yml with what differs for the dataset. Alternating optimization on a dataset that has a file of its
     own, <dataset>.yml, takes that alone; a method of OVER takes another's, and then its own."""
-    folder = os.path.join(cfg.ROOT_DIR, 'experiments', 'cfgs')
     if method in OVER:
-        return [*cfg_files(OVER[method], net, family, dataset), os.path.join(folder, f'{method}.yml')]
+        return [*cfg_files(OVER[method], net, family, dataset), os.path.join(CFGS, f'{method}.yml')]
     stems = [f'{method}_{net}', f'{method}_{family}', method]
     if method == 'faster_rcnn_alt_opt':
         stems.insert(2, dataset)
-    stems = [os.path.join(folder, stem) for stem in stems]
+    stems = [os.path.join(CFGS, stem) for stem in stems]
     stem = next((stem for stem in stems if os.path.exists(f'{stem}.yml')), stems[-1])
     more = f'{stem}_{dataset}.yml'
     return [f'{stem}.yml', *([more] if os.path.exists(more) else [])]
@@ -66,11 +66,10 @@ def cfg_files(method, net, family, dataset):
 
 def preset_files(names):
     """The files of presets, experiments/cfgs/preset_<name>.yml. KeyError, naming those there are, for another."""
-    folder = os.path.join(cfg.ROOT_DIR, 'experiments', 'cfgs')
-    paths = [os.path.join(folder, f'preset_{name}.yml') for name in names]
+    paths = [os.path.join(CFGS, f'preset_{name}.yml') for name in names]
     for name, path in zip(names, paths):
         if not os.path.exists(path):
-            known = sorted(re.findall(r'preset_(\w+)\.yml', ' '.join(os.listdir(folder))))
+            known = sorted(re.findall(r'preset_(\w+)\.yml', ' '.join(os.listdir(CFGS))))
             raise KeyError(f'--preset {name}: there is none; known: {", ".join(known)}')
     return paths
 
@@ -83,7 +82,7 @@ def cfg_files_of(prototxt, imdb):
     if family == 'caffe':
         return []
     name, method, *_ = [*net.name.split(), '', '']
-    known = os.path.exists(os.path.join(cfg.ROOT_DIR, 'experiments', 'scripts', f'{method}.sh'))
+    known = os.path.exists(os.path.join(CFGS, f'{method}.yml'))
     return cfg_files(method if known else 'faster_rcnn_end2end', name, family, imdb and dataset_of(imdb))
 
 

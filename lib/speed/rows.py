@@ -15,7 +15,6 @@ from fast_rcnn.config import overrides
 from netgen.files import generate
 
 CLASSES = 201  # of the nets, those in models/imagenet among them
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class Row(NamedTuple):
@@ -57,10 +56,9 @@ class Case:
         """The folder of the nets of a backbone."""
         if self.small:
             name = 'ResNet-10-FPN' if self.pyramid else 'ResNet-10'
-        if not self.pyramid:
-            return os.path.join(ROOT, 'models', 'imagenet', name)
-        generate('bench', name, CLASSES, self.folder)
-        return os.path.join(self.folder, 'bench', name)
+        family = 'bench' if self.pyramid else 'imagenet'
+        generate(family, name, CLASSES, self.folder)
+        return os.path.join(self.folder, family, name)
 
     def settings(self, row):
         size, most = [self.size[0]], max(1000, self.size[1])
