@@ -494,7 +494,10 @@ BAD_YAML = {
         'blood.yml: cfg: TRAIN.SCALES wants tuple',
     ),
     'unknown key': ({'anchor': '{}'}, "blood.yml: unknown key 'anchor'; the nearest is 'anchors'"),
-    'format': ({'format': 'kitti'}, "format: wanted voc or imagenet or coco, got 'kitti'"),
+    'format': (
+        {'format': 'kitti'},
+        "format: wanted voc or imagenet or coco or yolo or csv or labelme or cvat, got 'kitti'",
+    ),
     'root': ({'root': 'nowhere'}, 'root: no such folder .*nowhere'),
     'name': ({'name': 'a/b'}, "name: wanted a word .* got 'a/b'"),
     'yes is no name': ({'classes': '[yes, RBC]'}, 'classes: wanted a list of names .* in quotes'),

@@ -13,6 +13,8 @@ coco                COCO 2014, 2015, 2017
 openimages          Open Images V4, 600 classes, and its challenge, 500
 own                 anybody's dataset, described by a YAML file
 readers             what lies on disk: a module for each format
+labels              what labelling programs leave and want, read and written: a module for each format
+split               a dataset divided by chance
 writers             what was found in pictures, in formats that others read
 evaluators          how good detections are: a module for each metric
 metrics             an evaluator for any dataset, by its name

@@ -32,6 +32,7 @@ class annotated(imdb):
     left_out = (
         'difficult'  # what the objects are that are not trained on, and neither right nor wrong to find
     )
+    turned = 'boxes are taken as of the pixels stored'  # of an image that its EXIF tag turns
     metrics = ('voc',)  # of datasets.metrics: those by which detections in a file are scored
 
     def __init__(self, name, split, classes, image_index):

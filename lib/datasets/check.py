@@ -6,6 +6,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from datasets.annotated import annotated
+from datasets.labels.labelled import EXIF_ORIENTATION
 from datasets.readers.boxes import clean_boxes
 from datasets.readers.images import image_size
 from utils.blob import read_image
@@ -19,7 +20,6 @@ TREATMENT = {
     'outside': 'is dropped',
     'zero area': 'is dropped',
 }
-EXIF_ORIENTATION = 0x0112
 
 
 class Problem(NamedTuple):
@@ -47,6 +47,8 @@ class Survey:
         self.unknown = {}  # name of an unknown class -> (file, number) of its objects
         self.names = {}  # key of an image -> names of its objects
         self.images = self.empty = self.difficult = 0
+        for fault in getattr(getattr(imdbs[0], 'description', None), 'faults', ()):
+            self._add(*fault.split(': ', 1), stops=True)
         unique = {imdb.image_key(i): (imdb, i) for imdb in imdbs for i in range(imdb.num_images)}
         for imdb, i in progress(list(unique.values()), 'checking'):
             self._survey_image(imdb, i)
@@ -106,7 +108,7 @@ class Survey:
         try:
             with Image.open(path) as image:
                 if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-                    self._add(path, 'is turned by its EXIF tag; boxes are taken as of the pixels stored')
+                    self._add(path, f'is turned by its EXIF tag; {imdb.turned}')
                 image.load()
         except (OSError, SyntaxError, ValueError) as error:
             self._add(path, f'damaged image ({error})')

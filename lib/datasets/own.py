@@ -1,20 +1,25 @@
 """Anybody's dataset, described by a YAML file. Paths in it are relative to the file.
 
     name: blood                     imdb names are blood_<split>
-    format: voc                     or imagenet: see readers; or coco
-    root: ../BCCD                   the folder that holds Annotations, ImageSets ...; of coco: annotations, images
+    format: voc                     or imagenet: see readers; or coco; or yolo, csv, labelme, cvat: see labels
+    root: ../BCCD                   the folder that holds Annotations, ImageSets ...; of others: annotations, images
 The rest may be left out:
     classes: [RBC, WBC]             default `from annotations`: the names that occur, sorted
     splits: {train: sets/a.txt}     name: a file of image ids, or a list; default: the layout's image sets
     train: trainval                 what the scripts train and test on; default: trainval and test where both
-    test: test                      exist, else train and val
+    test: test                      exist, else train and the first of val, valid, validation, test
     base: 0                         the number of the first pixel, 0 or 1; default: imagenet 0; voc 0 if a
                                     coordinate of the whole dataset lies in [0, 1), else 1
 Of coco there is no base, classes are by default the file's categories by rising id, and
     splits: {train: annotations/a.json}    name: annotation file; default: annotations/instances_<split>.json or, where
-                                    there is none so called, <split>.json
+                                    there is none so called, <split>.json; or <split>/_annotations.coco.json
     images: photos                  the images' folder below root, or one for each split; default: the first of
-                                    images/<split>, <split>, images and root itself that has a split's first image
+                                    images/<split>, <split>, images, data and root itself that has a split's first image
+Of yolo, csv, labelme and cvat classes are as they list them, or those that occur, sorted, and
+    splits: {train: lists/a.txt}    name: a list of images, by their paths, names or ids; in a file, or here; or a folder of
+                                    images, or a file of labels; default: splits/<split>.txt, <split>.txt, or as the format has it
+    images: photos                  the images' folder below root; default: wherever in it they are
+They are kept in COCO's format in the cache. Further, of all:
     cfg: {TRAIN: {SCALES: [480]}}   settings, as in experiments/cfgs, over OWN_SETTINGS
     anchors: {scales: [8, 16], ratios: [0.5, 1, 2]}      default scales 2 4 8 16 32 (times 16 pixels), ratios as here
     max_iters: 4000                 or four numbers, one per training stage; default by the number of images
@@ -24,15 +29,18 @@ AP is VOC's area under the curve at IoU > 0.5; difficult objects count neither w
 is COCO's.
 """
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from datasets.coco_imdb import coco_imdb
 from datasets.imagenet import SYNSETS
+from datasets.labels.kept import keep
 from datasets.readers import FORMATS
 from datasets.readers.boxes import guess_base
-from datasets.readers.coco import annotation_files, read_coco
+from datasets.readers.coco import annotation_files, image_folder, load_json, read_coco
 from datasets.readers.images import read_image_set, without_extensions
 from datasets.readers.voc_xml import read_annotations
 from datasets.xml_imdb import xml_imdb
@@ -42,7 +50,8 @@ from utils.param_str import parse_yaml
 from utils.words import nearest
 
 FROM_ANNOTATIONS = 'from annotations'
-COCO = 'coco'  # the format that is no layout of XML files
+COCO = 'coco'
+LABELS = 'yolo', 'csv', 'labelme', 'cvat'  # which are kept in COCO's
 
 # Settings of every described dataset: its images without objects are negatives
 OWN_SETTINGS = {'TRAIN': {'USE_EMPTY': True}}
@@ -69,6 +78,7 @@ class Description:
     path: str = ''
     images: object = None
     files: dict = field(default_factory=dict)
+    faults: tuple = ()
 
     @property
     def num_classes(self):
@@ -120,9 +130,26 @@ class own_coco(coco_imdb):
         self.description = description
 
 
+class own_labelled(own_coco):
+    """A split of one of LABELS. What is said of an image names the file that speaks of it."""
+
+    turned = 'its boxes, which are of the image as it is shown, are turned to the pixels stored'
+
+    def image_path_at(self, i):
+        return os.path.normpath(super().image_path_at(i))
+
+    def annotation_path_at(self, i):
+        return os.path.join(self.folder, self._sources[i % len(self._sources)])
+
+    @cached_property
+    def _sources(self):
+        return [row['source'] for row in load_json(self.path)['images']]
+
+
 def make(description, split):
     """The imdb of a split of a described dataset."""
-    return (own_coco if description.format == COCO else own)(description, split)
+    kinds = {COCO: own_coco, **dict.fromkeys(LABELS, own_labelled)}
+    return kinds.get(description.format, own)(description, split)
 
 
 def load(path, tolerant=False):
@@ -138,11 +165,15 @@ def load(path, tolerant=False):
     values['root'] = os.path.normpath(os.path.join(os.path.dirname(path), values['root']))
     if not os.path.isdir(values['root']):
         raise FileNotFoundError(f'{path}: root: no such folder {values["root"]}')
-    values.update(_from_coco(path, values) if values['format'] == COCO else _from_xml(path, values, tolerant))
+    values.update(_read_as(values['format'])(path, values, tolerant))
     values['train'], values['test'] = _train_and_test(path, values)
     if not values['classes']:
         raise ValueError(f'{path}: no classes, neither listed nor in the annotations')
     return Description(**{**values, 'classes': ('__background__', *values['classes']), 'path': path})
+
+
+def _read_as(format_):
+    return {COCO: _from_coco, **dict.fromkeys(LABELS, _from_labels)}.get(format_, _from_xml)
 
 
 def _from_xml(path, values, tolerant):
@@ -157,12 +188,26 @@ def _from_xml(path, values, tolerant):
     return {'splits': splits, 'classes': classes, 'base': base}
 
 
-def _from_coco(path, values):
+def _from_labels(path, values, tolerant):
+    """splits, classes, base, files, faults"""
+    faults = [] if tolerant else None
+    name = f'{values["name"]}_{hashlib.sha256(path.encode()).hexdigest()[:8]}'
+    images, given = values.get('images') or '', values.get('splits')
+    where = {'at': os.path.dirname(path), 'given': given, 'images': images, 'faults': faults}
+    cache = os.path.join(cfg.DATA_DIR, 'cache')
+    kept = keep(values['format'], values['root'], os.path.abspath(cache), name, **where)
+    found = _from_coco(path, {**values, 'splits': kept, 'images': '.'}, tolerant)
+    return {**found, 'faults': tuple(faults or ())}
+
+
+def _from_coco(path, values, tolerant):
     """splits, classes, base, files"""
     at = os.path.dirname(path)
-    given = values.get('splits') or annotation_files(os.path.join(values['root'], 'annotations'))
+    given = values.get('splits') or annotation_files(values['root'])
     if not given:
-        raise ValueError(f'{path}: no splits are listed, and there is no {values["root"]}/annotations/*.json')
+        raise ValueError(
+            f'{path}: no splits are listed, and there is neither {values["root"]}/annotations/*.json nor a _annotations.coco.json in a folder of it'
+        )
     names, splits, files = {}, {}, {}
     for split, source in given.items():
         if not isinstance(source, str):
@@ -170,7 +215,7 @@ def _from_coco(path, values):
         source = os.path.join(at, source)
         found = read_coco(source, os.path.join(cfg.DATA_DIR, 'cache'), f'{path} names it as split {split}')
         splits[_word(path, 'split', split)] = found.ids.tolist()
-        files[split] = source, _image_folder(path, values, split, str(found.files[0]))
+        files[split] = source, _image_folder(path, values, split, source, str(found.files[0]))
         names[source] = found.names.tolist()
     first = next(iter(names))
     odd = next((source for source in names if names[source] != names[first]), None)
@@ -185,19 +230,14 @@ def _from_coco(path, values):
     }
 
 
-def _image_folder(path, values, split, name):
+def _image_folder(path, values, split, source, name):
     """Where a split's images are, of which `name` is one."""
     given = values.get('images')
     given = given.get(split) if isinstance(given, dict) else given
-    folders = [given] if given else [os.path.join('images', split), split, 'images', '.']
-    folders = [os.path.normpath(os.path.join(values['root'], folder)) for folder in folders]
-    for folder in folders:
-        if os.path.exists(os.path.join(folder, name)):
-            return folder
-    raise FileNotFoundError(
-        f'{path}: split {split}: its first image, {name}, is not in {" or ".join(folders)}; '
-        f'say where its images are with `images: FOLDER`'
-    )
+    try:
+        return image_folder(values['root'], split, source, [name], given)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{path}: {error}') from None
 
 
 def _over(settings, more):
@@ -232,9 +272,7 @@ def _occurring(annotations):
 def _splits(path, values):
     """{split: image ids}"""
     layout = FORMATS[values['format']](values['root'])
-    given = values.get('splits') or {
-        name: os.path.join(layout.sets_dir, name + '.txt') for name in layout.sets()
-    }
+    given = values.get('splits') or layout.given()
     if not given:
         raise ValueError(
             f'{path}: no splits are listed, and there are no image sets {layout.sets_dir}/*.txt; '
@@ -251,9 +289,15 @@ def _ids(path, name, source):
     return without_extensions(f'{path}: split {name}', [str(image_id) for image_id in source])
 
 
+def trained_and_tested(splits):
+    """The names of those splits that are trained and tested on, where nothing else is said; where they are not there, what was
+    looked for."""
+    val = next((split for split in ('val', 'valid', 'validation', 'test') if split in splits), 'val')
+    return ('trainval', 'test') if {'trainval', 'test'} <= set(splits) else ('train', val)
+
+
 def _train_and_test(path, values):
-    splits = values['splits']
-    default = ('trainval', 'test') if {'trainval', 'test'} <= splits.keys() else ('train', 'val')
+    splits, default = values['splits'], trained_and_tested(values['splits'])
     chosen = values.get('train', default[0]), values.get('test', default[1])
     for key, split in zip(('train', 'test'), chosen):
         if split not in splits:
@@ -277,7 +321,7 @@ def _checked(path, values):
     for key in ('name', 'format', 'root'):
         if key not in values:
             raise ValueError(f'{path}: {key} is missing')
-    foreign = 'base' if values['format'] == COCO else 'images'
+    foreign = 'base' if values['format'] in (COCO, *LABELS) else 'images'
     if foreign in values:
         raise ValueError(f'{path}: {foreign}: the format {values["format"]} has none')
     for key, value in values.items():
@@ -321,7 +365,7 @@ def _is_iters(value):
 # key -> (what is wanted, does a value fit)
 CHECKS = {
     'name': ('a word', lambda value: isinstance(value, str)),
-    'format': (' or '.join([*FORMATS, COCO]), lambda value: value in [*FORMATS, COCO]),
+    'format': (' or '.join([*FORMATS, COCO, *LABELS]), lambda value: value in [*FORMATS, COCO, *LABELS]),
     'root': ('a folder', lambda value: isinstance(value, str)),
     'classes': (f'a list of names (yes, no, on, off in quotes) or `{FROM_ANNOTATIONS}`', _is_classes),
     'images': ('a folder, or one for each split', lambda value: isinstance(value, (str, dict))),

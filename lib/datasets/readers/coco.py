@@ -155,7 +155,7 @@ def load_json(path, with_masks=False):
     """What an annotation file holds, images, categories, annotations, lists of mappings; less its masks, or with them as
     readers.masks has them."""
     try:
-        with open(path, encoding='utf-8') as stream:
+        with open(path, encoding='utf-8-sig') as stream:
             found = json.load(stream, object_hook=_with_mask if with_masks else _without_mask)
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{path}: not whole JSON ({error})') from None
@@ -183,7 +183,7 @@ def _columns(path):
     """A CocoFile as a dict."""
     data = load_json(path)
     images, ids = _images(path, data['images'])
-    category_ids, names = _categories(path, data['categories'])
+    category_ids, names = _categories(path, categories_of(data))
     rows = data.get('annotations', [])
     of = _places(path, rows, 'image_id', {name: i for i, name in enumerate(ids.tolist())}, 'images')
     order = np.argsort(of, kind='stable')
@@ -249,7 +249,16 @@ def _images(path, rows):
         raise ValueError(
             f'{path}: {_which("image", rows[number])}: a size of {sizes[number].tolist()} pixels'
         )
+    files = [name.replace('\\', '/') for name in files]
     return {'files': np.array(files, np.str_), 'sizes': sizes}, ids
+
+
+def categories_of(data):
+    """The categories of a file, less one without annotations, of number 0, that is only what others belong to: such a one is
+    in Roboflow's."""
+    above = {row.get('supercategory') for row in data['categories'] if row.get('id') != 0}
+    used = {row.get('category_id') for row in data.get('annotations', []) if row.get('category_id') == 0}
+    return [row for row in data['categories'] if row.get('id') != 0 or row.get('name') not in above or used]
 
 
 def _categories(path, rows):
@@ -316,14 +325,49 @@ def _is_number(value):
     return type(value) in (int, float) and abs(value) < 1e9
 
 
-def annotation_files(folder):
-    """{split: path} of the annotation files there: instances_SPLIT.json and image_info_SPLIT.json or, where there are
-    none, SPLIT.json."""
-    names = sorted(glob.glob('*.json', root_dir=folder))
+def names_of(path, data):
+    """{id: name} of the categories of a file."""
+    ids, names = _categories(path, categories_of(data))
+    return dict(zip(ids.tolist(), names.tolist()))
+
+
+def annotation_files(root):
+    """{split: path} of the annotation files of a dataset: annotations/instances_SPLIT.json and image_info_SPLIT.json or, where
+    there are none, annotations/SPLIT.json; else SPLIT/_annotations.coco.json, as Roboflow has them; else SPLIT.json."""
+    names = sorted(glob.glob('*.json', root_dir=os.path.join(root, 'annotations')))
     found = {
-        match[1]: name
+        match[1]: f'annotations/{name}'
         for name in names
         if (match := re.fullmatch(r'(?:instances|image_info)_(.+)\.json', name))
     }
-    found = found or {os.path.splitext(name)[0]: name for name in names}
-    return {split: os.path.join(folder, name) for split, name in found.items()}
+    found = found or {os.path.splitext(name)[0]: f'annotations/{name}' for name in names}
+    beside = sorted(glob.glob('*/_annotations.coco.json', root_dir=root))
+    found = found or {os.path.dirname(name): name for name in beside}
+    found = found or {os.path.splitext(name)[0]: name for name in sorted(glob.glob('*.json', root_dir=root))}
+    return {split: os.path.join(root, name) for split, name in found.items()}
+
+
+def image_folder(root, split, path, names, given=''):
+    """The folder of the images of a split, whose annotation file is at path: the given one below root, else the first of
+    images/SPLIT, SPLIT, images, data and root itself, and that of the file, that has the first of names."""
+    first = str(names[0]).replace('\\', '/')
+    below = (
+        [given]
+        if given
+        else [
+            os.path.join('images', split),
+            split,
+            'images',
+            'data',
+            '.',
+            os.path.dirname(os.path.abspath(path)),
+        ]
+    )
+    folders = [os.path.normpath(os.path.join(root, folder)) for folder in below]
+    for folder in folders:
+        if os.path.exists(os.path.join(folder, first)):
+            return folder
+    raise FileNotFoundError(
+        f'split {split}: its first image, {first}, is not in {" or ".join(folders)}; '
+        f'say where its images are with `images: FOLDER`'
+    )

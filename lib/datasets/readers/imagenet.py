@@ -22,9 +22,10 @@ class ImagenetLayout:
         self.sets_dir = os.path.join(root, 'ImageSets', 'DET')
         self._own_folder = re.sub(r'\d+$', '', split)
 
-    def sets(self):
-        """Image sets, without ILSVRC's lists per class (train_1 ... train_200)."""
-        return [name for name in set_names(self.sets_dir) if not re.fullmatch(r'train_\d+', name)]
+    def given(self):
+        """{set: its list's path}: image sets, without ILSVRC's lists per class (train_1 ... train_200)."""
+        names = [name for name in set_names(self.sets_dir) if not re.fullmatch(r'train_\d+', name)]
+        return {name: os.path.join(self.sets_dir, name + '.txt') for name in names}
 
     def ids(self):
         """Ids of all images, with their folder: FOLDER/ID."""

@@ -68,6 +68,5 @@ def set_names(folder):
 def image_ids(folder):
     """Ids of all images in a folder and the folders in it: their paths from there, without extension."""
     found = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
-    return sorted(
-        os.path.relpath(os.path.splitext(path)[0], folder) for path in found if path.endswith(EXTENSIONS)
-    )
+    ids = (os.path.relpath(os.path.splitext(path)[0], folder) for path in found if path.endswith(EXTENSIONS))
+    return sorted(name.replace(os.sep, '/') for name in ids)

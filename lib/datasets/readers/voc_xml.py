@@ -63,22 +63,22 @@ def read_xml(path):
     """The Annotation in an XML file. What cannot be read raises naming file and object (counted from 1)."""
     root = read_root(path)
     objects = root.findall('object')
-    names = [_name(path, i, item) for i, item in enumerate(objects, 1)]
-    boxes = [_box(path, i, item) for i, item in enumerate(objects, 1)]
+    names = [object_name(path, i, item) for i, item in enumerate(objects, 1)]
+    boxes = [object_box(path, i, item) for i, item in enumerate(objects, 1)]
     difficult = [(item.findtext('difficult') or '').strip() == '1' for item in objects]
     return Annotation(
         names, np.array(boxes, np.float32).reshape(-1, 4), np.array(difficult, bool), _size(root)
     )
 
 
-def _name(path, number, item):
+def object_name(path, number, item):
     name = (item.findtext('name') or '').strip()
     if not name:
         raise ValueError(f'{path}: object {number} has no <name>')
     return name
 
 
-def _box(path, number, item):
+def object_box(path, number, item):
     found = item.find('bndbox')
     words = [None if found is None else found.findtext(corner) for corner in CORNERS]
     try:
@@ -88,7 +88,7 @@ def _box(path, number, item):
     if not np.isfinite(box).all():
         got = ', '.join(f'{corner} {word}' for corner, word in zip(CORNERS, words))
         raise ValueError(
-            f'{path}: object {number} ({_name(path, number, item)}): wanted a <bndbox> of four '
+            f'{path}: object {number} ({object_name(path, number, item)}): wanted a <bndbox> of four '
             f'numbers, got {got}'
         )
     return box
