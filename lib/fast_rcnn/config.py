@@ -120,6 +120,10 @@ cfg.TRAIN.AGNOSTIC = False
 # iterations then are, unless --max_iters says so. 0: iterations as the recipe has them
 cfg.TRAIN.EPOCHS = 0.0
 
+# Recipes: millions of pixels that a training sees. SCALES and MAX_SIZE, of TEST too, and EPOCHS follow from it and from the
+# dataset's images and objects (lib/pipeline/fit.py), where neither the dataset's own settings nor --set name them. 0: none does
+cfg.TRAIN.FIT = 0.0
+
 # Epochs after which the learning rate falls (lr_policy multistep, by the solver's gamma); with other iterations than
 # EPOCHS, at the same shares of them. (0,): as the solver's file says
 cfg.TRAIN.EPOCH_STEPS = (0.0,)

@@ -22,6 +22,7 @@ from fast_rcnn.test import test_net
 from netgen.backbones import BACKBONES, weights_of
 from netgen.files import generate
 from pipeline.advice import advice
+from pipeline.fit import fitted
 from pipeline.methods import METHODS
 from pipeline.settings import cfg_files, preset_files, seed, settle, use_device
 from pipeline.stages import Training, given_proposals, net_file
@@ -60,7 +61,7 @@ class Recipe:
         family = getattr(BACKBONES.get(self.net), 'boxes', 'caffe')
         self.cfg_files = cfg_files(self.method, self.net, family, data.name) + preset_files(self.preset)
         method = METHODS[self.method]
-        settle(data.train_imdb, self.cfg_files, self.single)
+        self.settle(data)
         use_device(self.gpu)
         if self.stages == 1 and not method.one_round:
             raise ValueError(f'--stages 1: {method.name} has no first round that stands for itself')
@@ -95,6 +96,17 @@ class Recipe:
         world.meet('report')
         return mean_ap
 
+    def settle(self, data):
+        """Sets cfg for a described dataset; what follows from its images goes under its own settings and single ones."""
+        settle(data.train_imdb, self.cfg_files, self.single)
+        fit = fitted(get_imdb(data.train_imdb))
+        if len(METHODS[self.method].trained) > 1:
+            fit.pop('TRAIN.EPOCHS', None)  # of one training
+        if fit:
+            log.info('by the images: %s', ', '.join(f'{key} {value}' for key, value in fit.items()))
+            cfg_from_list([word for setting in fit.items() for word in setting])
+            settle(data.train_imdb, single=self.single)
+
     def write_nets(self, data, method):
         """Writes the nets and solvers that are missing."""
         own = data.name not in method.iterations
@@ -124,7 +136,7 @@ class Recipe:
         imdb = described.test_imdb
         if method.proposer:
             cfg_from_list([word for setting in SETTINGS.items() for word in setting])
-            settle(described.train_imdb, self.cfg_files, self.single)  # whose nets they are
+            self.settle(described)  # whose nets they are
             log.info('proposals for %s', imdb)
             data, net = get_imdb(imdb), self.trained(method, method.proposer, results)
             seed(cfg.RNG_SEED)
