@@ -69,6 +69,18 @@ def _on_gpu(request):
         caffe.set_mode_gpu()
 
 
+@pytest.fixture
+def two_threads():
+    """torch computes with two threads, as it does for most users: what is recorded must hold there too, where each process of
+    the tests has but one."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _same_settings():
     from fast_rcnn.config import cfg_restore, cfg_values

@@ -15,6 +15,7 @@ from utils.bbox import bbox_overlaps as numpy_bbox_overlaps
 from utils.cython_bbox import bbox_overlaps
 
 GOLDEN = np.load(os.path.join(os.path.dirname(__file__), 'golden', 'lib.npz'))
+pytestmark = pytest.mark.usefixtures('two_threads')
 
 
 def close(actual, name, atol=1e-5):

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import replay_detnet as replay
 
 RECORDED = Path(__file__).resolve().parent / 'golden' / 'detnet' / 'recorded.npz'
+pytestmark = pytest.mark.usefixtures('two_threads')
 
 
 def test_the_recorded_detector():

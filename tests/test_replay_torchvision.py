@@ -11,6 +11,7 @@ import replay_torchvision as replay
 from replays import cases_of, digest, off, share
 
 RECORDED = Path(__file__).resolve().parent / 'golden' / 'torchvision' / 'recorded.npz'
+pytestmark = pytest.mark.usefixtures('two_threads')
 
 
 def test_a_recorded_detector():

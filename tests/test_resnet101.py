@@ -1,4 +1,4 @@
-"""ResNet-101 of models/imagenet at 600x800 with 201 classes: the stage-1 train nets run forward and backward."""
+"""ResNet-101 of models/imagenet with 201 classes: the stage-1 train nets run forward and backward, the RPN's at 600x800."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def roidb(tmp_path):
         ),
         (
             'stage1_fast_rcnn_train.pt',
-            {'TRAIN.HAS_RPN': False, 'TRAIN.BATCH_SIZE': 64},
+            {'TRAIN.HAS_RPN': False, 'TRAIN.BATCH_SIZE': 64, 'TRAIN.SCALES': [300]},
             ['loss_cls', 'loss_bbox'],
             'cls_score',
             'rpn_conv/3x3',
@@ -64,7 +64,8 @@ def test_train_net_forward_and_backward(roidb, file, settings, losses, learns, f
         net.layers[0].set_roidb(roidb)
         out = net.forward()
         net.backward()
-    assert net.blobs['data'].shape == (1, 3, 600, 800)
+    height = settings.get('TRAIN.SCALES', [600])[0]
+    assert net.blobs['data'].shape == (1, 3, height, height * 4 // 3)
     assert all(np.isfinite(out[name]) and out[name] > 0 for name in losses)
     assert (net.params[learns][0].diff != 0).any()
     assert (net.params['res4b22_branch2b'][0].diff != 0).any() and np.isfinite(

@@ -16,6 +16,7 @@ from layer_cases import mode
 
 CASES = sorted((pathlib.Path(__file__).parents[1] / 'golden' / 'layers').glob('*.npz'))
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no GPU')
+pytestmark = pytest.mark.usefixtures('two_threads')
 DEVICES = ['cpu', pytest.param('gpu', marks=NO_GPU)]
 
 

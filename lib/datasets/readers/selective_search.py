@@ -8,8 +8,6 @@ import os
 import zlib
 
 import numpy as np
-import scipy.io
-import scipy.io.matlab
 
 from utils.files import atomic_path
 from utils.processes import apart
@@ -46,6 +44,8 @@ def save_selective_search(path, image_index, boxes):
     cells = np.empty(len(boxes), object)
     for i, image_boxes in enumerate(boxes):
         cells[i] = np.asarray(image_boxes, np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]] + 1
+    import scipy.io  # takes its time, and few have such files
+
     with atomic_path(path) as temporary:
         content = {'boxes': cells, 'images': np.array(image_index, object)}
         scipy.io.savemat(temporary, content, appendmat=False)
@@ -53,7 +53,6 @@ def save_selective_search(path, image_index, boxes):
 
 # What scipy raises at bytes that make no sense; some end the process
 _BROKEN = (
-    scipy.io.matlab.MatReadError,
     ValueError,
     TypeError,
     LookupError,
@@ -69,9 +68,12 @@ _BROKEN = (
 
 
 def _content(path):
+    import scipy.io
+    import scipy.io.matlab
+
     try:
         return scipy.io.loadmat(path, appendmat=False)
-    except _BROKEN as error:
+    except (scipy.io.matlab.MatReadError, *_BROKEN) as error:
         raise ValueError(f'{path}: not a MATLAB file that can be read ({error!r})') from None
 
 
