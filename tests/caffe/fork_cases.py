@@ -195,9 +195,9 @@ CASES = {
     ],
     'PSROIPooling': [
         case(
-            x(2, 18, 5, 6),
+            x(2, 8, 5, 6),
             REGIONS,
-            more='psroi_pooling_param { spatial_scale: 0.0625 output_dim: 2 group_size: 3 }',
+            more='psroi_pooling_param { spatial_scale: 0.0625 output_dim: 2 group_size: 2 }',
         )
     ],
     'Permute': [

@@ -388,11 +388,21 @@ def same(answer, other, rtol, atol):
             np.testing.assert_allclose(p, q, rtol=rtol, atol=atol)
 
 
+def identical(answer, other):
+    """Whether two answers, or one and None, are the same to the last bit."""
+    return other is not None and all(map(np.array_equal, sum(answer, []), sum(other, [])))
+
+
+CHECKED = {}  # (type, a case's id): the answer whose gradient was checked last
+
+
 def check_layer(kind, it, phase, folder):
     """Meta shape = real shape; bottoms left alone; backward = gradient of compute, and that = differences,
-    both in float64; save and reload; CPU = GPU where there is one."""
+    both in float64; save and reload; CPU = GPU where there is one. Where a phase answers as the one before did, to the last
+    bit, differences have been taken."""
     rng = np.random.default_rng(7)
     values = [make(rng).astype(np.float32) for make in it.bottoms]
+    caffe.set_random_seed(7)
     net = build(kind, it, values, phase, folder)
     before = [p.data.copy() for p in params(net)]
     tops = check_shapes(net, kind, values)
@@ -405,9 +415,10 @@ def check_layer(kind, it, phase, folder):
     answer = run(net, values, diffs)
     one, here = net.layer_dict['L'], 'cpu' if caffe.common.device().type == 'cpu' else 'gpu'
     apart = one.draws and here != 'cpu'  # devices draw different numbers
-    if diffs:
+    if diffs and not identical(answer, CHECKED.get((kind, id(it)))):
         with mode('cpu'):
             check_gradient(one, values, before, diffs, answer, phase not in it.random and not apart)
+        CHECKED[kind, id(it)] = answer
     fill(params(net), before)
     weights = str(folder / 'w.caffemodel')
     net.save(weights)
