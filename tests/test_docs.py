@@ -318,9 +318,9 @@ def test_every_python_name_is_there(page):
 
 # ------------------------------------------------------------------------------------------------- examples
 def test_the_pycaffe_example_runs_as_it_stands(tmp_path):
-    block = re.search(r'(?m)^    import caffe\n(?:    .*\n|\n)+', text_of('README.md'))[0]
+    block = re.search(r'(?ms)^```python\n(import caffe\n.*?)^```', text_of('README.md'))[1]
     done = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(block)],
+        [sys.executable, '-c', block],
         cwd=tmp_path,
         env={'PYTHONPATH': str(ROOT / 'caffe-fast-rcnn' / 'python')},
         text=True,
@@ -395,6 +395,8 @@ def test_the_site_builds_without_a_warning(tmp_path, monkeypatch, caplog):
     first = (tmp_path / 'index.html').read_text()
     assert [page for page in pages if f'href="{page}.html"' not in first and page != 'index'] == []
     assert re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css|woff2?)"', first) == []  # no network
+    for page in pages:  # a block of code that is indented too little becomes text
+        assert not re.search(r'<p>[^<]*\.venv/bin/python ', (tmp_path / f'{page}.html').read_text()), page
     settings = (tmp_path / 'settings.html').read_text()
     assert [name for name in flat(cfg_values()) if f'<code>{name}</code>' not in settings] == []
 
