@@ -1,17 +1,17 @@
-"""data/scripts/fetch.py: what is printed of a source, and what is found wrong with what lies there."""
+"""data/scripts/fetch.py, public.check: what is printed of a source, and what is found wrong with what lies there."""
 
 import hashlib
 import os
 import subprocess
-import sys
 
 import pytest
 
 from conftest import ROOT
 
-sys.path.insert(0, os.path.join(ROOT, 'data', 'scripts'))
-import fetch  # noqa: E402
-from sources import SOURCES, Source  # noqa: E402
+from public import check
+from public.sources import SOURCES, Source
+
+DATA = os.path.join(ROOT, 'data')
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def one(monkeypatch):
     lies = {'kit/images': ('files', 2), 'kit/list.txt': ('lines', 3), 'net.caffemodel': ('bytes', 8)}
     archive = ('kit.tar', 'http://example.org/kit.tar', 5, ('md5', hashlib.md5(b'whole').hexdigest()))
     monkeypatch.setattr(
-        fetch, 'SOURCES', {'kit': Source('a kit', 'http://example.org', (archive,), 'unpack', lies)}
+        check, 'SOURCES', {'kit': Source('a kit', 'http://example.org', (archive,), 'unpack', lies)}
     )
 
 
@@ -41,7 +41,7 @@ WHOLE = {
 
 def test_all_there(tmp_path, capsys, one):
     lay(tmp_path, WHOLE)
-    assert fetch.main(['--data', str(tmp_path)]) == 0
+    assert check.main(DATA, ['--data', str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         'kit: a kit',
         '  from   http://example.org',
@@ -67,12 +67,12 @@ def test_all_there(tmp_path, capsys, one):
 )
 def test_something_wrong(tmp_path, capsys, one, name, content, line):
     lay(tmp_path, {**WHOLE, name: content})
-    fetch.main(['--data', str(tmp_path), 'kit'])
+    check.main(DATA, ['--data', str(tmp_path), 'kit'])
     assert f'  {tmp_path}/{line}' in capsys.readouterr().out.splitlines()
 
 
 def test_nothing_there(tmp_path, capsys):
-    assert fetch.main(['--data', str(tmp_path)]) == 1
+    assert check.main(DATA, ['--data', str(tmp_path)]) == 1
     lines = capsys.readouterr().out.splitlines()
     wanted = sum(len(source.lies) for source in SOURCES.values())
     assert sum(line.endswith(': MISSING') for line in lines) == wanted
@@ -80,7 +80,7 @@ def test_nothing_there(tmp_path, capsys):
 
 def test_names(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        fetch.main(['voc_2008'])
+        check.main(DATA, ['voc_2008'])
     assert 'unknown voc_2008; known: voc_2007' in capsys.readouterr().err
     for script in ('imagenet_models', 'faster_rcnn_models', 'selective_search_data', 'rfcn_models'):
         path = os.path.join(ROOT, 'data', 'scripts', f'fetch_{script}.sh')

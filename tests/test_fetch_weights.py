@@ -14,6 +14,10 @@ from conftest import ROOT
 
 from caffe.format.weights import read_weights
 from test_import_weights import BasicBlock, random_resnet
+from netgen.backbones import starting_from
+from public.lists import LISTS, Listed
+from public.sources import SOURCES
+from public.weights import WEIGHTS, Public
 from utils.download import BLOCK, download
 
 spec = importlib.util.spec_from_file_location('tool_fetch', os.path.join(ROOT, 'tools', 'fetch.py'))
@@ -149,7 +153,10 @@ def resnet18(tmp_path, monkeypatch):
     torch.save(theirs.state_dict(), tmp_path / 'net.pth')
     monkeypatch.setattr(Server, 'content', (tmp_path / 'net.pth').read_bytes())
     digest = hashlib.sha256(Server.content).hexdigest()[:8]
-    public = fetch.Public('a net', 'http://page', 'free', 'net.pth', None, None, ('sha256', digest))
+    public = Public(
+        'a net', 'http://page', 'free', 'net.pth', None, None, ('sha256', digest), becomes='VGG16'
+    )
+    monkeypatch.setattr(fetch, 'NAMES', [*fetch.NAMES, 'net'])
     monkeypatch.setitem(fetch.WEIGHTS, 'net', public._replace(target='models/net.caffemodel'))
     return theirs
 
@@ -181,14 +188,61 @@ def test_what_cannot_be_fetched_says_what_to_do(server, tmp_path, resnet18):
 
 
 def test_the_list(tmp_path, capsys):
+    """A line for each name, of all kinds; all that is known of one."""
     fetch.main(['--list', '--data', str(tmp_path)])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith('  ')]
+    assert [words[0] for words in lines] == [*WEIGHTS, *LISTS, *SOURCES]
+    assert {words[0] for words in lines if words[1:3] != ['not', 'here']} == {'detnet59'}  # by hand
+    for name in fetch.NAMES:
+        fetch.main(['--list', name, '--data', str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
-    assert (
-        len(lines) == 5 * len(fetch.WEIGHTS)
-        and sum(line.endswith(': not here') for line in lines) == len(lines) // 5
-    )
     assert '  file     102,530,333 bytes, sha256 begins with 0676ba61' in lines
     assert '  file     size not known, digest not known' in lines
+    assert '  licence  not known: see its page' in lines and '  lines    9,917' in lines
     with pytest.raises(SystemExit):
         fetch.main([])
     assert 'a NAME is wanted' in capsys.readouterr().err
+
+
+def test_rows_are_of_nets_that_there_are():
+    assert all(starting_from(public.becomes) for public in WEIGHTS.values())
+    assert len({*WEIGHTS, *LISTS, *SOURCES}) == len(WEIGHTS) + len(LISTS) + len(SOURCES)
+
+
+LIST = b''.join(b'ILSVRC2012_val_%08d %d\n' % (7 * i, i) for i in (1, 2, 3))
+
+
+def test_a_list_is_put_in_its_place(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Server, 'content', LIST)
+    row = Listed('three', 'http://page', 'free', f'{server}/whole', 'kit/ImageSets/val.txt', 3)
+    monkeypatch.setitem(fetch.LISTS, 'imagenet_val1', row)
+    arguments = ['imagenet_val1', '--data', str(tmp_path)]
+    path = tmp_path / 'kit/ImageSets/val.txt'
+    for _ in range(2):  # the second time it lies there
+        fetch.main(arguments)
+        assert capsys.readouterr().out == f'{path}: 3 lines\n' and path.read_bytes() == LIST
+    fetch.main(['--list', 'imagenet_val1', '--data', str(tmp_path)])
+    assert capsys.readouterr().out.endswith(f'{path}: here\n') and len(Server.asked) == 1
+    path.write_bytes(LIST[:-5])
+    with pytest.raises(ValueError, match='val.txt: line 3: wanted `<name> 3`; remove it'):
+        fetch.main(arguments)
+    fetch.main(['--list', '--data', str(tmp_path)])
+    assert 'imagenet_val1            WRONG' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'content, mode, message',
+    [
+        (LIST[:25], 'whole', 'wanted 3 lines, got 1; what came is not kept'),
+        (LIST.replace(b' 2', b' 4'), 'whole', 'line 2: wanted `<name> 2`; what came is not kept'),
+        (b'<html>\n<body>\n</html>\n', 'whole', 'line 1: wanted'),
+        (LIST, 'none', '404 Not Found. Or have it from http://page, and put it at '),
+    ],
+)
+def test_another_list_is_not_kept(server, tmp_path, monkeypatch, content, mode, message):
+    monkeypatch.setattr(Server, 'content', content)
+    row = Listed('three', 'http://page', 'free', f'{server}/{mode}', 'kit/val.txt', 3)
+    monkeypatch.setitem(fetch.LISTS, 'imagenet_val1', row)
+    with pytest.raises((OSError, ValueError), match=message):
+        fetch.main(['imagenet_val1', '--data', str(tmp_path)])
+    assert not (tmp_path / 'kit/val.txt').exists()

@@ -27,7 +27,7 @@ from types import SimpleNamespace
 import _command
 import numpy as np
 import torch
-from netgen.backbones import BACKBONES
+from netgen.backbones import BACKBONES, starting_from
 from netgen.files import end2end_text
 from netgen.layers import inner_product, layer
 from netgen.methods import DATA
@@ -196,11 +196,6 @@ def default_means(state):
     """The PIXEL_MEANS of the first net that starts from a classifier."""
     detector = DETECTORS.get(_shape(state))
     return means_of(recipe_of(starting_from(BACKBONES[detector].weights)[0]) if detector else [])
-
-
-def starting_from(weights):
-    """The nets that start from these weights."""
-    return [name for name, net in BACKBONES.items() if weights in (name, getattr(net, 'weights', ''))]
 
 
 def read_state(path):

@@ -570,3 +570,8 @@ def weights_of(name):
     for suffix in (CONTEXT, *DEFORMABLE):
         name = name.removesuffix(suffix)
     return getattr(BACKBONES.get(name), 'weights', '') or name
+
+
+def starting_from(weights):
+    """The nets that start from these weights."""
+    return [name for name, net in BACKBONES.items() if weights in (name, getattr(net, 'weights', ''))]

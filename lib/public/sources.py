@@ -1,4 +1,5 @@
-"""Where datasets and weights come from, and what lies here once they are unpacked. data/scripts/fetch.py reads it.
+"""Where datasets and archives of weights come from, and what lies here once they are unpacked. No program downloads them: the
+addresses have moved more than once, and some want registration or a licence accepted.
 
 archives: (file, address, bytes or None, (algorithm, sum)); an archive is looked for in data/.
 lies: path below data/ -> ('files', how many in the folder and those in it), ('lines', how many in the file),
@@ -9,13 +10,16 @@ from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """page: the official page, where addresses that no longer answer are to be looked for; unpack: what to do."""
+    """page: the official page, where addresses that no longer answer are to be looked for; unpack: what to do. licence: None
+    where it is not known here; fits: of weights, the net, or who takes them."""
 
     about: str
     page: str
     archives: tuple
     unpack: str
     lies: dict
+    licence: str = None
+    fits: str = None
 
 
 VOC = 'http://host.robots.ox.ac.uk/pascal/VOC/'
@@ -102,9 +106,8 @@ SOURCES = {
                 ('sha1', 'cbf602d89f2877fa8843392a1ffde03450a18d38'),
             ),
         ),
-        'unpacks to Annotations, Data and ImageSets: make data/ImageNet2015 their folder, or a link to it; val1.txt '
-        'and val2.txt are lists of R-CNN (https://github.com/rbgirshick/rcnn, data/splits/ilsvrc13): copy them to '
-        'ImageSets/DET',
+        'unpacks to Annotations, Data and ImageSets: make data/ImageNet2015 their folder, or a link to it; then '
+        'tools/fetch.py imagenet_val1 and imagenet_val2',
         {
             'ImageNet2015/Data/DET/train': ('files', 456567),
             'ImageNet2015/Data/DET/val': ('files', 20121),
@@ -147,6 +150,7 @@ SOURCES = {
             'BCCD/ImageSets/Main/trainval.txt': ('lines', 292),
             'BCCD/ImageSets/Main/test.txt': ('lines', 72),
         },
+        licence='MIT',
     ),
     'selective_search_data': Source(
         'proposals of selective search for VOC, for Fast R-CNN',
@@ -182,6 +186,7 @@ SOURCES = {
             'imagenet_models/VGG_CNN_M_1024.v2.caffemodel': ('bytes', 4 * 86225536),
             'imagenet_models/ZF.v2.caffemodel': ('bytes', 4 * 58260608),
         },
+        fits='the nets of their names',
     ),
     'resnet_models': Source(
         'weights of the ResNets, by their authors; or of torchvision, by tools/import_weights.py',
@@ -193,6 +198,7 @@ SOURCES = {
             'imagenet_models/ResNet-101.caffemodel': ('bytes', 178000000),
             'imagenet_models/ResNet-152.caffemodel': ('bytes', 240000000),
         },
+        fits='ResNet-50, ResNet-101, and the nets with FPN and C4 that Detectron has: tools/fetch.py --list detectron_resnet50',
     ),
     'faster_rcnn_models': Source(
         'Faster R-CNN trained on VOC 2007 trainval, with VGG16 and with ZF: for tools/demo.py',
@@ -210,6 +216,7 @@ SOURCES = {
             'faster_rcnn_models/VGG16_faster_rcnn_final.caffemodel': ('bytes', 4 * 134260544),
             'faster_rcnn_models/ZF_faster_rcnn_final.caffemodel': ('bytes', 4 * 58260608),
         },
+        fits='VGG16 and ZF by models/pascal_voc/<net>/faster_rcnn_alt_opt/faster_rcnn_test.pt',
     ),
     'rfcn_models': Source(
         'R-FCN trained on VOC 2007 and 2012 trainval, with ResNet-50 and ResNet-101: for tools/demo.py',
@@ -220,5 +227,6 @@ SOURCES = {
             'rfcn_models/resnet50_rfcn_final.caffemodel': ('bytes', 94000000),
             'rfcn_models/resnet101_rfcn_final.caffemodel': ('bytes', 170000000),
         },
+        fits='ResNet-50 and ResNet-101 by models/pascal_voc/<net>/rfcn_end2end/test_agnostic.prototxt',
     ),
 }
