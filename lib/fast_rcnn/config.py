@@ -359,8 +359,9 @@ cfg.DEDUP_BOXES = 1.0 / 16.0
 # Subtracted from every pixel: blue, green, red, in 0..255
 cfg.PIXEL_MEANS = np.array([[[102.9801, 115.9465, 122.7717]]])
 
-# While training write losses, learning rate and seconds an iteration for TensorBoard too, to <prefix>_board beside the log;
-# where the package tensorboard is missing, none of it, which is said
+# While training write losses, learning rate and seconds an iteration for TensorBoard too, to <prefix>_board beside the log; of a
+# test mean AP, precision over recall and pictures, to board beside its detections; where the package tensorboard is missing,
+# none of it, which is said
 cfg.TENSORBOARD = False
 
 # What nets compute in: float32; or bf16 or fp16, 16 bits of which 8 or 11 are the number's digits: faster and smaller

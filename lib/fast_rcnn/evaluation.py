@@ -9,6 +9,7 @@ import numpy as np
 from caffe.watch import busy, waiting
 from caffe.parallel import share
 
+from fast_rcnn.board import iteration_of, write_test
 from fast_rcnn.config import cfg, get_output_dir
 from fast_rcnn.detection import by_number, find, suppressed
 from fast_rcnn.drawing import listed, show
@@ -24,13 +25,14 @@ from utils.shards import open_shards, remove_shards
 VIS_THRESH = 0.3  # the least score that is shown
 
 
-def test_net(net, imdb, max_per_image=None, thresh=None, vis=False):
+def test_net(net, imdb, max_per_image=None, thresh=None, vis=False, step=None):
     """Detect on every image of imdb, each rank on its own, write detections.npz (with cfg.TEST.DETECTIONS_PKL,
     detections.pkl too) to its output folder, evaluate -> mean AP, on every rank. Goes on where it stopped. net: one, or an
     Ensemble.
 
     Kept per image: scores > thresh, after NMS within each class the max_per_image best (0: all). vis shows
-    each image's detections with matplotlib. None: cfg.TEST.MAX_PER_IMAGE, cfg.TEST.SCORE_THRESH.
+    each image's detections with matplotlib. None: cfg.TEST.MAX_PER_IMAGE, cfg.TEST.SCORE_THRESH. step: what TensorBoard
+    shows as the iteration, where cfg.TENSORBOARD is on; None: the one in the net's name.
     """
     max_per_image = cfg.TEST.MAX_PER_IMAGE if max_per_image is None else max_per_image
     thresh = cfg.TEST.SCORE_THRESH if thresh is None else thresh
@@ -59,7 +61,8 @@ def test_net(net, imdb, max_per_image=None, thresh=None, vis=False):
     stem, title = os.path.join(get_output_dir(imdb, net), 'detections'), f'detection on {imdb.name}'
     decides = max_per_image, thresh, vis, _given_digest(imdb)
     each_image(net, imdb, stem, steps, COLUMNS, max_per_image, title, *decides)
-    mean_ap = _evaluated(imdb, stem, masks) if caffe.solver_rank() == 0 else None
+    step = iteration_of(net.name) if step is None else step
+    mean_ap = _evaluated(imdb, stem, step, masks) if caffe.solver_rank() == 0 else None
     with waiting():
         return share(mean_ap)
 
@@ -72,7 +75,7 @@ def _rows(found):
     return rows if found.masks is None else packed(rows, found.rles())
 
 
-def _evaluated(imdb, stem, masks=False):
+def _evaluated(imdb, stem, step, masks=False):
     """Joins all ranks' detections into the files that are kept -> mean AP."""
     with busy('evaluation'):
         rows, more = open_shards(stem, COLUMNS, caffe.solver_count(), imdb.num_images), {}
@@ -86,6 +89,8 @@ def _evaluated(imdb, stem, masks=False):
             save_detections(f'{stem}.pkl', all_boxes)
         given = more if masks and imdb.scores_masks else {}
         mean_ap = imdb.evaluate_detections(all_boxes, os.path.dirname(stem), **given)
+        if cfg.TENSORBOARD:
+            write_test(os.path.dirname(stem), step, imdb, all_boxes, mean_ap, **more)
     remove_shards(stem)
     return mean_ap
 

@@ -21,6 +21,7 @@ from caffe.parallel import barrier as meet
 from caffe.parallel import gather
 from tqdm import tqdm
 
+from fast_rcnn.board import summary_writer
 from fast_rcnn.draws import generators, set_generators
 from utils.files import atomic_path
 from utils.progress import span
@@ -68,12 +69,7 @@ class Board:
     def on_start(self, loop):
         self.writer, self.waiting = None, []
         if caffe.solver_rank() == 0:
-            try:
-                from torch.utils.tensorboard import SummaryWriter  # which few have
-            except ImportError as error:
-                log.warning('TENSORBOARD: nothing is written for it: %s', error)
-            else:
-                self.writer = SummaryWriter(f'{loop.prefix}_board', purge_step=loop.solver.iter + 1)
+            self.writer = summary_writer(f'{loop.prefix}_board', purge_step=loop.solver.iter + 1)
 
     def on_step(self, loop, record):
         if self.writer:

@@ -16,6 +16,7 @@ from caffe.format.prototxt import read_solver
 from datasets.factory import get_imdb
 from datasets.joined import joined
 from datasets.imdb import imdb
+from fast_rcnn.board import iteration_of
 from fast_rcnn.config import DEFAULTS, cfg, cfg_restore, cfg_values, get_output_dir, overrides
 from fast_rcnn.each_image import HARMLESS
 from fast_rcnn.evaluation import test_net
@@ -87,7 +88,7 @@ def validated(job, weights):
         data.set_proposal_method(cfg.TEST.PROPOSAL_METHOD)
     net = caffe.Net(job['test_net'], weights, caffe.TEST)
     net.name = f'{job["name"]}_validation'
-    return test_net(net, data)
+    return test_net(net, data, step=iteration_of(weights))
 
 
 def later(job, loop):

@@ -1,103 +1,226 @@
-"""Drawings of the page, as SVG to be put into HTML.
+"""Charts of the page, bokeh's: figures as wide as the page lets them, with values under the pointer.
 
-What the page shows and hides has an id: raw-<chart>-<n> for what is not smoothed, class-<k> for a class's curve.
+The page finds what it changes by tags: smooth, of a source whose column `smooth` is the running mean of its `raw`; raw, of the pale
+lines behind; class-<k>, of what is of a class.
 """
 
-import io
-import re
+import colorsys
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+from bokeh.models import ColumnDataSource, HoverTool, Legend, LegendItem, LinearColorMapper
+from bokeh.palettes import Blues256, Category10_10
+from bokeh.plotting import figure
 
 from reporting.run import running_mean
 
 POINTS = 500  # of a line, at most
+SMOOTHED = 0.02  # the share of a line's points that a mean is taken of, until somebody asks for another
 NOT_LOSSES = 'iteration', 'lr', 'seconds'
 NUMBERS = 15  # classes up to which a confusion's cells have their numbers
+PALE = 0.3
 
 
-def losses(name, records):
-    """Each loss of a log's records, smoothed over a fiftieth of them and as it was."""
-    figure, axis = _axis()
+def losses(records):
+    """Each loss of a log's records."""
+    chart = _figure('iteration', 'loss', 310)
     iterations = np.array([record['iteration'] for record in records])
     keys = [key for key in records[0] if key not in NOT_LOSSES]
-    top = 0
+    lines = {}
     for n, key in enumerate(keys):
         values = np.array([record.get(key, np.nan) for record in records], float)
-        smooth = running_mean(values, 1 if key == 'smoothed_loss' else max(len(values) // 50, 1))
-        axis.plot(*_thin(iterations, values), color=f'C{n}', alpha=0.3, linewidth=0.7, gid=f'raw-{name}-{n}')
-        axis.plot(*_thin(iterations, smooth), color=f'C{n}', linewidth=1.4, label=key)
-        top = max(top, np.nanmax(smooth, initial=0))
-    axis.set(xlabel='iteration', ylabel='loss', ylim=(0, 1.15 * top or 1))
-    axis.legend(fontsize='x-small')
-    return _svg(figure, f'loss-{name}')
+        lines[key] = _smoothed(chart, iterations, values, Category10_10[n % 10], key)
+    _limit(chart, [smooth for _, smooth in lines.values()])
+    _legend(chart, lines)
+    return chart
 
 
-def line(name, x, y, xlabel, ylabel, smoothed=False, mark=''):
-    """y over x; smoothed: over a fiftieth of them, what it was is drawn pale."""
-    figure, axis = _axis()
+def line(x, y, xlabel, ylabel, smoothed=False):
+    """y over x; smoothed: over a share of them, what it was is drawn pale."""
+    chart = _figure(xlabel, ylabel)
     x, y = np.asarray(x), np.asarray(y, float)
     if smoothed:
-        axis.plot(*_thin(x, y), color='C0', alpha=0.3, linewidth=0.7, gid=f'raw-{name}-0')
-        y = running_mean(y, max(len(y) // 50, 1))
-    axis.plot(*_thin(x, y), color='C0', linewidth=1.4, marker=mark)
-    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1.1 * np.nanmax(y, initial=0) or 1))
-    return _svg(figure, name)
+        shown = _smoothed(chart, x, y, Category10_10[0], ylabel)[1]
+    else:
+        x, y = _thin(x, y)
+        shown = chart.line('x', 'smooth', source=_source(x=x, smooth=y), line_width=2)
+        _hover(chart, [shown], (xlabel, '@x{0}'), (ylabel, '@smooth{0.0000[00]}'))
+    _limit(chart, [shown])
+    return chart
 
 
-def precisions(errors):
+def over_time(rows):
+    """Mean AP over iterations of {what was tested: [(iteration, mean AP)]}."""
+    chart = _figure('iteration', 'mean AP')
+    lines = {}
+    for n, (name, points) in enumerate(rows.items()):
+        x, y = zip(*sorted(points))
+        source, colour = _source(x=np.array(x), y=np.array(y, float)), Category10_10[n % 10]
+        marks = chart.scatter('x', 'y', source=source, size=8, color=colour)
+        lines[name] = marks, chart.line('x', 'y', source=source, line_width=2, color=colour)
+        _hover(chart, [marks], (name, '@y{0.0000}'), ('iteration', '@x{0}'))
+    chart.y_range.start, chart.y_range.end = 0, 1.02
+    _legend(chart, lines)
+    return chart
+
+
+def precisions(errors, names):
     """Precision over recall of {class number: Errors}, each in its colour."""
-    figure, axis = _axis(3.8, 5.2)
+    chart = _figure('recall', 'precision', 380)
     for n, (k, of_class) in enumerate(errors.items()):
         recall, precision = _thin(of_class.recall, of_class.precision)
-        axis.plot(recall, precision, color=colour(n), linewidth=1.3, gid=f'class-{k}')
-    axis.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02))
-    return _svg(figure, 'precision')
+        curve = chart.line(
+            'x', 'y', source=_source(x=recall, y=precision), color=colour(n), line_width=2, name=names[k]
+        )
+        curve.tags = [f'class-{k}']
+        _hover(chart, [curve], ('class', '$name'), ('recall', '@x{0.000}'), ('precision', '@y{0.000}'))
+    chart.x_range.start, chart.x_range.end, chart.y_range.start, chart.y_range.end = 0, 1, 0, 1.02
+    return chart
 
 
 def colour(n):
     """The n-th class's: a word of CSS."""
-    return matplotlib.colors.to_hex(matplotlib.colors.hsv_to_rgb([n * 0.618034 % 1, 0.85, 0.75]))
+    return '#' + ''.join(
+        f'{round(255 * part):02x}' for part in colorsys.hsv_to_rgb(n * 0.618034 % 1, 0.85, 0.75)
+    )
 
 
 def confusion(table, names):
     """Counts (K, K) of confusion.confusion, by row as shares of it."""
-    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    side = min(max(3.5, 0.42 * len(names) + 1.5), 12)
-    figure, axis = _axis(side, side)
-    figure.set_layout_engine('constrained')  # class names are of any length
-    axis.imshow(shares, cmap='Blues', vmin=0, vmax=1, aspect='auto')
-    ticks, size = np.arange(len(names)), max(3, min(9, 400 / len(names) / 4))
-    axis.set_xticks(ticks, ['missed', *names[1:]], rotation=90, fontsize=size)
-    axis.set_yticks(ticks, ['no object', *names[1:]], fontsize=size)
-    axis.set(xlabel='detected as', ylabel='object')
-    axis.grid(False)
-    for row, column in np.argwhere(table) if len(names) <= NUMBERS else ():
-        ink = 'white' if shares[row, column] > 0.5 else 'black'
-        axis.text(column, row, str(table[row, column]), color=ink, ha='center', va='center', fontsize=8)
-    return _svg(figure, 'confusion')
+    rows, columns = np.nonzero(table)
+    counts = table[rows, columns]
+    shares = counts / table.sum(1)[rows]
+    sides = {0: 'nothing'} | dict(enumerate(names[1:], 1))
+    cells = _source(
+        x=columns,
+        y=rows,
+        share=shares,
+        count=counts.astype(int),
+        text=[str(count) for count in counts],
+        ink=['white' if share > 0.5 else 'black' for share in shares],
+        object=[sides[row] for row in rows],
+        found=[sides[column] for column in columns],
+    )
+    chart = _figure('detected as', 'object', min(150 + 40 * len(names), 900))
+    chart.max_width, chart.grid.visible = 250 + 60 * len(names), False
+    blues = LinearColorMapper(palette=Blues256[::-1], low=0, high=1)
+    shown = chart.rect(
+        'x', 'y', 1, 1, source=cells, fill_color={'field': 'share', 'transform': blues}, line_color='#dddddd'
+    )
+    if len(names) <= NUMBERS:
+        chart.text(
+            'x', 'y', 'text', source=cells, text_color='ink', text_align='center', text_baseline='middle'
+        )
+    said = ('object', '@object'), ('detected as', '@found'), ('times', '@count'), ('of these', '@share{0.0%}')
+    _hover(chart, [shown], *said)
+    _classes(chart.xaxis, ['missed', *names[1:]])
+    _classes(chart.yaxis, ['no object', *names[1:]])
+    chart.xaxis.major_label_orientation = 'vertical'
+    chart.x_range.start, chart.x_range.end = -0.5, len(names) - 0.5
+    chart.y_range.start, chart.y_range.end = len(names) - 0.5, -0.5
+    return chart
 
 
-def sizes(sides):
-    """Histogram of {name: square roots of objects' areas, in pixels}."""
-    figure, axis = _axis()
-    every = np.concatenate(list(sides.values()))
-    bins = np.geomspace(max(every.min(initial=1), 1), max(every.max(initial=2), 2), 25)
-    for name, values in sides.items():
-        axis.hist(values, bins, weights=np.full(len(values), 1 / max(len(values), 1)), alpha=0.5, label=name)
-    axis.set(xscale='log', xlabel="side of an object's box, pixels (root of its area)", ylabel='share')
-    axis.legend(fontsize='small')
-    return _svg(figure, 'sizes')
+def kinds(shares):
+    """What the best detections of each class are: {class: {kind: share}}, stacked, the first class above."""
+    names, rows = list(shares), np.arange(len(shares))
+    chart = _figure('share of the best detections', '', 110 + 26 * len(names))
+    lefts, lines = np.zeros(len(names)), {}
+    for n, kind in enumerate(next(iter(shares.values()))):
+        rights = lefts + [of_class[kind] for of_class in shares.values()]
+        bars = _source(y=rows, left=lefts, right=rights, share=rights - lefts, name=names)
+        ink = ('#5aa469', '#f2b134', '#d95f5f', '#8c6bb1')[n % 4]
+        lines[kind] = (chart.hbar('y', 0.8, left='left', right='right', source=bars, color=ink, name=kind),)
+        _hover(chart, lines[kind], ('class', '@name'), ('$name', '@share{0.0%}'))
+        lefts = rights
+    _classes(chart.yaxis, names)
+    chart.x_range.start, chart.x_range.end = 0, 1
+    chart.y_range.start, chart.y_range.end = len(names) - 0.5, -0.5
+    _legend(chart, lines)
+    return chart
 
 
-def _axis(height=2.6, width=4.2):
-    """A figure of that many inches with one axis."""
-    figure = Figure(figsize=(width, height))
-    figure.subplots_adjust(0.75 / width, 0.45 / height, 1 - 0.1 / width, 1 - 0.1 / height)
-    axis = figure.add_subplot()
-    axis.grid(alpha=0.25)
-    return figure, axis
+def histogram(values, label, least, most):
+    """Shares of {name: values}, on a logarithmic axis that reaches from least to most at the least."""
+    chart = _figure(label, 'share', x_axis_type='log')
+    every = np.concatenate([[least, most], *values.values()])
+    edges, lines = np.geomspace(max(every.min(), 1e-3), every.max(), 31), {}
+    for n, (name, of_set) in enumerate(values.items()):
+        shares = np.histogram(of_set, edges)[0] / max(len(of_set), 1)
+        bars = _source(left=edges[:-1], right=edges[1:], top=shares)
+        ink = Category10_10[n % 10]
+        lines[name] = (chart.quad('left', 'right', 'top', 0, source=bars, alpha=0.45, color=ink),)
+        _hover(chart, lines[name], (label, '@left{0.[00]} to @right{0.[00]}'), (name, '@top{0.0%}'))
+    chart.y_range.start = 0
+    _legend(chart, lines)
+    return chart
+
+
+def _figure(xlabel, ylabel, height=270, **more):
+    chart = figure(
+        sizing_mode='stretch_width',
+        height=height,
+        x_axis_label=xlabel,
+        y_axis_label=ylabel,
+        tools='pan,box_zoom,reset,save',
+        active_drag=None,  # a finger scrolls the page
+        toolbar_location='above',
+        **more,
+    )
+    chart.toolbar.logo = None
+    chart.axis.minor_tick_line_color = None
+    chart.axis.axis_label_text_font_style = 'normal'
+    return chart
+
+
+def _source(**columns):
+    """Of numbers in as few bytes as do."""
+    small = {'f': np.float32, 'i': np.int32}
+    columns = {
+        name: values.astype(small[values.dtype.kind]) if isinstance(values, np.ndarray) else values
+        for name, values in columns.items()
+    }
+    return ColumnDataSource(columns)
+
+
+def _smoothed(chart, x, values, colour, label):
+    """Draws values as they are, pale, and smoothed -> both lines."""
+    x, values = _thin(x, values)
+    smooth = running_mean(values, max(round(SMOOTHED * len(values)), 1))
+    source = _source(x=x, raw=values, smooth=smooth)
+    source.tags = ['smooth']
+    pale = chart.line('x', 'raw', source=source, color=colour, line_width=1, line_alpha=PALE)
+    pale.tags = ['raw']
+    shown = chart.line('x', 'smooth', source=source, color=colour, line_width=2)
+    _hover(chart, [shown], ('iteration', '@x{0}'), (label, '@smooth{0.0000}'))
+    return pale, shown
+
+
+def _limit(chart, lines):
+    """The axis from 0 to somewhat above the lines: what is behind them may reach farther."""
+    tops = [np.nanmax(shown.data_source.data['smooth'], initial=0) for shown in lines]
+    chart.y_range.start, chart.y_range.end = 0, 1.15 * float(max(tops, default=0)) or 1
+
+
+def _legend(chart, lines):
+    """{name: lines}, below: a click hides them."""
+    items = [LegendItem(label=name, renderers=list(shown)) for name, shown in lines.items()]
+    legend = Legend(
+        items=items, orientation='horizontal', click_policy='hide', ncols=3, location='center_left'
+    )
+    legend.padding, legend.margin, legend.border_line_color, legend.label_text_font_size = 0, 4, None, '11px'
+    chart.add_layout(legend, 'below')
+
+
+def _hover(chart, shown, *said):
+    chart.add_tools(HoverTool(renderers=list(shown), tooltips=list(said), visible=False))
+
+
+def _classes(axis, names):
+    """Names in place of 0, 1, 2 ..."""
+    axis.ticker = list(range(len(names)))
+    axis.major_label_overrides = dict(enumerate(names))
+    if len(names) > 40:
+        axis.major_label_text_font_size = '8px'
 
 
 def _thin(x, y):
@@ -108,12 +231,3 @@ def _thin(x, y):
     counts = np.diff(starts, append=len(x))
     x, y = (np.append(np.add.reduceat(values, starts) / counts, values[-1]) for values in (x, y))
     return x, y
-
-
-def _svg(figure, name):
-    """Its text as text; no id but those that were given and those that it refers to itself, which are the chart's own."""
-    stream = io.StringIO()
-    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name}):
-        figure.savefig(stream, format='svg', metadata={'Date': None})
-    text = stream.getvalue()
-    return re.sub(r' id="[A-Za-z0-9.]+_\d+"', '', text[text.index('<svg') :])

@@ -2,12 +2,15 @@
 
 import logging
 import os
+import re
 
 import jinja2
 import numpy as np
+from bokeh.embed import components
+from bokeh.resources import Resources
 
 from datasets.evaluators.confusion import confusion
-from datasets.evaluators.errors import KINDS, SIMILAR, all_errors, described
+from datasets.evaluators.errors import IGNORED, KINDS, SIMILAR, all_errors, described
 from datasets.evaluators.pairs import areas
 from datasets.factory import get_imdb
 from datasets.joined import joined
@@ -15,7 +18,7 @@ from reporting import charts
 from reporting.pictures import gallery
 from reporting.run import read_run
 from utils.files import atomic_path
-from utils.proposals import load_detections
+from utils.proposals import load_detections, load_masks
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +34,28 @@ WRONG = (
 
 def write_report(path, out=None, most=6):
     """Write the report of read_run(path) to `out`, by default <name of the run>_report.html in its folder -> its path. most: pictures of each kind."""
-    run, notes = read_run(path), []
+    run, notes, drawn = read_run(path), [], {}
     out = out or os.path.join(run.folder, f'{run.title}_report.html')
     values = {
         'run': run,
         'notes': notes,
-        'stages': [described_stage(n, stage) for n, stage in enumerate(run.stages)],
+        'stages': [described_stage(n, stage, drawn) for n, stage in enumerate(run.stages)],
         'settings': settings(run.stages),
-        **_tried(notes, 'The tests', lambda: tested(run, most), {}),
-        **_tried(notes, 'The datasets', lambda: statistics(run), {}),
+        'model': model(run.model),
+        'smoothed': charts.SMOOTHED,
+        'pale': charts.PALE,
+        **_tried(notes, 'The tests', lambda: tested(run, most, drawn, notes), {}),
+        **_tried(notes, 'The datasets', lambda: statistics(run, drawn), {}),
     }
+    if lines := over_time(run, values.get('tests', ())):
+        drawn['over_time'] = charts.over_time(lines)
+    with atomic_path(out) as temporary, open(temporary, 'w', encoding='utf-8') as stream:
+        stream.write(_filled(values, drawn))
+    return out
+
+
+def _filled(values, drawn):
+    """page.html with its values and charts."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(os.path.dirname(__file__)),
         autoescape=True,
@@ -48,11 +63,11 @@ def write_report(path, out=None, most=6):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    empty = dict.fromkeys(('test', 'tests', 'over_time', 'statistics'))
-    text = environment.get_template('page.html').render({**empty, **values})
-    with atomic_path(out) as temporary, open(temporary, 'w', encoding='utf-8') as stream:
-        stream.write(text)
-    return out
+    empty = dict.fromkeys(('test', 'tests', 'masks', 'statistics'))
+    library = Resources(mode='inline', components=['bokeh']).render()
+    script, places = components(drawn) if drawn else ('', {})
+    given = {'library': library, 'script': script, 'charts': places}
+    return environment.get_template('page.html').render({**empty, **values, **given})
 
 
 def _tried(notes, what, make, otherwise):
@@ -65,23 +80,37 @@ def _tried(notes, what, make, otherwise):
         return otherwise
 
 
-def described_stage(n, stage):
-    """What the page has of the n-th stage."""
+def described_stage(n, stage, drawn):
+    """What the page has of the n-th stage; its charts into `drawn`, as <what>-<n>."""
     records = stage.records
     if not records:
         return {'name': stage.name, 'seconds': stage.seconds, 'iterations': 0}
     iterations = [record['iteration'] for record in records]
     paces = [record['seconds'] for record in records]
+    drawn[f'losses-{n}'] = charts.losses(records)
+    drawn[f'rate-{n}'] = charts.line(iterations, [r['lr'] for r in records], 'iteration', 'learning rate')
+    drawn[f'paces-{n}'] = charts.line(iterations, paces, 'iteration', 'seconds an iteration', smoothed=True)
     return {
         'name': stage.name,
         'iterations': iterations[-1],
         'seconds': stage.seconds or sum(paces),
         'loss': records[-1]['smoothed_loss'],
         'pace': float(np.median(paces)),
-        'losses': charts.losses(n, records),
-        'rate': charts.line(f'{n}-lr', iterations, [r['lr'] for r in records], 'iteration', 'learning rate'),
-        'paces': charts.line(f'{n}-s', iterations, paces, 'iteration', 'seconds an iteration', smoothed=True),
     }
+
+
+def model(content):
+    """[(what, its value)] of a model's sidecar, and what the datasets' own rules gave."""
+    digests = [(f'SHA-256 of the {what}', digest) for what, digest in content.get('digests', {}).items()]
+    keys = 'net', 'method', 'imdb', 'command', 'anchors'
+    known = [(key, content[key]) for key in keys if content.get(key)]
+    figures = [
+        (imdb, what, of_test['mean_ap'], of_test.get('more', ''))
+        for imdb, found in content.get('metrics', {}).items()
+        for what, of_test in (('boxes', found), ('masks', found.get('masks')))
+        if of_test
+    ]
+    return {'facts': known + digests, 'figures': figures, 'cfg': list(content.get('cfg', {}).items())}
 
 
 def settings(stages):
@@ -96,8 +125,8 @@ def settings(stages):
     }
 
 
-def tested(run, most):
-    """What the page has of the tests: mean AP of each, all of the last."""
+def tested(run, most, drawn, notes):
+    """What the page has of the tests: mean AP of each, all of the last; its charts into `drawn`."""
     if not run.tests:
         return {}
     last = run.tests[-1]
@@ -107,12 +136,18 @@ def tested(run, most):
         if test.imdb == last.imdb:
             all_boxes, errors = judged(test, data)
             rows.append((test, float(np.mean([of_class.ap for of_class in errors.values()]))))
-    table = confusion(all_boxes, data.truth, CONFUSED)
+    table, masks = confusion(all_boxes, data.truth, CONFUSED), load_masks(last.file)
+    if masks:
+        data.set_proposal_method('gt')
+    pictures = _tried(notes, 'Pictures', lambda: gallery(data, all_boxes, masks, errors, most), [])
+    shares = {data.class_names[k]: _kinds_of(of_class.shares()) for k, of_class in errors.items()}
+    drawn['precisions'] = charts.precisions(errors, data.class_names)
+    drawn['confusion'] = charts.confusion(table, data.class_names)
+    drawn['kinds'] = charts.kinds(shares)
     return {
         'test': last,
         'tests': rows,
-        'over_time': over_time(rows),
-        'kinds': [kind for kind in KINDS[:-1] if kind != SIMILAR],  # no classes are said to be alike
+        'kinds': list(_kinds_of(dict.fromkeys(KINDS)))[1:],
         'classes': [
             {
                 'k': k,
@@ -122,12 +157,16 @@ def tested(run, most):
             }
             for n, (k, of_class) in enumerate(errors.items())
         ],
-        'precisions': charts.precisions(errors),
-        'confusion': charts.confusion(table, data.class_names),
         'confused': confused(table, data.class_names),
-        'gallery': gallery(data, all_boxes, errors, most),
+        'gallery': pictures,
+        'masks': bool(masks),
         'least': CONFUSED,
     }
+
+
+def _kinds_of(shares):
+    """Those that are shown: no classes are said to be alike, and what is ignored is not counted."""
+    return {kind: share for kind, share in shares.items() if kind not in (SIMILAR, IGNORED)}
 
 
 def judged(test, data):
@@ -146,12 +185,14 @@ def judged(test, data):
     return all_boxes, errors
 
 
-def over_time(rows):
-    """Mean AP over the iterations, where several of one training were tested."""
-    points = sorted((test.iteration, ap) for test, ap in rows if test.iteration)
-    if len(points) < 2:
-        return None
-    return charts.line('over-time', *zip(*points), 'iteration', 'mean AP', mark='o')
+def over_time(run, tests):
+    """{what was tested: [(iteration, mean AP)]}, where one training was tested at several iterations: by the tests that were made
+    while it was trained, by the dataset's own rule, and by those of its snapshots."""
+    lines = {f'{stage.name}, while trained': stage.validations for stage in run.stages}
+    for test, ap in tests:
+        if test.iteration:
+            lines.setdefault(re.sub(r'_iter_\d+$', '', test.net), []).append((test.iteration, ap))
+    return {name: points for name, points in lines.items() if len(points) > 1}
 
 
 def confused(table, names):
@@ -166,8 +207,8 @@ def confused(table, names):
     ]
 
 
-def statistics(run):
-    """What the page has of the images trained and tested on."""
+def statistics(run, drawn):
+    """What the page has of the images trained and tested on; its charts into `drawn`."""
     names = {'trained on': run.data, **({'tested on': run.tests[-1].imdb} if run.tests else {})}
     sets = {what: _parts(name) for what, name in names.items()}
     class_names = next(iter(sets.values()))[0].class_names
@@ -176,20 +217,26 @@ def statistics(run):
         what: sum(np.bincount(one.classes, minlength=len(class_names)) for one in of_set)
         for what, of_set in truths.items()
     }
-    sides = {
-        what: np.concatenate([np.sqrt(areas(one.boxes.astype(float), one=1)) for one in of_set])
-        for what, of_set in truths.items()
+    boxes = {what: np.concatenate([one.boxes for one in of_set]) for what, of_set in truths.items()}
+    boxes = {what: of_set.astype(float) for what, of_set in boxes.items()}
+    sides = {what: np.sqrt(areas(of_set, one=1)) for what, of_set in boxes.items()}
+    shapes = {what: np.divide(*(of_set[:, 2:] - of_set[:, :2] + 1).T) for what, of_set in boxes.items()}
+    per_image = {
+        what: np.concatenate([np.diff(one.starts) for one in of_set]) for what, of_set in truths.items()
     }
+    drawn['sizes'] = charts.histogram(sides, "side of an object's box, pixels (root of its area)", 4, 256)
+    drawn['shapes'] = charts.histogram(shapes, 'width of a box over its height', 0.25, 4)
     return {
         'statistics': {
-            'sets': [(what, names[what], *_counted(of_set)) for what, of_set in truths.items()],
+            'sets': [
+                (what, names[what], *_counted(of_set, per_image[what])) for what, of_set in truths.items()
+            ],
             'classes': [
                 (name, *(int(of_set[k]) for of_set in counts.values()))
                 for k, name in enumerate(class_names)
                 if k
             ],
             'most': max(1, *(int(of_set.max()) for of_set in counts.values())),
-            'sizes': charts.sizes(sides),
         }
     }
 
@@ -199,14 +246,8 @@ def _parts(name):
     return data.parts if isinstance(data, joined) else [data]
 
 
-def _counted(truths):
+def _counted(truths, per_image):
     """Images, objects, difficult ones, images without an object, most objects in one."""
-    per_image = np.concatenate([np.diff(one.starts) for one in truths])
     hard = sum(int(one.difficult.sum()) for one in truths)
-    return (
-        len(per_image),
-        int(per_image.sum()),
-        hard,
-        int((per_image == 0).sum()),
-        int(per_image.max(initial=0)),
-    )
+    empty, most = int((per_image == 0).sum()), int(per_image.max(initial=0))
+    return len(per_image), int(per_image.sum()), hard, empty, most

@@ -1,30 +1,46 @@
-"""Pictures with boxes that can be shown and hidden: what page.html draws of each.
+"""Pictures with boxes and masks that can be shown and hidden: what page.html draws of each.
 
 One is a dict: label, score (None of an object that was missed), image (its path), data (a JPEG as a data: URL), width and height
-in pixels of the file, box, truth and found: lists of (label, box); boxes are x, y, width, height.
+in pixels of the file, box, truth and found: lists of (label, box); boxes are x, y, width, height; outline, of its mask, an SVG path
+('': there is none), and outlines: {'truth', 'found': lists of them}.
 """
 
 import base64
 
 import cv2
 
+import numpy as np
+from pycocotools import mask as coco_mask
+
 from datasets.evaluators.errors import RIGHT, highest, worst
+from datasets.readers.masks import usable
 from utils.blob import read_image
 
 LONG = 560  # pixels of the longer side, at most
 SHOWN = 0.3  # the least score of the other detections in a picture
 
 
-def gallery(data, all_boxes, errors, most):
-    """[(kind, pictures)] of {class: Errors}: of the `most` best detections, and of the worst errors of each kind."""
+def gallery(data, all_boxes, masks, errors, most):
+    """[(kind, pictures)] of {class: Errors}: of the `most` best detections, and of the worst errors of each kind. masks: as
+    utils.proposals.load_masks gives them, or None."""
     kinds = {RIGHT: highest(errors, RIGHT, most), **worst(errors, data.truth, most)}
-    return [(kind, [picture(data, all_boxes, *row) for row in rows]) for kind, rows in kinds.items() if rows]
+    return [
+        (kind, [picture(data, all_boxes, masks, *row) for row in rows])
+        for kind, rows in kinds.items()
+        if rows
+    ]
 
 
-def picture(data, all_boxes, k, image, score, box):
+def picture(data, all_boxes, masks, k, image, score, box):
     path = data.image_path_at(image)
     pixels = read_image(path)
     height, width = pixels.shape[:2]
+    shown = [
+        (j, i)
+        for j in range(1, data.num_classes)
+        for i in np.flatnonzero(_scores(all_boxes, j, image) >= SHOWN)
+    ]
+    mine = [i for i, row in enumerate(all_boxes[k][image]) if score == row[4] and tuple(row[:4]) == box]
     return {
         'label': data.class_names[k],
         'score': score,
@@ -33,14 +49,36 @@ def picture(data, all_boxes, k, image, score, box):
         'width': width,
         'height': height,
         'box': _corner_and_sides(box),
+        'outline': outline(masks[k][image][mine[0]]) if masks and mine else '',
         'truth': _objects(data, image),
         'found': [
             (f'{data.class_names[j]} {row[4]:.2f}', _corner_and_sides(row[:4]))
-            for j in range(1, data.num_classes)
-            for row in all_boxes[j][image]
-            if row[4] >= SHOWN
+            for j, row in ((j, all_boxes[j][image][i]) for j, i in shown)
         ],
+        'outlines': {
+            'truth': _object_outlines(data, image, height, width) if masks else [],
+            'found': [outline(masks[j][image][i]) for j, i in shown] if masks else [],
+        },
     }
+
+
+def _scores(all_boxes, k, image):
+    return np.reshape(all_boxes[k][image], (-1, 5))[:, 4]
+
+
+def outline(rle):
+    """The edges of a mask, simplified, as an SVG path: 'M x y L x y ... z' for each."""
+    edges, _ = cv2.findContours(coco_mask.decode(rle), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    near = max(1, max(rle['size']) / LONG)  # a pixel of the picture, or of what is shown of it
+    corners = [cv2.approxPolyDP(edge, near, True)[:, 0].tolist() for edge in edges]
+    return ' '.join('M' + ' L'.join(f'{x} {y}' for x, y in edge) + 'z' for edge in corners)
+
+
+def _object_outlines(data, image, height, width):
+    """Of the masks that a dataset has of its objects."""
+    entry = data.roidb[image]
+    own = np.flatnonzero(entry['gt_classes']) if entry.get('segms') is not None else ()
+    return [outline(usable(entry['segms'][i], height, width)) for i in own]
 
 
 def _objects(data, image):

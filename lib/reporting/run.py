@@ -1,4 +1,4 @@
-"""What lies in an output folder of one training: its stages, with their logs, and the tests of its nets."""
+"""What lies in an output folder of one training: its stages, with their logs, its model, and the tests of its nets."""
 
 import glob
 import json
@@ -8,54 +8,68 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fast_rcnn.sidecar import read_content
 from pipeline.methods import METHODS
 
 
 class Stage(NamedTuple):
-    """name; records: of its log, by iteration; settings: of the manifest; seconds in all. {} and None: there is no manifest."""
+    """name; records: of its log, by iteration; settings: of the manifest; seconds in all: {} and None where no manifest says that
+    it was done; validations: [(iteration, mean AP)] of the tests while it was trained."""
 
     name: str
     records: list
     settings: dict
-    seconds: float
+    seconds: float | None
+    validations: list
 
 
 class Test(NamedTuple):
     """net: its name; iteration: None where the name has none; imdb: its name; file: the detections."""
 
     net: str
-    iteration: int
+    iteration: int | None
     imdb: str
     file: str
 
 
 class Run(NamedTuple):
-    """stages and tests, the latest last; data: the imdb trained on, by name."""
+    """stages and tests, the latest last; data: the imdb trained on, by name; model: what the file beside the last model says
+    (fast_rcnn.sidecar), {} where there is none."""
 
     title: str
     folder: str
     data: str
     stages: list
     tests: list
+    model: dict
 
 
 def last_run(path):
     """The records of the last run in a log that all runs append to: [{iteration, lr, smoothed_loss, ...}]."""
-    with open(path) as f:
-        records = [json.loads(line) for line in f]
-    starts = [i for i in range(1, len(records)) if records[i]['iteration'] <= records[i - 1]['iteration']]
-    records = records[starts[-1] if starts else 0 :]
+    records = _records(path)
     if not records:
         raise ValueError(f'{path}: no iteration in it')
     return records
 
 
+def _records(path):
+    """As last_run, of a log that may have none. A line without an end was being written when the training was killed."""
+    with open(path) as stream:
+        records = [json.loads(line) for line in stream if line.endswith('\n')]
+    starts = [i for i in range(1, len(records)) if records[i]['iteration'] <= records[i - 1]['iteration']]
+    return records[starts[-1] if starts else 0 :]
+
+
 def running_mean(values, window):
-    """The mean of the last `window` values (fewer at the start) at each place."""
-    sums = np.cumsum(np.insert(values, 0, 0.0))
+    """The mean of the last `window` values (fewer at the start) at each place; what is nan does not count."""
+    known = ~np.isnan(values)
+    sums, counts = (
+        np.cumsum(np.insert(of, 0, 0)) for of in (np.where(known, values, 0.0), known.astype(int))
+    )
     stop = np.arange(1, len(values) + 1)
     start = np.maximum(stop - window, 0)
-    return (sums[stop] - sums[start]) / (stop - start)
+    counts = counts[stop] - counts[start]
+    return np.divide(sums[stop] - sums[start], counts, out=np.full(len(values), np.nan), where=counts > 0)
 
 
 def read_run(path):
@@ -77,7 +91,9 @@ def read_run(path):
         raise ValueError(f'{folder}: no training was logged there (*_log.jsonl)')
     tests = [test for test in _tests(folder) if _is_of(test.net, own) or not _is_of(test.net, others)]
     title = os.path.basename(mine or folder).removesuffix('.json')
-    return Run(title, folder, os.path.basename(folder), stages, tests)
+    sidecars = [path for path in _sidecars(folder) if _is_of(path, own) or not _is_of(path, others)]
+    model = read_content(os.path.join(folder, f'{sidecars[-1]}.classes.json')) if sidecars else {}
+    return Run(title, folder, os.path.basename(folder), stages, tests, model)
 
 
 def _manifests(folder):
@@ -117,16 +133,39 @@ def _stages(folder, manifest, others):
     stages = []
     for name, entry in manifest.items():
         path = logs.pop(_prefix(entry), None)
-        stages.append(Stage(name, last_run(path) if path else [], entry['settings'], entry.get('seconds')))
+        stages.append(
+            Stage(
+                name,
+                _records(path) if path else [],
+                entry['settings'],
+                entry.get('seconds'),
+                _validations(path),
+            )
+        )
     for prefix, path in logs.items():
         if not _is_of(f'{prefix}_iter_0', others):
-            stages.append(Stage(prefix, last_run(path), {}, None))
+            stages.append(Stage(prefix, _records(path), {}, None, _validations(path)))
     return stages
+
+
+def _validations(log):
+    """What fast_rcnn.hooks.Validation left beside a log."""
+    path = log and log.removesuffix('_log.jsonl') + '_validation.json'
+    if not path or not os.path.exists(path):
+        return []
+    return [(one['iteration'], one['figure']) for one in _read(path)]
 
 
 def _logs(folder):
     found = glob.glob(os.path.join(glob.escape(folder), '*_log.jsonl'))
     return sorted((path for path in found if os.path.getsize(path)), key=os.path.getmtime)
+
+
+def _sidecars(folder):
+    """The names of the models that have one, the latest last."""
+    found = glob.glob(os.path.join(glob.escape(folder), '*.classes.json'))
+    names = [os.path.basename(path) for path in sorted(found, key=os.path.getmtime)]
+    return [name.removesuffix('.classes.json') for name in names]
 
 
 def _tests(folder):
