@@ -133,7 +133,9 @@ class coco_imdb(annotated):
         """The ground truth with masks."""
         data, found = load_json(self.path), self._mask_file.columns
         places = {image_id: i for i, image_id in enumerate(self._originals)}
-        rows = data['annotations']
+        rows = [
+            row for row in data['annotations'] if row['image_id'] in places
+        ]  # of the images that are kept
         order = np.argsort([places[row['image_id']] for row in rows], kind='stable')
         for i, row in enumerate(order.tolist()):
             rows[row]['segmentation'] = found.rle(i)

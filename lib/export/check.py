@@ -21,6 +21,7 @@ from utils.blob import read_image
 from utils.progress import progress
 
 NEAR = 1.0, 0.01  # pixels and score within which two detections are one
+TIE = 1e-5  # so far apart are equal scores, once both have rounded
 
 
 class Found(NamedTuple):
@@ -76,27 +77,33 @@ def theirs(one, net, im, given=None):
 
 
 class Differences:
-    """pairs of detections that are one, and how far these are apart at the most: pixels, score, and share of a mask's pixels;
-    alone: scores of those that only one of both has."""
+    """pairs of detections that are one, and how far these are apart at the most: pixels, score, and share of a mask's pixels.
+    ties: of one class and score, but of other boxes: RoIs whose features are the same to the last bit, of which suppression keeps
+    the one that was sorted first. alone: scores of those that only one of both has."""
 
     def __init__(self):
-        self.pairs, self.alone = 0, []
+        self.pairs, self.ties, self.alone = 0, 0, []
         self.pixels = self.score = self.mask = 0.0
 
     def add(self, a, b):
         """Two Found of a picture."""
-        left = set(range(len(b.labels)))
+        left, single = set(range(len(b.labels))), []
         for i in np.argsort(-a.scores, kind='stable').tolist():
             near = [(self._apart(a, i, b, j), j) for j in left if b.labels[j] == a.labels[i]]
             (pixels, score), j = min(near, default=((np.inf, np.inf), -1))
             if pixels > NEAR[0] or score > NEAR[1]:
-                self.alone.append(float(a.scores[i]))
+                single.append(i)
                 continue
             left.remove(j)
             self.pairs += 1
             self.pixels, self.score = max(self.pixels, pixels), max(self.score, score)
             if a.masks is not None:
                 self.mask = max(self.mask, _differing(a.masks[i], b.masks[j]))
+        for i in single:
+            same = [j for j in left if b.labels[j] == a.labels[i] and abs(a.scores[i] - b.scores[j]) < TIE]
+            self.ties += bool(same)
+            left -= set(same[:1])
+            self.alone += [] if same else [float(a.scores[i])]
         self.alone += [float(b.scores[j]) for j in left]
 
     @staticmethod
@@ -107,7 +114,7 @@ class Differences:
         mask = f', {self.mask:.2%} of a mask' if self.mask else ''
         text = f'{self.pairs} detections of both; largest difference {self.pixels:.2g} pixels, score {self.score:.2g}{mask}'
         best = f', the best of them scored {max(self.alone):.3f}' if self.alone else ''
-        return f'{text}; {len(self.alone)} of one alone{best}'
+        return f'{text}; {self.ties} ties that fell the other way; {len(self.alone)} of one alone{best}'
 
 
 def _differing(a, b):
