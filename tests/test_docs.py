@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import logging
+import os
 import re
 import shlex
 import subprocess
@@ -47,6 +48,7 @@ MADE_LATER = (
     'data/datasets/',
     '.venv',
     'models/mine',
+    'models/toy',
 )
 
 
@@ -210,6 +212,10 @@ def check_command(words):
         return check_make(rest)
     if name == 'caffe':
         return check_flags(rest[1:], [f'-{flag}' for flag in caffe_flags()])
+    if program == 'frcnn':
+        name = rest.pop(0)
+        program = os.path.relpath(frcnn().commands()[frcnn().SHORT.get(name, name)], ROOT)
+        name = Path(program).name
     assert (ROOT / program).is_file(), f'{program}: no such file'
     if name.endswith('.sh'):
         method = re.search(r'common\.sh" (\w+)', (ROOT / program).read_text())
@@ -218,6 +224,10 @@ def check_command(words):
         check_tool(name.removesuffix('.py'), rest)
     elif program.endswith('.py'):
         check_flags(rest, re.findall(r"'(-[\w-]+)'", (ROOT / program).read_text()))
+
+
+def frcnn():
+    return importlib.import_module('frcnn.__main__')
 
 
 def caffe_flags():
@@ -271,6 +281,8 @@ def test_a_wrong_command_is_seen(monkeypatch, capsys):
         'tools/nowhere.py',
         'python tools/demo.py --nosuch',
         'make nothing',
+        'frcnn nothing',
+        'frcnn predict --nosuch 1',
         'experiments/scripts/faster_rcnn_end2end.sh cpu ResNet-11 coco',
         'tools/test_net.py --net a --set TEST.NOSUCH=1',
         'caffe-fast-rcnn/build/tools/caffe train -nosuch 1',
@@ -301,6 +313,13 @@ def test_every_flag_and_setting_is_there(page):
 def flat(values, prefix=''):
     for key, value in values.items():
         yield from flat(value, f'{key}.') if isinstance(value, dict) else [prefix + key]
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_every_net_is_there(page):
+    nets = r'(?:ResNet|DetNet|VGG|ZF)[\w-]*-(?:FPN|C4|Context|DCN|DCNv2|GN|Cascade)[\w-]*'
+    named = {span for span in spans_of(text_of(page)) if re.fullmatch(nets, span)}
+    assert sorted(named - set(BACKBONES) - {'ResNet-50-P7'}) == []
 
 
 @pytest.mark.parametrize('page', PAGES)
