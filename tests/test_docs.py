@@ -254,7 +254,7 @@ def check_tool(name, words):
     with overrides({}):
         settings = _command.settings(words[len(before) :])
         cfg_from_list([word for word in settings if '...' not in word])
-    if any(re.match(r'\.\.\.|\[-|\[options|.*\||--help', word) for word in before) or not before:
+    if any(re.match(r'NAME$|\.\.\.|\[-|\[options|.*\||--help', word) for word in before) or not before:
         return
     args = parser.parse_args(before)
     if name == 'recipe':
