@@ -1,5 +1,8 @@
 """tools/convert_dataset.py: a dataset goes through every format and comes back as it was, less what is told."""
 
+import base64
+import json
+
 import convert_dataset
 import numpy as np
 import pytest
@@ -210,3 +213,25 @@ def test_two_pictures_of_one_name_stay_two(tmp_path):
         'train_images_a.png',
         'val_images_a.png',
     ]
+
+
+def test_pictures_that_labels_hold_are_written(tmp_path):
+    """Of LabelMe, and nothing more is left in the folder."""
+    shape = {'label': 'cat', 'points': [[1, 1], [9, 9]], 'shape_type': 'rectangle'}
+    picture(tmp_path / 'a.png', 40, 30)
+    data = base64.b64encode((tmp_path / 'a.png').read_bytes()).decode()
+    (tmp_path / 'given').mkdir()
+    (tmp_path / 'given/a.json').write_text(
+        json.dumps({'imagePath': 'x.png', 'imageData': data, 'shapes': [shape]})
+    )
+    convert_dataset.main(
+        ['labelme', str(tmp_path / 'given'), str(tmp_path / 'out'), '--to', 'voc', '--val', '0']
+    )
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+        'Annotations',
+        'ImageSets',
+        'JPEGImages',
+        'out.yml',
+    ]
+    (found,) = (tmp_path / 'out/JPEGImages').iterdir()
+    assert found.read_bytes() == (tmp_path / 'a.png').read_bytes() and found.name.startswith('a_')

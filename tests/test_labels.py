@@ -500,6 +500,30 @@ def test_all_that_is_wrong_is_listed(flat, capsys):
 
 
 @pytest.mark.parametrize(
+    'splits, said',
+    [
+        ({'train': ['a', 'zebra']}, 'no such image, or several: zebra'),
+        ({'train': 'lists/none.txt'}, 'none.txt: no such list, folder or file of labels'),
+        ({'train': 3}, 'split train: wanted a list, a file or a folder, got 3'),
+    ],
+)
+def test_wrong_splits(flat, splits, said):
+    with pytest.raises((ValueError, OSError), match=said):
+        load(flat, 'yolo', splits={'val': ['a'], **splits})
+    with pytest.raises(ValueError, match='images: wanted a folder, got'):
+        load(flat, 'yolo', images={'train': 'a'})
+
+
+def test_where_nothing_can_be_read_it_says_why(root, capsys):
+    pictures(root, 'a.png')
+    write(root / 'train.csv', 'a.png,1,2,3\nz.png,1,2,3,4,cat\n')
+    write(root.parent / 'mine.yml', 'name: mine\nformat: csv\nroot: set\n')
+    assert check_dataset.main([str(root.parent / 'mine.yml')]) == 1
+    said = capsys.readouterr().out
+    assert 'train.csv:1: wanted 6 columns' in said and "train.csv:2: its image 'z.png' is not in" in said
+
+
+@pytest.mark.parametrize(
     'files, kind',
     [
         (['JPEGImages/a.jpg'], 'voc'),

@@ -80,6 +80,7 @@ def test_a_file_of_coco_is_divided(tmp_path):
         assert part['licenses'] == ['mine'] and part['categories'] == whole['categories']
         assert sum(row['category_id'] == 2 for row in part['annotations']) == 1
         assert all(row in whole['annotations'] for row in part['annotations'])
+        assert all(row['file_name'].startswith('images/') for row in part['images'])
     found = labels.read('coco', str(tmp_path))
     assert {split: len(names) for split, names in found.splits.items()} == {'train': 4, 'val': 2}
 
@@ -91,6 +92,22 @@ def test_a_seed_divides_alike_whatever_the_order():
     assert len(divide(ids, {'val': 0.001}, 3)['val']) == 1
     with pytest.raises(ValueError, match='1 images are too few'):
         divide(['a'], {'val': 0.2}, 3)
+
+
+@pytest.mark.parametrize('where', ['annotations/instances_default.json', 'train/_annotations.coco.json'])
+def test_a_file_of_coco_that_cvat_or_roboflow_left_is_divided(tmp_path, monkeypatch, where):
+    monkeypatch.setattr(cfg, 'DATA_DIR', str(tmp_path / 'data'))
+    folder = {'annotations': 'images/default', 'train': 'train'}[where.partition('/')[0]]
+    write_coco(
+        tmp_path / where, {f'{i}.jpg': (60, 40, [coco_object(1, 1, 1, 9, 9)]) for i in range(4)}, {1: 'cat'}
+    )
+    for i in range(4):
+        write_image(tmp_path / folder / f'{i}.jpg')
+    split_dataset.main([str(tmp_path), '--val', '0.5'])
+    write(tmp_path / 'kit.yml', 'name: kit\nformat: coco\nroot: .\n')
+    described = own.load(str(tmp_path / 'kit.yml'))
+    assert (described.train, described.test) == ('train', 'val')
+    assert [os.path.exists(own.make(described, 'val').image_path_at(i)) for i in range(2)] == [True, True]
 
 
 @pytest.mark.parametrize('seed', range(5))

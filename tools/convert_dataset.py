@@ -13,6 +13,7 @@ import collections
 import json
 import os
 import shutil
+import tempfile
 
 import _command
 
@@ -22,10 +23,6 @@ APART = 'coco', 'csv'  # whose pictures may lie where they are
 
 def main(argv=None):
     args = parse_args(argv)
-    from datasets import labels
-    from datasets.split import divide_labels
-    from utils.progress import progress
-
     _command.require_folder(args.out, 'OUT')
     if os.path.isdir(args.out) and os.listdir(args.out):
         raise ValueError(f'{args.out}: wanted a folder that is empty or not there')
@@ -33,14 +30,23 @@ def main(argv=None):
         raise ValueError(
             f'--leave: pictures of {args.to} lie beside their labels; of {", ".join(APART)} they need not'
         )
+    with tempfile.TemporaryDirectory() as spare:
+        convert(args, os.path.join(args.out, 'pictures') if args.leave else spare)
+
+
+def convert(args, spare):
+    """spare: a folder for pictures that files of labels hold."""
+    from datasets import labels
+    from datasets.split import divide_labels
+
     folder, name = os.path.abspath(args.out), os.path.basename(os.path.abspath(args.out))
-    found = labels.read(args.format, args.folder, spare=os.path.join(folder, 'pictures'))
+    found = labels.read(args.format, args.folder, spare=os.path.abspath(spare))
     if not any(one.things for one in found.images.values()):
         raise ValueError(f'{args.folder}: no object in {len(found.images)} images')
     splits = found.splits
     if args.val is not None or not splits:
         splits = divide_labels(found, {'val': 0.2 if args.val is None else args.val}, args.seed)
-    names = short_names(splits, leave=args.leave)
+    names = short_names(splits, args.leave)
     parts = {
         split: {names[image]: found.images[image] for image in images} for split, images in splits.items()
     }
@@ -51,9 +57,7 @@ def main(argv=None):
     for file, text in texts.items():
         write(os.path.join(folder, file), text)
     if not args.leave:
-        pairs = {(split, image): names[image] for split in splits for image in splits[split]}
-        for (split, image), other in progress(list(pairs.items()), 'pictures'):
-            put(os.path.join(args.folder, image), os.path.join(folder, places[split], other))
+        put_all(args.folder, folder, splits, names, places)
     print(os.path.join(folder, f'{name}.yml'))
     print(', '.join(f'{split}: {len(images)} images' for split, images in splits.items()), *classes, sep='; ')
     told(args.to, lost, found)
@@ -70,7 +74,7 @@ def told(to, lost, found):
         print(f'turned by their EXIF tags: {count} images; boxes are of the pixels {how}')
 
 
-def short_names(splits, leave=False):
+def short_names(splits, leave):
     """{image: its path less folders that only say that there are images, or of which split}; whole paths, where two would be the
     same, or with leave."""
     from datasets.labels.labelled import SPLITS
@@ -78,10 +82,11 @@ def short_names(splits, leave=False):
     images = list(dict.fromkeys(image for part in splits.values() for image in part))
     if leave:
         return {image: image for image in images}
-    plain = {*SPLITS, *splits, 'images', 'jpegimages', 'labels', 'pictures', 'data', '..'}
+    plain = {*SPLITS, *splits, 'images', 'jpegimages', 'labels', 'data'}
     names = {}
     for image in images:
         *folders, name = image.split('/')
+        folders = [] if '..' in folders else folders
         names[image] = '/'.join([part for part in folders if part.lower() not in plain] + [name])
     stems = {os.path.splitext(name)[0].lower() for name in names.values()}
     if len(stems) == len(images):
@@ -96,6 +101,15 @@ def description(name, kind, splits, images):
     chosen = [split if split in splits else splits[0] for split in trained_and_tested(splits)]
     text = 'name: {}\nformat: {}\nroot: .\ntrain: {}\ntest: {}\n'.format(name, kind, *chosen)
     return text + f'images: {json.dumps(images)}\n' * bool(images)
+
+
+def put_all(root, folder, splits, names, places):
+    """Puts the pictures of root into the folder; names: {image: name}; places: {split: where}."""
+    from utils.progress import progress
+
+    pairs = [(split, image) for split, images in splits.items() for image in images]
+    for split, image in progress(pairs, 'pictures'):
+        put(os.path.join(root, image), os.path.join(folder, places[split], names[image]))
 
 
 def put(source, target):

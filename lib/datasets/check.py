@@ -6,9 +6,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from datasets.annotated import annotated
-from datasets.labels.labelled import EXIF_ORIENTATION
 from datasets.readers.boxes import clean_boxes
-from datasets.readers.images import image_size
+from datasets.readers.images import EXIF_ORIENTATION, image_size
 from utils.blob import read_image
 from utils.progress import progress
 from utils.words import nearest

@@ -193,9 +193,17 @@ def _from_labels(path, values, tolerant):
     faults = [] if tolerant else None
     name = f'{values["name"]}_{hashlib.sha256(path.encode()).hexdigest()[:8]}'
     images, given = values.get('images') or '', values.get('splits')
+    if not isinstance(images, str):
+        raise ValueError(f'{path}: images: wanted a folder, got {images!r}')
+    odd = next((split for split, one in (given or {}).items() if not isinstance(one, (str, list))), None)
+    if odd is not None:
+        raise ValueError(f'{path}: split {odd}: wanted a list, a file or a folder, got {given[odd]!r}')
     where = {'at': os.path.dirname(path), 'given': given, 'images': images, 'faults': faults}
     cache = os.path.join(cfg.DATA_DIR, 'cache')
-    kept = keep(values['format'], values['root'], os.path.abspath(cache), name, **where)
+    try:
+        kept = keep(values['format'], values['root'], os.path.abspath(cache), name, **where)
+    except ValueError as error:  # nothing is left to go on with: then what was passed over tells more
+        raise ValueError('\n'.join([*(faults or ()), str(error)])) from None
     found = _from_coco(path, {**values, 'splits': kept, 'images': '.'}, tolerant)
     return {**found, 'faults': tuple(faults or ())}
 

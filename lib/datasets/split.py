@@ -101,25 +101,23 @@ def write_lists(folder, splits):
 
 
 def write_coco(path, splits, root):
-    """Write instances_SPLIT.json beside the file at path, in COCO's format, of the images in splits {split: paths from root} ->
-    their paths. All that it says of them stays."""
+    """Write annotations/instances_SPLIT.json below root, of the images of the file at path, in COCO's format, that are in splits
+    {split: paths from root} -> their paths. All that it says of them stays, but where images lie: from root."""
     with open(path, encoding='utf-8-sig') as stream:
         data = json.load(stream)
-    names = [row['file_name'] for row in data['images']]
-    folder = image_folder(root, os.path.splitext(os.path.basename(path))[0], path, names)
-    place = {os.path.normpath(os.path.join(root, one)): split for split, ids in splits.items() for one in ids}
-    texts = {}
-    for split in splits:
-        images = [row for row in data['images'] if place.get(_there(folder, row['file_name'])) == split]
+    split = os.path.splitext(os.path.basename(path))[0].removeprefix('instances_')
+    folder = image_folder(root, split, path, [row['file_name'] for row in data['images']])
+    for row in data['images']:
+        there = os.path.join(folder, row['file_name'].replace('\\', '/'))
+        row['file_name'] = os.path.relpath(there, root).replace(os.sep, '/')
+    place, texts = {one: name for name, ids in splits.items() for one in ids}, {}
+    for name in splits:
+        images = [row for row in data['images'] if place.get(row['file_name']) == name]
         ids = {row['id'] for row in images}
         rows = [row for row in data.get('annotations', []) if row['image_id'] in ids]
-        target = os.path.join(os.path.dirname(path), f'instances_{split}.json')
+        target = os.path.join(root, 'annotations', f'instances_{name}.json')
         texts[target] = json.dumps({**data, 'images': images, 'annotations': rows}, ensure_ascii=False)
     return _write(texts)
-
-
-def _there(folder, name):
-    return os.path.normpath(os.path.join(folder, name.replace('\\', '/')))
 
 
 def _write(texts):

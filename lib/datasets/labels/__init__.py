@@ -48,6 +48,8 @@ def select(found, source, pictures, faults=None):
     if isinstance(source, str) and os.path.isdir(source):
         inside = os.path.relpath(source, pictures.root).replace(os.sep, '/') + '/'
         return [image for image in found.images if image.startswith(inside) or inside == './']
+    if isinstance(source, str) and not os.path.exists(source):
+        raise FileNotFoundError(f'{source}: no such list, folder or file of labels')
     if isinstance(source, str) and not source.endswith('.txt'):
         return [
             image

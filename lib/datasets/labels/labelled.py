@@ -8,15 +8,12 @@ import functools
 import os
 from typing import NamedTuple
 
-from PIL import Image
-
-from datasets.readers.images import image_size
+from datasets.readers.images import image_header
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 FLAGS = 'difficult', 'truncated', 'occluded', 'crowd'
 # What folders and files call the parts of a dataset
 SPLITS = 'train', 'trainval', 'val', 'valid', 'validation', 'test', 'minival'
-EXIF_ORIENTATION = 0x0112
 # EXIF orientation -> from what is shown to what is stored: are x and y exchanged, is x then counted from the right, y from below
 TURNS = {
     1: (False, False, False),
@@ -109,7 +106,7 @@ class Pictures:
 
     def header(self, image):
         """Width, height as stored, and EXIF orientation."""
-        return header(os.path.join(self.root, image))
+        return image_header(os.path.join(self.root, image))
 
 
 def _common_tail(path, name):
@@ -137,15 +134,6 @@ def walk(top, seen=None):
             yield from walk(entry.path, seen)
         else:
             yield entry.path
-
-
-def header(path):
-    """Width, height as stored, and EXIF orientation of the picture at path."""
-    size = image_size(path)
-    with Image.open(path) as image:
-        early = image.format != 'PNG' or 'exif' in image.info  # else a PNG's pixels would have to be read
-        turn = image.getexif().get(EXIF_ORIENTATION, 1) if early else 1
-    return *size, turn if turn in TURNS else 1
 
 
 def shown_size(width, height, turn):

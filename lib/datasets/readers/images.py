@@ -11,6 +11,7 @@ from utils.files import read_text
 
 log = logging.getLogger(__name__)
 
+EXIF_ORIENTATION = 0x0112
 EXTENSIONS = ('.jpg', '.jpeg', '.JPEG', '.JPG', '.png', '.PNG', '.bmp', '.BMP')
 
 
@@ -51,9 +52,25 @@ def without_extensions(path, ids):
 
 def image_size(path):
     """(width, height) of the image at path, as stored (EXIF rotation is not applied), from its header."""
+    return _opened(path, lambda image: image.size)
+
+
+def image_header(path):
+    """Width and height, likewise, and the EXIF orientation, 1 where there is none."""
+    return _opened(path, lambda image: (*image.size, _orientation(image)))
+
+
+def _orientation(image):
+    if image.format == 'PNG' and 'exif' not in image.info:  # else all its pixels would be read
+        return 1
+    found = image.getexif().get(EXIF_ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
+
+
+def _opened(path, ask):
     try:
         with Image.open(path) as image:
-            return image.size
+            return ask(image)
     except UnidentifiedImageError:
         raise OSError(f'{path}: not an image that can be read') from None
     except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError) as error:
