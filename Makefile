@@ -13,7 +13,7 @@ CUDA_ROOT  := caffe-fast-rcnn/python/caffe/kernels
 CUDA_FLAGS := -O3 -std=c++17 -fmad=false -Xcompiler -fPIC,-fvisibility=hidden -t 0 -shared
 KERNEL_SOURCES := setup.py $(shell find lib caffe-fast-rcnn/python -name '*.pyx' -o -name '*.h' 2>/dev/null)
 
-.PHONY: all demo test bench docs clean
+.PHONY: all demo demo-recall demo-pictures demo-losses test bench docs clean
 
 all: $(VENV)/requirements.done $(VENV)/kernels.done $(CUDA_ROOT)/kernels.so
 
@@ -49,22 +49,31 @@ $(CUDA_ROOT)/kernels.so: $(wildcard $(CUDA_ROOT)/*.cu $(CUDA_ROOT)/*.cuh)
 	    { rm -f $@.part; echo "Compiling the CUDA kernels failed (see above). Everything works without, but slower."; }; \
 	fi
 
-# Drawn shapes, all of alternating optimization, test, pictures: a few minutes on two cores
+# Drawn shapes, all of alternating optimization in short, test, pictures: a few minutes on two cores
 demo: all
 	$(PY) data/make_toy.py data/toy
-	PYTHON=$(PY) experiments/scripts/faster_rcnn_alt_opt.sh cpu ResNet-10 toy
-	$(PY) tools/rpn_generate.py --gpu cpu --def $(TOY_NETS)/rpn_test.pt --net $(TOY_MODEL) --imdb toy_val \
-	  --cfg $(TOY_CFG)
-	$(PY) tools/eval_recall.py --imdb toy_val --method rpn --cfg $(TOY_CFG)
-	$(PY) tools/demo.py --gpu cpu --def $(TOY_NETS)/faster_rcnn_test.pt --net $(TOY_MODEL) --imdb toy_val \
-	  --cfg $(TOY_CFG) --out $(TOY_OUT)/pictures
-	$(PY) tools/plot_loss.py $(TOY_OUT)/*_log.jsonl --out $(TOY_OUT)/losses.png
+	PYTHON=$(PY) experiments/scripts/faster_rcnn_alt_opt.sh cpu ResNet-10 toy $(TOY_SHORT)
+	@$(MAKE) --no-print-directory -j 2 demo-recall demo-pictures demo-losses
 	@echo
 	@log=$$(ls -t experiments/logs/faster_rcnn_alt_opt_ResNet-10_toy.txt.* | head -n 1); \
 	  echo "On the test images: $$(grep '^Mean AP' $$log | tail -n 1)"
 	@echo "Pictures of detections: $(TOY_OUT)/pictures; losses: $(TOY_OUT)/losses.png; model: $(TOY_MODEL)"
 	@echo "All of it on one page: $(TOY_OUT)/ResNet-10_faster_rcnn_alt_opt_report.html"
 
+demo-recall:
+	$(PY) tools/rpn_generate.py --gpu cpu --def $(TOY_NETS)/rpn_test.pt --net $(TOY_MODEL) --imdb toy_val \
+	  --cfg $(TOY_CFG)
+	$(PY) tools/eval_recall.py --imdb toy_val --method rpn --cfg $(TOY_CFG)
+
+demo-pictures:
+	$(PY) tools/demo.py --gpu cpu --def $(TOY_NETS)/faster_rcnn_test.pt --net $(TOY_MODEL) --imdb toy_val \
+	  --cfg $(TOY_CFG) --out $(TOY_OUT)/pictures
+
+demo-losses:
+	$(PY) tools/plot_loss.py $(TOY_OUT)/*_log.jsonl --out $(TOY_OUT)/losses.png
+
+# Fewer iterations than toy.yml's own, of fewer regions, half of them objects'
+TOY_SHORT := --max_iters 200 800 150 600 --set TRAIN.BATCH_SIZE 32 TRAIN.FG_FRACTION 0.5
 TOY_OUT   := output/faster_rcnn_alt_opt/toy_train
 TOY_MODEL := $(TOY_OUT)/ResNet-10_faster_rcnn_final.caffemodel
 TOY_NETS  := models/toy/ResNet-10/faster_rcnn_alt_opt

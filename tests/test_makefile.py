@@ -77,3 +77,15 @@ def test_cuda_kernels_are_compiled_for_what_nvcc_knows(tmp_path, status):
     codes = [word for word in words if word.startswith('arch')]
     assert [code.split('code=')[1] for code in codes] == ['sm_75', 'sm_100', 'compute_100']
     assert words[-2:] == [f'{KERNELS}/a.cu', f'{KERNELS}/b.cu'] and '-fmad=false' in words
+
+
+@pytest.mark.skipif(not shutil.which('make'), reason='needs make')
+def test_the_demo_trains_and_then_looks():
+    """Its recall, pictures and losses are made side by side, after the training."""
+    command = ['make', '-n', '-o', 'all', 'demo']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    tools = 'make_toy', 'faster_rcnn_alt_opt', 'rpn_generate', 'eval_recall', 'demo', 'plot_loss'
+    places = [done.stdout.index(f'/{tool}.{"sh cpu" if "alt" in tool else "py"}') for tool in tools]
+    assert places[:3] == sorted(places[:3]) and places[3] > places[2] and min(places[4:]) > places[1]
+    assert done.stdout.index('On the test images') > max(places)
