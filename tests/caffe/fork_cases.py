@@ -48,6 +48,9 @@ OBJECTS = fixed(
         ]
     ]
 )
+FOUND = fixed(
+    [[[[0, 1, 0.9, 0.05, 0.1, 0.4, 0.4], [1, 1, 0.5, 0.5, 0.1, 0.9, 0.5], [1, 2, 0.3, 0, 0, 1, 1]]]]
+)
 
 
 def multibox(more, locations=48, classes=3, code='CENTER_SIZE', loss=''):
@@ -122,6 +125,7 @@ CASES = {
         ),
         case(x(2, 4, 5, 6), more='convolution_param { num_output: 4 kernel_size: 3 group: 2 %s }' % FILL),
     ],
+    'DetectionEvaluate': [case(FOUND, OBJECTS, more='detection_evaluate_param { num_classes: 3 }')],
     'DetectionOutput': [case(x(2, 48), positive(2, 36), priors, more=DETECT)],
     'FocalLoss': [
         case(x(4, 5), whole(5, 4)),

@@ -338,7 +338,12 @@ def mode(device):
         on['gpu' if before == 'cuda' else 'cpu']()
 
 
-BY_VALUE = {'Filter', 'DetectionOutput', 'Proposal'}  # types whose top shape is a matter of values
+BY_VALUE = {
+    'Filter',
+    'DetectionEvaluate',
+    'DetectionOutput',
+    'Proposal',
+}  # types whose top shape is a matter of values
 
 
 def differentiable(kind, bottoms):

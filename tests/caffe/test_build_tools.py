@@ -71,6 +71,6 @@ def test_an_old_net_is_upgraded(tmp_path):
     assert 'layers' not in (tmp_path / 'new.prototxt').read_text()
 
 
-@pytest.mark.parametrize('tool', ['caffe', 'convert_imageset', 'compute_image_mean'])
+@pytest.mark.parametrize('tool', sorted(path.name for path in TOOLS.iterdir()))
 def test_they_can_be_run(tool):
     assert os.access(TOOLS / tool, os.X_OK)

@@ -1350,7 +1350,20 @@ BAD = [
         'DetectionOutput',
         [(1, 8), (1, 6), (1, 2, 8)],
         'detection_output_param { num_classes: 3 visualize: true }',
-        'writes and shows nothing',
+        'shows nothing',
+    ),
+    (
+        'DetectionOutput',
+        [(1, 8), (1, 6), (1, 2, 8)],
+        'detection_output_param { num_classes: 3 save_output_param { output_directory: "x" } }',
+        'output_format must be given',
+    ),
+    ('DetectionEvaluate', [(1, 1, 2, 7), (1, 1, 2, 8)], '', 'num_classes and overlap_threshold'),
+    (
+        'DetectionEvaluate',
+        [(1, 1, 2, 7), (1, 1, 2, 7)],
+        'detection_evaluate_param { num_classes: 3 }',
+        'objects must be rows of 8',
     ),
     (
         'DetectionOutput',

@@ -19,6 +19,7 @@ CASES = {**layer_cases.CASES, **fork_cases.CASES}
 
 SOURCES = {'DummyData', 'HDF5Data', 'Input', 'Parameter'}  # without bottoms; tests of their own below
 SOURCES |= {'Data', 'HDF5Output', 'ImageData', 'MemoryData', 'WindowData'}  # tests in test_sources.py
+SOURCES |= {'AnnotatedData'}  # tests in test_annotated.py
 SOURCES |= {'Python'}  # the user's classes; tests in test_net.py and test_pycaffe_surface.py
 ALL = [(kind, i, phase) for kind, cases in CASES.items() for i, it in enumerate(cases) for phase in it.phases]
 

@@ -19,8 +19,8 @@ import layer_cases
 from caffe import graph
 from caffe.registry import layer_class
 from caffe.tape import FunctionLayer
+from caffe.convert_annoset import annotated
 from caffe.format.database import write_database
-from caffe.types.sources.transformer import Transformer
 from caffe.proto import caffe_pb2
 from helpers import data, layer, net_from
 from layer_cases import build, run
@@ -29,9 +29,7 @@ KINDS = caffe.layer_type_list()
 CASES = {**layer_cases.CASES, **fork_cases.CASES}
 # Types of forks that are not here; their messages are, so that nets with them can be read and drawn.
 NO_LAYER = {
-    'annotated_data_param': 'AnnotatedData',
     'video_data_param': 'VideoData',
-    'detection_evaluate_param': 'DetectionEvaluate',
     'selu_dropout_param': 'SELUDropout',
 }
 # Fields that are read only where the nets below do not go, and the tests that go there.
@@ -100,6 +98,8 @@ def source_nets(folder):
     (folder / 'windows.txt').write_text('# 0\nx.png\n3\n8\n8\n2\n1 0.9 0 0 5 5\n0 0.1 2 2 6 6\n')
     datum = caffe.io.array_to_datum(image.transpose(2, 0, 1), 1).SerializeToString()
     write_database(str(folder / 'lmdb'), 'lmdb', [(b'0', datum)])
+    boxed = annotated(caffe_pb2.Datum.FromString(datum), [(1, False, (1, 1, 5, 5))], (8, 8))
+    write_database(str(folder / 'boxes'), 'lmdb', [(b'0', boxed.SerializeToString())])
     with h5py.File(folder / 'rows.h5', 'w') as f:
         f['x'] = np.zeros((2, 3))
     (folder / 'h5.txt').write_text(f'{folder}/rows.h5\n')
@@ -107,6 +107,14 @@ def source_nets(folder):
     rows = f'source: "{folder}/h5.txt" batch_size: 2'
     batch = f'batch_size: 2 root_folder: "{folder}/" source: "{folder}'
     return {
+        'AnnotatedData': [
+            layer(
+                'x',
+                'AnnotatedData',
+                tops='x label',
+                more=f'data_param {{ {record.replace("/lmdb", "/boxes")} }} annotated_data_param {{ }}',
+            )
+        ],
         'Data': [layer('x', 'Data', tops='x label', more=f'data_param {{ {record} }}')],
         'ImageData': [
             layer('x', 'ImageData', tops='x label', more=f'image_data_param {{ {batch}/list.txt" }}')
@@ -173,8 +181,8 @@ def test_declared_fields_are_read(kind, seen, tmp_path):
     if kind == 'Python':  # a user's class knows its param_str; the others made it
         fields -= {'module', 'layer', 'param_str'}
     assert sorted(fields - read - READ_ELSEWHERE.get(kind, set())) == []
-    if kind in ('Data', 'ImageData', 'WindowData'):
-        assert {('transform_param', field) for field in Transformer.fields} <= seen[kind]
+    if kind in ('AnnotatedData', 'Data', 'ImageData', 'WindowData'):
+        assert {('transform_param', field) for field in layer_class(kind).transformer.fields} <= seen[kind]
 
 
 @pytest.mark.parametrize('kind', [k for k in KINDS if issubclass(layer_class(k), FunctionLayer)])
@@ -186,7 +194,7 @@ def test_keywords_of_functions_are_used(kind):
 
 
 def test_the_solver_reads_its_fields():
-    """Each field of SolverParameter is a name in the modules that look at solvers, or excused."""
+    """Each field of SolverParameter is a name in the modules that look at solvers."""
     trees = [
         ast.parse(inspect.getsource(m))
         for m in (
@@ -201,7 +209,7 @@ def test_the_solver_reads_its_fields():
         if isinstance(n, (ast.Attribute, ast.Constant))
     }
     fields = set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
-    assert fields - names == set(compat.IGNORED_BY_SOLVER)
+    assert fields <= names
 
 
 def test_the_page_is_current():

@@ -12,7 +12,7 @@ import sys
 import torch
 
 import caffe
-from caffe import common, launch, limits, parallel, timing, watch, world
+from caffe import average_precision, common, launch, limits, parallel, timing, watch, world
 from caffe.format.prototxt import read_solver, upgrade_net_text, upgrade_solver_text
 from caffe.format.weights import upgrade_net_binary
 from caffe.common import logger
@@ -31,6 +31,9 @@ FLAGS = {
     'iterations': dict(type=int, default=50, help='batches to run'),
     'level': dict(type=int, default=0, help='network level'),
     'stage': dict(default='', help='network stages, separated by commas'),
+    'ap_version': dict(
+        default='Integral', choices=average_precision.VERSIONS, help='of mean average precision (test)'
+    ),
     'phase': dict(default='', choices=['', 'TRAIN', 'TEST'], help="the network's phase (time)"),
     'sigint_effect': dict(
         default='stop', choices=['stop', 'snapshot', 'none'], help='what Ctrl-C does to training'
@@ -157,14 +160,17 @@ class Signals:
 
 
 def test(args):
-    """Score a model: the mean of each output over -iterations batches."""
+    """Score a model: the mean of each output over -iterations batches, mean average precision of DetectionEvaluate's."""
     require(args, 'model', 'weights')
     use_device(devices(args)[0], args.precision)
     net = Net(args.model, caffe.TEST, level=args.level, stages=stages(args), weights=args.weights)
+    tallies = average_precision.tallies(net, args.ap_version)
     loss, sums = 0.0, {}
     for i in range(args.iterations):
         loss += float(net.run_forward())
-        for name in net.outputs:
+        for name, tally in tallies.items():
+            tally.add(net.blobs[name].data)
+        for name in [n for n in net.outputs if n not in tallies]:
             value = net.blobs[name].tensor.flatten().double().cpu()
             sums[name] = sums.get(name, 0) + value
             for v in value.tolist():
@@ -174,6 +180,10 @@ def test(args):
         weight = net.blob_loss_weights.get(name, 0)
         for v in (total / args.iterations).tolist():
             logger.info('%s = %g%s', name, v, f' (* {weight:g} = {weight * v:g} loss)' if weight else '')
+    for name, tally in tallies.items():
+        by_class = tally.by_class()
+        average_precision.log(by_class)
+        logger.info('%s = %g', name, average_precision.mean(by_class))
 
 
 def time_model(args):

@@ -30,7 +30,12 @@ SWITCHES = {
 
 def parse(argv):
     parser = argparse.ArgumentParser(prog='convert_imageset', allow_abbrev=False, description=__doc__)
-    for name, text in SWITCHES.items():
+    return parsed(parser, SWITCHES, argv)
+
+
+def parsed(parser, switches, argv):
+    """The arguments of a program that makes a database of ROOT/ and LIST: with the flags that all have, and `switches`."""
+    for name, text in switches.items():
         parser.add_argument(f'-{name}', f'--{name}', action='store_true', help=text)
     parser.add_argument('-backend', '--backend', default='lmdb', choices=BACKENDS)
     for name in ('resize_width', 'resize_height'):
@@ -43,33 +48,38 @@ def parse(argv):
     )
     for name in ('root', 'list', 'db'):
         parser.add_argument(name)
-    args = parser.parse_args(list(plain_switches(argv)))
+    args = parser.parse_args(list(plain_switches(argv, switches)))
     if bool(args.resize_width) != bool(args.resize_height) or min(args.resize_width, args.resize_height) < 0:
         parser.error('-resize_width and -resize_height come together and are positive')
     args.encoded = args.encoded or bool(args.encode_type)
     return args
 
 
-def plain_switches(argv):
+def plain_switches(argv, switches):
     """-gray=true and -nogray, as gflags has them: -gray, and nothing."""
     for arg in argv:
-        match = re.fullmatch(rf'--?(no)?({"|".join(SWITCHES)})(?:=(true|t|yes|y|1|false|f|no|n|0))?', arg)
+        match = re.fullmatch(rf'--?(no)?({"|".join(switches)})(?:=(true|t|yes|y|1|false|f|no|n|0))?', arg)
         if match is None:
             yield arg
         elif ((match[3] or 'true') in ('true', 't', 'yes', 'y', '1')) != bool(match[1]):
             yield f'-{match[2]}'
 
 
-def make_datum(path, label, args):
-    """(Datum, (height, width, channels)) of one image file."""
+def make_datum(path, label, args, size_of=None):
+    """(Datum, (height, width, channels)) of one image file; size_of((height, width)) of an image gives that to store it
+    in, by default -resize_height and -resize_width, 0: as it is."""
     data = read_file(path)
-    image = decode_image(data, f'image {path}', not args.gray, (args.resize_height, args.resize_width))
+    image = decode_image(data, f'image {path}', not args.gray)
+    size = size_of(image.shape[:2]) if size_of else (args.resize_height, args.resize_width)
+    resized = all(size)
+    if resized:
+        image = cv2.resize(image, size[::-1]).reshape(*size, -1)
     if not args.encoded:
         return io.array_to_datum(image.transpose(2, 0, 1), label), image.shape
     suffix = os.path.splitext(path)[1][1:].lower()
     kind = args.encode_type or suffix
     same = kind == suffix or {kind, suffix} == {'jpg', 'jpeg'}
-    if not (same and not args.resize_width and not args.gray):  # else the file itself is what is wanted
+    if not (same and not resized and not args.gray):  # else the file itself is what is wanted
         data = encode(image, kind, path)
     return caffe_pb2.Datum(data=data.tobytes(), label=label, encoded=True), image.shape
 
@@ -80,25 +90,29 @@ def encode(image, kind, path):
     return np.asarray(cv2.imencode(f'.{kind}', image)[1])
 
 
-def records(lines, args):
-    """The database's (key, value) for [(path, label)]."""
+def records(lines, args, make=make_datum):
+    """The database's (key, value) for [(path, label)]; make(path, label, args): (message, (height, width, channels))."""
     first = None
     for i, (path, label) in enumerate(lines):
-        datum, shape = make_datum(args.root + path, label, args)
+        message, shape = make(args.root + path, label, args)
         first = first or shape
         if args.check_size and shape != first:
             raise ValueError(f'image {args.root}{path} is {shape} (height, width, channels), not {first}')
-        yield f'{i:08d}_{path}'.encode(errors='surrogateescape'), datum.SerializeToString()
+        yield f'{i:08d}_{path}'.encode(errors='surrogateescape'), message.SerializeToString()
+
+
+def convert(lines, args, make=make_datum):
+    """Write the database of [(path, label)]."""
+    if args.shuffle:
+        random.shuffle(lines)
+    logger.info('%d images', len(lines))
+    write_database(args.db, args.backend, progress(records(lines, args, make), len(lines), 'images'))
 
 
 def main(argv=None):
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
-        lines = read_list(args.list)
-        if args.shuffle:
-            random.shuffle(lines)
-        logger.info('%d images', len(lines))
-        write_database(args.db, args.backend, progress(records(lines, args), len(lines), 'images'))
+        convert(read_list(args.list), args)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         sys.exit(f'convert_imageset: {error}')
 

@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from . import common, debug, rules
+from . import average_precision, common, debug, rules
 from .blob import is_channels_last, settle
 from .format.prototxt import read_net, read_solver
 from .format.state import read_state, write_state
@@ -50,6 +50,7 @@ class Solver:
         self._losses = collections.deque(maxlen=max(1, self.param.average_loss))
         self.net = self._train_net()
         self.test_nets = self._test_nets() if common.solver_rank() == 0 else []
+        self._check_evaluation()
         self.history = [None] * (self.rule.histories * len(self.net.learnable_params))  # None: zeros
         self.loss_scale = LossScale()
         for weights in self.param.weights:
@@ -83,6 +84,16 @@ class Solver:
             raise ValueError(
                 f'{self._file}: unknown regularization_type {p.regularization_type!r}, '
                 f'known: {", ".join(rules.DECAYS)}'
+            )
+
+    def _check_evaluation(self):
+        kind = self.param.eval_type
+        scored = [average_precision.tallies(net, self.param.ap_version) for net in self.test_nets]
+        if kind not in ('classification', 'detection'):
+            raise ValueError(f'{self._file}: unknown eval_type {kind!r}, known: classification, detection')
+        if kind == 'detection' and not all(scored):
+            raise ValueError(
+                f'{self._file}: eval_type detection wants test nets with a DetectionEvaluate layer'
             )
 
     # nets
@@ -215,19 +226,31 @@ class Solver:
 
     def test_all(self):
         for i, net in enumerate(self.test_nets):
-            if not self.param.test_iter[i]:
-                continue
-            logger.info('Iteration %d, Testing net (#%d)', self.iter, i)
-            net.share_with(self.net)
-            loss, sums = 0.0, {}
-            for _ in range(self.param.test_iter[i]):
-                loss += float(net.run_forward())
-                for name in net.outputs:
+            if self.param.test_iter[i]:
+                logger.info('Iteration %d, Testing net (#%d)', self.iter, i)
+                net.share_with(self.net)
+                self._test(net, self.param.test_iter[i])
+
+    def _test(self, net, batches):
+        """Means of the net's outputs over so many batches; mean average precision of DetectionEvaluate's."""
+        tallies = average_precision.tallies(net, self.param.ap_version)
+        loss, sums = 0.0, {}
+        for _ in range(batches):
+            loss += float(net.run_forward())
+            for name in net.outputs:
+                if name in tallies:
+                    tallies[name].add(net.blobs[name].data)
+                else:
                     sums[name] = sums.get(name, 0) + net.blobs[name].tensor
-            if self.param.test_compute_loss:
-                logger.info('Test loss: %g', loss / self.param.test_iter[i])
-            means = {id(net.blobs[n]): s / self.param.test_iter[i] for n, s in sums.items()}
-            self._log_outputs(net, 'Test', lambda blob: means[id(blob)])
+        if self.param.test_compute_loss:
+            logger.info('Test loss: %g', loss / batches)
+        means = {id(net.blobs[n]): s / batches for n, s in sums.items()}
+        for name, tally in tallies.items():
+            by_class = tally.by_class()
+            if self.param.show_per_class_result:
+                average_precision.log(by_class)
+            means[id(net.blobs[name])] = torch.tensor(average_precision.mean(by_class))
+        self._log_outputs(net, 'Test', lambda blob: means[id(blob)])
 
     def solve(self, resume_file=None):
         """Run to max_iter, from resume_file (a .solverstate) if given; snapshot at the end unless

@@ -4,6 +4,7 @@ LevelDB needs the package plyvel, which is not among the requirements.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -100,7 +101,15 @@ def write_database(path, backend, records):
 
     Errors: FileExistsError; FileNotFoundError when its folder is missing.
     """
-    write = {'lmdb': _write_lmdb, 'leveldb': _write_leveldb}[backend]
+    records = iter(records)
+    with new_database(path, backend) as put:
+        while batch := list(itertools.islice(records, 100)):
+            put(batch)
+
+
+@contextlib.contextmanager
+def new_database(path, backend):
+    """A function that puts a list of (key, value) into a new database, which is `path` at the end. Errors as above."""
     path = os.path.abspath(path)
     if os.path.lexists(path):
         raise FileExistsError(f'{path} exists; remove it or choose another name')
@@ -108,17 +117,17 @@ def write_database(path, backend, records):
         raise FileNotFoundError(f'{path} cannot be written: there is no folder {os.path.dirname(path)}')
     temporary = f'{path}.{uuid.uuid4().hex[:8]}.tmp'
     try:
-        write(temporary, records)
+        with {'lmdb': _new_lmdb, 'leveldb': _new_leveldb}[backend](temporary) as put:
+            yield put
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_lmdb(path, records):
-    records = iter(records)
+@contextlib.contextmanager
+def _new_lmdb(path):
     with lmdb.open(path, map_size=2**24, sync=False) as env:
-        while batch := list(itertools.islice(records, 100)):
-            _put(env, batch)
+        yield functools.partial(_put, env)
         env.sync(True)
 
 
@@ -132,10 +141,10 @@ def _put(env, batch):
         _put(env, batch)
 
 
-def _write_leveldb(path, records):
+@contextlib.contextmanager
+def _new_leveldb(path):
     with contextlib.closing(_plyvel().DB(path, create_if_missing=True)) as db:
-        for key, value in records:
-            db.put(key, value)
+        yield lambda batch: [db.put(key, value) for key, value in batch]
 
 
 def progress(items, total, what):

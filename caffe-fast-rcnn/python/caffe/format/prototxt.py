@@ -24,7 +24,7 @@ def read_net(path):
 
 def parse_net(text, source='<string>'):
     """The NetParameter of a prototxt given as text, upgraded; `source` names it in errors."""
-    param = _parse(text, caffe_pb2.NetParameter(), source)
+    param = parse_text(text, caffe_pb2.NetParameter(), source)
     try:
         return upgrade_net(param)
     except ValueError as error:
@@ -37,7 +37,7 @@ def read_solver(path):
     As in the original, a missing snapshot_prefix becomes the solver file's path without its suffix, and one
     that is a folder becomes the file's name in that folder. Errors as read_net.
     """
-    param = _parse(read_text(path, 'solver'), caffe_pb2.SolverParameter(), str(path))
+    param = parse_text(read_text(path, 'solver'), caffe_pb2.SolverParameter(), str(path))
     try:
         upgrade_solver(param)
     except ValueError as error:
@@ -50,7 +50,8 @@ def read_solver(path):
     return param
 
 
-def _parse(text, message, source):
+def parse_text(text, message, source):
+    """`message`, read from text. ValueError with `source`, line and message, as read_net."""
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
@@ -83,7 +84,7 @@ def upgrade_net_text(source, target):
 
 def upgrade_solver_text(source, target):
     """Rewrite a solver prototxt of any age in the current form."""
-    param = _parse(read_text(source, 'solver'), caffe_pb2.SolverParameter(), str(source))
+    param = parse_text(read_text(source, 'solver'), caffe_pb2.SolverParameter(), str(source))
     _write_text(upgrade_solver(param), target)
 
 

@@ -5,6 +5,7 @@
 | activation | AbsVal BNLL Clip Dropout ELU Exp Log Power PReLU ReLU Sigmoid Softmax Swish TanH Threshold |
 | conv       | Convolution Deconvolution InnerProduct Embed Im2col |
 | deformable | ConvolutionDeformable DeformableConvolution DeformablePSROIPooling ModulatedDeformableConvolution |
+| detections | DetectionEvaluate; files of detections |
 | loss       | Accuracy and the losses |
 | mobile     | Axpy ConvolutionDepthwise DepthwiseConvolution HSwish HardSwish Mish ReLU6 ShuffleChannel |
 | multibox   | MultiBoxLoss |
@@ -19,7 +20,7 @@
 | segmentation | BN Interp Unpooling Upsample |
 | shape      | BatchReindex Concat Crop Filter Flatten Reshape Silence Slice Split Tile |
 | ssd        | DetectionOutput Normalize Permute PriorBox |
-| sources/   | Data DummyData HDF5Data HDF5Output ImageData Input MemoryData Parameter WindowData |
+| sources/   | AnnotatedData Data DummyData HDF5Data HDF5Output ImageData Input MemoryData Parameter WindowData |
 
 A new type is one function under @layer('Type') in its family's module: positional parameters are bottoms,
 keyword-only ones are fields of the type's parameter message. A type with blobs is a class with setup() and
@@ -31,6 +32,7 @@ from . import (
     activation,
     conv,
     deformable,
+    detections,
     loss,
     mobile,
     multibox,

@@ -10,6 +10,7 @@ from ..registry import layer
 from ..tape import TorchLayer
 from ..proto import caffe_pb2
 from .boxes import decode, nms
+from .detections import SavedDetections
 
 
 @layer('Permute', half='follows')
@@ -169,11 +170,11 @@ class DetectionOutput(TorchLayer):
     )
 
     def setup(self, bottom, top):
-        if self.param.save_output_param.output_directory or self.param.visualize:
-            raise ValueError(
-                'save_output_param.output_directory and visualize: this layer writes and shows '
-                'nothing; take the detections from its top'
-            )
+        if self.param.visualize:
+            raise ValueError('visualize: this layer shows nothing; take the detections from its top')
+        save, self.saved = self.field('save_output_param'), None
+        if save.output_directory:
+            self.saved = SavedDetections(save, self.param.num_classes, self.field('background_label_id'))
         eta = self.param.nms_param.eta
         if not 0 < eta <= 1:
             raise ValueError(f'nms_param.eta must be above 0 and at most 1; got {eta}')
@@ -190,6 +191,8 @@ class DetectionOutput(TorchLayer):
         boxes = decode(codes, priors[:, None], variances, self.field('code_type'))
         rows = [self.detect(n, b, s) for n, (b, s) in enumerate(zip(boxes.cpu(), scores.cpu()))]
         rows = torch.cat(rows)
+        if self.saved:
+            self.saved.add(rows.numpy(), len(boxes))
         if not len(rows):
             rows = torch.full((len(boxes), 7), -1.0)
             rows[:, 0] = torch.arange(len(boxes))

@@ -7,6 +7,8 @@
 | records     | Data: records of a database (format/database.py) |
 | images      | ImageData: image files |
 | windows     | WindowData: windows of image files |
+| annotated   | AnnotatedData: records with boxes, for SSD |
+| augment     | images and their boxes changed together: transform_param and batch samplers of SSD |
 | batch       | BatchLayer, which makes batches of samples ahead; Prefetch |
 | transformer | files and records to images, and transform_param |
 
@@ -25,4 +27,4 @@ transformer(image, name) takes an image (K, h, w). It draws from transformer.gen
 setup, which shapes the tops, and forward, which fills them by blob.fill; HDF5Data is one.
 """
 
-from . import arrays, hdf5, images, records, windows
+from . import annotated, arrays, hdf5, images, records, windows

@@ -81,12 +81,17 @@ def _end(thread, ready, stop):
         thread.join()
 
 
-def batches(samples, size, stop):
-    """Tensors (N, K, h, w) and (N,) float32 of samples (image, label, name), until `stop` is set; in pinned memory
-    where the engine computes on a GPU. There is room for a batch before a second sample is asked for."""
+def numbers(labels):
+    """(N,) float32 of a number for each sample."""
+    return room(len(labels)).copy_(torch.tensor(labels))
+
+
+def batches(samples, size, stop, gather=numbers):
+    """Tensors (N, K, h, w) and gather([label, ...]) float32 of samples (image, label, name), until `stop` is set; in
+    pinned memory where the engine computes on a GPU. There is room for a batch before a second sample is asked for."""
     for image, label, name in samples:
         first, first_name = image, name
-        images, labels = room(size, *image.shape), room(size)
+        images, labels = room(size, *image.shape), []
         for i in range(size):
             if i:
                 image, label, name = next(samples)
@@ -97,8 +102,9 @@ def batches(samples, size, stop):
                     f'{name} makes {image.shape} (channels, height, width), but {first_name} in '
                     f'the same batch {first.shape}; crop_size, a new size, or force_color help'
                 )
-            images[i], labels[i] = torch.from_numpy(np.ascontiguousarray(image)), label
-        yield images, labels
+            images[i] = torch.from_numpy(np.ascontiguousarray(image))
+            labels.append(label)
+        yield images, gather(labels)
 
 
 def room(size, *shape):
@@ -120,6 +126,9 @@ class BatchLayer(Layer):
     hold the layer. data_param's prefetch says how many batches are made ahead, whatever the type.
     """
 
+    transformer = Transformer
+    gather = staticmethod(numbers)  # the labels of a batch's samples -> the second top
+
     def setup(self, bottom, top):
         with self.named_errors():
             if len(top) not in (1, 2):
@@ -134,10 +143,10 @@ class BatchLayer(Layer):
             if not param.batch_size:
                 raise ValueError('batch_size must be given and positive')
             generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-            transformer = Transformer(self.layer_param.transform_param, self.phase, generator)
+            transformer = self.transformer(self.layer_param.transform_param, self.phase, generator)
             samples = self.samples(param, transformer)
             depth, stop = self.layer_param.data_param.prefetch, threading.Event()
-            self.batches = Prefetch(batches(samples, param.batch_size, stop), depth, stop)
+            self.batches = Prefetch(batches(samples, param.batch_size, stop, self.gather), depth, stop)
             for blob, batch in zip(top, self.batches.first()):
                 blob.reshape(*batch.shape)
 

@@ -22,18 +22,26 @@ class Data(BatchLayer):
     fields = ('source', 'batch_size', 'rand_skip', 'backend', 'force_encoded_color', 'prefetch')
 
     def samples(self, param, transformer):
+        color = True if param.force_encoded_color else transformer.color
+        return record_samples(self.records(param, transformer), transformer, color)
+
+    def records(self, param, transformer):
+        """An endless iterator of (name for errors, value) of the records that are this solver's."""
         database = open_database(param.source, caffe_pb2.DataParameter.DB.Name(param.backend))
         training = self.phase == caffe_pb2.TRAIN
         rank, count = (common.solver_rank(), common.solver_count()) if training else (0, 1)
         skip = transformer.draw(param.rand_skip) if param.rand_skip else 0
-        color = True if param.force_encoded_color else transformer.color
-        return record_samples(database, param.source, transformer, color, rank + skip * count, count)
+        return named_records(database, param.source, rank + skip * count, count)
 
 
-def record_samples(database, source, transformer, color, first, step):
-    """Samples of every step-th record of a database from record number `first` on, round and round."""
+def named_records(database, source, first, step):
+    """Every step-th record of a database from number `first` on, round and round: (name, value)."""
     records = itertools.chain.from_iterable(itertools.repeat(database))
     for key, value in itertools.islice(records, first, None, step):
-        name = f'record {bytes(key).decode(errors="replace")!r} of {source}'
+        yield f'record {bytes(key).decode(errors="replace")!r} of {source}', value
+
+
+def record_samples(records, transformer, color):
+    for name, value in records:
         image, label = read_datum(value, name, color)
         yield transformer(image, name), label, name

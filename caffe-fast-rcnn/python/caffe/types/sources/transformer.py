@@ -49,12 +49,22 @@ def read_datum(value, name, color=None):
 
     color: decode to 3 channels (True), to 1 (False), or as the image is (None). ValueError names `name`.
     """
+    datum = read_message(caffe_pb2.Datum, value, name)
+    return datum_image(datum, name, color), datum.label
+
+
+def read_message(kind, value, name):
+    """The protobuf message of class `kind` in the bytes `value`. ValueError names `name`."""
     try:
-        datum = caffe_pb2.Datum.FromString(bytes(value))
+        return kind.FromString(bytes(value))
     except DecodeError as error:
-        raise ValueError(f'{name} is no Datum: {error}') from error
+        raise ValueError(f'{name} is no {kind.DESCRIPTOR.name}: {error}') from error
+
+
+def datum_image(datum, name, color=None):
+    """The image (K, H, W) of a Datum; as read_datum."""
     if datum.encoded:
-        return decode_image(np.frombuffer(datum.data, np.uint8), name, color).transpose(2, 0, 1), datum.label
+        return decode_image(np.frombuffer(datum.data, np.uint8), name, color).transpose(2, 0, 1)
     try:
         image = images.datum_to_array(datum)
     except ValueError as error:
@@ -66,7 +76,7 @@ def read_datum(value, name, color=None):
             f'{name} is not encoded and has {len(image)} channels, which force_color and '
             'force_gray do not change'
         )
-    return image, datum.label
+    return image
 
 
 def read_mean(path):
@@ -160,9 +170,19 @@ class Transformer:
 
     def __call__(self, image, name):
         """float32 (K, h, w) of an image (K, H, W) of any type; errors name `name`."""
+        return self.seen(image, *self.place(image.shape, name), name)
+
+    def place(self, shape, name):
+        """Whether an image (K, H, W) is mirrored, and the window of its crop: drawn."""
         mirror = self.mirror and self.draw(2) == 1
         try:
-            window = self.window(image.shape[1:])
+            return mirror, self.window(shape[1:])
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
+
+    def seen(self, image, mirror, window, name):
+        """float32 (K, h, w): the window of an image, mirrored or not."""
+        try:
             mean = self.mean_for(image.shape, window)
         except ValueError as error:
             raise ValueError(f'{name}: {error}') from error
