@@ -33,9 +33,9 @@ def test_the_database_has_the_boxes_of_the_files(made):
     names = read_label_map(out / 'labelmap.prototxt')
     assert list(names.values()) == ['background', *make_toy.CLASSES]
     sizes = read_sizes(out / 'toy_train_name_size.txt')
-    records = list(open_database(out / 'toy_train_lmdb', 'lmdb'))
+    records = [bytes(value) for _, value in open_database(out / 'toy_train_lmdb', 'lmdb')]
     assert len(records) == len(sizes) == 6
-    for (_, value), (name, (height, width)) in zip(records, sizes):
+    for value, (name, (height, width)) in zip(records, sizes):
         root = ElementTree.parse(kit / 'Annotations' / 'DET' / 'train' / f'{name}.xml').getroot()
         assert [root.findtext(f'size/{n}') for n in ('height', 'width')] == [str(height), str(width)]
         wanted = []
@@ -43,7 +43,7 @@ def test_the_database_has_the_boxes_of_the_files(made):
             x1, y1, x2, y2 = (int(element.findtext(f'bndbox/{n}')) for n in ('xmin', 'ymin', 'xmax', 'ymax'))
             box = x1 / width, y1 / height, (x2 + 1) / width, (y2 + 1) / height
             wanted.append((element.findtext('name'), *np.round(box, 5)))
-        record = caffe_pb2.AnnotatedDatum.FromString(bytes(value))
+        record = caffe_pb2.AnnotatedDatum.FromString(value)
         found = [
             (names[g.group_label], *np.round([b.xmin, b.ymin, b.xmax, b.ymax], 5))
             for g in record.annotation_group

@@ -1,4 +1,4 @@
-"""extract_features, parse_log, plot_training_log and classification: against answers by hand."""
+"""extract_features, parse_log, plot_training_log, classification, classify.py and detect.py: against answers by hand."""
 
 import csv
 import logging
@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import caffe
+import classify
+import detect
 from caffe import classification, common, extract_features, parse_log, plot_training_log
 from caffe.format.database import open_database, write_database
 from caffe.proto import caffe_pb2
@@ -208,6 +210,50 @@ def test_the_same_by_pycaffe(deployed, tmp_path):
     )
     scores = net.predict([caffe.io.load_image(f'{tmp_path}/x.png')], oversample=False)
     np.testing.assert_allclose(scores, [[40, 80, 45]], atol=1e-3)
+
+
+def test_classify_and_detect(deployed, tmp_path):
+    """The left half of an image is dark, the right half bright: 40 and 80 of every channel."""
+    image = np.full((8, 8, 3), 40, np.uint8)
+    image[:, 4:] = 80
+    cv2.imwrite(str(tmp_path / 'halves.png'), image)
+    files = [
+        '--model_def',
+        f'{deployed}/deploy.prototxt',
+        '--pretrained_model',
+        f'{deployed}/snapshot_iter_9.caffemodel',
+    ]
+    files += ['--mean_file', f'{deployed}/mean.binaryproto']
+    classify.main(
+        [
+            f'{tmp_path}',
+            f'{tmp_path}/scores.npy',
+            *files,
+            '--ext',
+            'png',
+            '--center_only',
+            '--images_dim',
+            '2,2',
+        ]
+    )
+    np.testing.assert_allclose(np.load(tmp_path / 'scores.npy'), [[50, 40, 30], [40, 80, 45]], atol=1e-3)
+    np.save(tmp_path / 'images.npy', np.ones((1, 4, 4, 3)))
+    classify.main([f'{tmp_path}/images.npy', f'{tmp_path}/scores.npy', *files, '--images_dim', '4,4'])
+    np.testing.assert_allclose(np.load(tmp_path / 'scores.npy'), [[245, 235, 225]], atol=1e-3)
+    (tmp_path / 'windows.csv').write_text(
+        f'filename,ymin,xmin,ymax,xmax\n{tmp_path}/halves.png,0,0,8,4\n{tmp_path}/halves.png,0,4,8,8\n'
+    )
+    detect.main(
+        [f'{tmp_path}/windows.csv', f'{tmp_path}/out.csv', *files, '--crop_mode=list', '--context_pad=0']
+    )
+    rows = list(csv.DictReader((tmp_path / 'out.csv').open()))
+    assert [float(rows[i][f'class{k}']) for i in range(2) for k in range(3)] == pytest.approx(
+        [30, 20, 10, 70, 60, 50], abs=1e-3
+    )
+    assert rows[1]['xmin'] == '4' and rows[1]['filename'].endswith('halves.png')
+    (tmp_path / 'windows.csv').write_text('filename,ymin\nx,1\n')
+    with pytest.raises(ValueError, match='wanted are the columns filename, ymin, xmin, ymax, xmax'):
+        detect.main([f'{tmp_path}/windows.csv', f'{tmp_path}/out.csv', *files, '--crop_mode=list'])
 
 
 def test_classes_that_cannot_be(deployed, tmp_path):
