@@ -6,12 +6,17 @@ import zipfile
 from types import SimpleNamespace
 
 import cv2
+import make_toy
 import numpy as np
 import pytest
+import torch
+from test_mask_detection import SETTINGS as MASK_SETTINGS
+from test_mask_detection import mask_net
 from tool_runs import NETS, RECORDED, VAL, run_main, settings, tool
 
 from datasets.imagenet import imagenet
 from fast_rcnn.config import cfg, overrides
+from fast_rcnn.detection import detect_all
 from fast_rcnn.packs import opened, pack, unpack
 from fast_rcnn.sidecar import note_metrics, read_content, read_sidecar, sidecar_path, write_sidecar
 from frcnn import Detector
@@ -95,6 +100,51 @@ def test_a_detector_finds_what_predict_finds(monkeypatch, tmp_path, model):
         assert np.allclose(one.boxes, [each['box'] for each in seen['detections']], atol=1e-2)
     with pytest.raises(ValueError, match='wanted a picture'):
         detector([PICTURE[:, :, 0]])
+
+
+def test_a_detector_of_masks_on_a_video(tmp_path, monkeypatch):
+    """Two frames a pass, as one by one; masks in pixels, inside their boxes; threads are as they were."""
+    net, path = mask_net(tmp_path), str(tmp_path / 'masks.caffemodel')
+    net.save(path)
+    known = SimpleNamespace(class_names=['__background__', 'a', 'b', 'c', 'd'], name='drawn')
+    with overrides(MASK_SETTINGS):
+        write_sidecar(path, known, str(tmp_path / 'test.prototxt'))
+    drawn = make_toy.draw(np.random.default_rng(0))[0][:150, :160].copy()
+    writer = cv2.VideoWriter(str(tmp_path / 'v.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 5, (160, 150))
+    for i in range(5):
+        writer.write(np.roll(drawn, 5 * i, 1))
+    writer.release()
+    passes, threads = [], torch.get_num_threads()
+
+    def counted(net, images, *more):
+        passes.append((len(images), torch.get_num_threads()))
+        return detect_all(net, images, *more)
+
+    monkeypatch.setattr('frcnn.detector.detect_all', counted)
+    detector = Detector(
+        path, 'cpu', batch=2, thresh=0.1, threads=threads + 1, settings={'TEST.MAX_PER_IMAGE': 3}
+    )
+    found = detector(str(tmp_path / 'v.avi'), every=2)
+    assert passes == [(2, threads + 1), (1, threads + 1)] and torch.get_num_threads() == threads
+    for one in found:
+        assert (
+            one.masks.shape == (len(one.boxes), 150, 160) and one.masks.dtype == bool and len(one.boxes) > 0
+        )
+        for mask, (x1, y1, x2, y2) in zip(one.masks, one.boxes):
+            down, across = np.nonzero(mask)
+            assert not len(down) or (
+                across.min() >= x1 - 8 and across.max() <= x2 + 8 and down.min() >= y1 - 8
+            )
+    numbers, alone = zip(*((frame.number, one) for frame, one in Detector(path, 'cpu', thresh=0.1, settings={
+        'TEST.MAX_PER_IMAGE': 3}).each(str(tmp_path / 'v.avi'), every=2)))  # fmt: skip
+    assert numbers == (0, 2, 4)
+    for one, other in zip(found, alone, strict=True):
+        assert one.labels == other.labels and np.allclose(one.boxes, other.boxes, atol=1e-2)
+        assert (one.masks != other.masks).mean() < 1e-3
+    nothing = Detector(path, 'cpu', thresh=1.0)(drawn)
+    assert nothing.masks.shape == (0, 150, 160) and nothing.boxes.shape == (0, 4) and nothing.labels == []
+    with pytest.raises(ValueError, match='batch: wanted 1 or more, got 0'):
+        Detector(path, 'cpu', batch=0)
 
 
 def test_the_tool_packs(monkeypatch, tmp_path, model, capsys):

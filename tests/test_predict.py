@@ -77,6 +77,33 @@ def test_frames(tmp_path):
             list(frames(str(tmp_path / name)))
 
 
+def test_cameras(tmp_path, monkeypatch):
+    path, opened = str(video(tmp_path / 'v.avi', 3)), cv2.VideoCapture
+    asked = []
+    monkeypatch.setattr(cv2, 'VideoCapture', lambda source: asked.append(source) or opened(path))
+    assert [one.number for one in frames('0')] == [0, 1, 2] and len(list(frames('rtsp://a/b?c'))) == 3
+    assert asked == [0, 'rtsp://a/b?c'] and list(pictures(['rtsp://a/b?c', '0'])) == ['rtsp://a/b?c', '0']
+    monkeypatch.setattr(cv2, 'VideoCapture', lambda source: opened(str(tmp_path / 'none.avi')))
+    with pytest.raises(OSError, match='not a video or camera'):
+        list(frames('7'))
+
+
+@pytest.mark.parametrize('spoiled', ['', 'text', 'half', 'gif'])
+def test_pictures_of_every_kind(spoiled, tmp_path):
+    """Each a Frame as a viewer shows it, or an OSError that names it."""
+    path = tmp_path / 'a.jpg'
+    if spoiled == 'gif':
+        from PIL import Image
+
+        Image.fromarray(PICTURE[:, :, 0]).save(path, 'GIF')
+        assert next(frames(str(path))).image.shape == (60, 80, 3)
+        return
+    whole = cv2.imencode('.jpg', PICTURE)[1].tobytes()
+    path.write_bytes({'': b'', 'text': b'no picture', 'half': whole[: len(whole) // 2]}[spoiled])
+    with pytest.raises(OSError, match='a.jpg'):
+        list(frames(str(path)))
+
+
 def test_every_format_says_the_same(tmp_path):
     """A box of 10 to 30 across, 5 to 25 down, edges between pixels, of 80 x 60."""
     classes, box = ['__background__', 'cat', 'dög'], (10.0, 5.0, 30.0, 25.0)
@@ -131,6 +158,41 @@ def test_predict(monkeypatch, tmp_path, model, capsys):
     assert len(lines) == len(boxes) == len(json.loads((out / 'coco.json').read_text())['annotations'])
     assert f'Json: {out}/detections.json' in capsys.readouterr().out
     run_main(monkeypatch, predict.main, tmp_path / 'in' / 'good.png', *words[2:], '--format', 'none')
+
+
+def test_what_was_found_before_ctrl_c_is_kept(monkeypatch, tmp_path, model):
+    """Of a video of five frames two, and of the next the first, when it comes."""
+    predict = tool('predict')
+    for name in 'ab':
+        video(tmp_path / f'{name}.avi', 5)
+    one, seen = predict.one, []
+
+    def stopped(net, frame, *more):
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append((os.path.basename(frame.path), frame.number))
+        one(net, frame, *more)
+
+    monkeypatch.setattr(predict, 'one', stopped)
+    words = [
+        '--load',
+        model,
+        '--gpu',
+        'cpu',
+        '--out',
+        tmp_path / 'out',
+        '--frames',
+        2,
+        '--write',
+        'csv,json,voc',
+    ]
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run_main(monkeypatch, predict.main, tmp_path / 'a.avi', tmp_path / 'b.avi', *words)
+    assert seen == [('a.avi', 0), ('a.avi', 1), ('b.avi', 0)]
+    assert len(json.loads((tmp_path / 'out' / 'detections.json').read_text())) == 3
+    assert (tmp_path / 'out' / 'detections.csv').exists() and len(
+        list((tmp_path / 'out' / 'voc').iterdir())
+    ) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Detect objects in pictures and videos with a trained model; write pictures of them, and lists in formats that others read."""
+"""Detect objects in pictures, videos and what cameras see with a trained model; write pictures, and lists in formats that others read."""
 
+import itertools
 import logging
 import os
 import sys
@@ -25,14 +26,15 @@ def main():
     paths = list(pictures(args.images, EXTENSIONS + VIDEOS))
     os.makedirs(args.out, exist_ok=True)
     writers = [WRITERS[name](args.out, list(data.class_names)) for name in args.write]
-    bad = [
-        path
-        for path, stem in zip(progress(paths, 'prediction'), stems(paths), strict=True)
-        if not predict(net, path, stem, data, writers, args)
-    ]
-    for writer in writers:
-        writer.close()
-        print(f'{type(writer).__name__}: {writer.path}')
+    bad = []
+    try:
+        for path, stem in zip(progress(paths, 'prediction'), stems(paths), strict=True):
+            if not predict(net, path, stem, data, writers, args):
+                bad.append(path)
+    finally:  # by Ctrl-C, too, which is how a camera ends
+        for writer in writers:
+            writer.close()
+            print(f'{type(writer).__name__}: {writer.path}')
     if args.format != 'none':
         print(f'Pictures: {args.out}')
     if bad:
@@ -46,7 +48,7 @@ def parse_args(argv=None):
         'images',
         nargs='+',
         metavar='IMAGE',
-        help='pictures, videos, folders of them, patterns such as "a/**/*.jpg"',
+        help='pictures, videos, folders of them, patterns such as "a/**/*.jpg"; 0 is the first camera, rtsp://... a stream',
     )
     parser.add_argument(
         '--out', default='output/predict', metavar='FOLDER', help='where to write (default output/predict)'
@@ -62,6 +64,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--every', type=int, default=1, metavar='N', help='of a video each Nth frame (default 1)'
     )
+    parser.add_argument('--frames', type=int, metavar='N', help='of a video or camera at most N frames')
     _command.add(parser, 'set')
     return parser.parse_args(argv)
 
@@ -76,10 +79,10 @@ def formats(text):
 
 
 def predict(net, path, stem, data, writers, args):
-    """Detects in the picture, or in the frames of the video, at `path`; whether it could be read, to its end."""
+    """Detects in the picture, or in the frames of the video, at `path`; whether it could be read, as far as was asked."""
     from fast_rcnn.pictures import frames
 
-    seen = frames(path, args.every)
+    seen = itertools.islice(frames(path, args.every), args.frames)
     while True:
         try:
             frame = next(seen, None)

@@ -1,4 +1,4 @@
-"""Pictures that a net is to look at: files, folders, patterns, frames of videos; and names for what is made of each."""
+"""Pictures that a net is to look at: files, folders, patterns, frames of videos and cameras; and names for what is made of each."""
 
 import glob
 import itertools
@@ -47,13 +47,15 @@ def stems(paths):
 
 
 def frames(path, every=1):
-    """The Frame of a picture, or each `every`th of a video. OSError: it cannot be read."""
-    if not path.lower().endswith(VIDEOS):
+    """The Frame of a picture, or each `every`th of a video; of a camera ('0', the first one) or a stream (rtsp://...) without end.
+    OSError: it cannot be read."""
+    streamed = '://' in path or (path.isdigit() and not os.path.exists(path))
+    if not streamed and not path.lower().endswith(VIDEOS):
         yield Frame(path, None, read_upright(path))
         return
-    if not os.path.isfile(path):
+    if not streamed and not os.path.isfile(path):
         raise FileNotFoundError(f'{path}: no such file')
-    video, number = cv2.VideoCapture(path), 0
+    video, number = cv2.VideoCapture(int(path) if streamed and path.isdigit() else path), 0
     try:
         while video.grab():
             if number % every == 0:
@@ -65,4 +67,4 @@ def frames(path, every=1):
     finally:
         video.release()
     if not number:
-        raise OSError(f'{path}: not a video that can be read')
+        raise OSError(f'{path}: not a video or camera that can be read')

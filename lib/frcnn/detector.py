@@ -39,16 +39,19 @@ class Detections(NamedTuple):
 class Detector:
     """path: a .frcnn that tools/pack.py made, or a .caffemodel with its files beside it. device: 'cpu' or the number of a GPU
     (None: a GPU where there is one). batch: pictures in a pass of the net. thresh: the least score. settings: over the
-    model's own, {'TEST.NMS': 0.5}.
+    model's own, {'TEST.NMS': 0.5}. threads: of the CPU (None: as torch has it).
 
-    Settings hold while it is asked, and are then as before; the engine stays on the device. Errors: a file is missing or makes no sense (OSError,
-    ValueError); a device is missing (RuntimeError).
+    Settings and threads hold while it is asked, and are then as before; the engine stays on the device. Errors: a file is missing or makes
+    no sense (OSError, ValueError); a device is missing (RuntimeError).
     """
 
-    def __init__(self, path, device=None, batch=1, thresh=THRESH, settings=None):
+    def __init__(self, path, device=None, batch=1, thresh=THRESH, settings=None, threads=None):
         if device is None:
             device = 0 if torch.cuda.is_available() else 'cpu'
-        self.device, self.batch, self.thresh = device, batch, thresh
+        for name, number in ('batch', batch), ('threads', threads):
+            if number is not None and number < 1:
+                raise ValueError(f'{name}: wanted 1 or more, got {number}')
+        self.device, self.batch, self.thresh, self.threads = device, batch, thresh, threads
         with opened(os.fspath(path)) as model:
             known = read_sidecar(model)
             usual = {f'TEST.{key}': value for key, value in DEFAULTS['TEST'].items()}
@@ -63,7 +66,7 @@ class Detector:
 
     def __call__(self, images, every=1):
         """images: a picture, (H, W, 3) uint8 BGR or a file's path -> its Detections; a list of these, a folder, a pattern or a
-        video, of which each `every`th frame -> a list, one of each picture."""
+        video, of which each `every`th frame -> a list, one of each picture. A camera, '0', has no end: see each."""
         one = isinstance(images, np.ndarray) or _is_picture(images)
         found = [detections for _, detections in self.each([images] if one else images, every)]
         return found[0] if one else found
@@ -81,9 +84,14 @@ class Detector:
 
     @contextlib.contextmanager
     def _settled(self):
-        with overrides(self.settings):
-            use_device([self.device])
-            yield
+        threads = torch.get_num_threads()
+        try:
+            with overrides(self.settings):
+                torch.set_num_threads(self.threads or threads)
+                use_device([self.device])
+                yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def at_edges(net, listing):
