@@ -17,6 +17,7 @@ import runpy
 from datasets import coco, imagenet, openimages, own, pascal_voc
 from datasets.joined import joined
 from fast_rcnn.config import cfg
+from utils.files import read_text
 from utils.words import nearest
 
 # Dataset -> its format, classes (or a function that reads them), and the imdbs that the scripts train and test on
@@ -121,17 +122,31 @@ def _register_file(path):
     ):
         raise ValueError(f"{path}: name: {name!r} is a built-in dataset's")
     if os.path.exists(link):
-        if os.path.realpath(link) != description.path:
+        if place_of(link) != description.path:
             raise ValueError(
                 f'{description.path}: name: {name!r} is registered for '
-                f'{os.path.realpath(link)}; choose another name, or remove {link}'
+                f'{place_of(link)}; choose another name, or remove {link}'
             )
         return description
     os.makedirs(os.path.dirname(link), exist_ok=True)
     temporary = f'{link}.{os.getpid()}'
-    os.symlink(description.path, temporary)
+    try:
+        os.symlink(description.path, temporary)
+    except OSError:  # Windows lets few make links
+        with open(temporary, 'w', encoding='utf-8') as stream:
+            stream.write(f'{INSTEAD}{description.path}\n')
     os.replace(temporary, link)
     return description
+
+
+INSTEAD = '# In place of a link to '
+
+
+def place_of(link):
+    """The YAML file that a registered one is, leads to, or names where there are no links."""
+    real = os.path.realpath(link)
+    text = read_text(real) if os.path.isfile(real) else ''
+    return os.path.realpath(text[len(INSTEAD) :].strip()) if text.startswith(INSTEAD) else real
 
 
 def describe(dataset):
@@ -170,7 +185,7 @@ def _load_registered(name, **how):
             f'unknown dataset {name}; the nearest is {nearest(name, known)}, known: '
             f'{", ".join(known)} (or the path of a .yml file)'
         )
-    description = own.load(_registry_path(name), **how)
+    description = own.load(place_of(_registry_path(name)), **how)
     if description.name != name:
         raise ValueError(
             f'{_registry_path(name)}: name: wanted {name}, as the file is called, got {description.name}'

@@ -230,6 +230,20 @@ def check_classes(path, data):
             )
 
 
+# What goes in comes out, and into a file as well, until there is no more; a terminal that goes away takes no file with it
+TEE = """
+import os, sys
+with open(sys.argv[1], 'ab', buffering=0) as file:
+    while text := os.read(0, 1 << 16):
+        file.write(text)
+        try:
+            while text:
+                text = text[os.write(1, text):]
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+"""
+
+
 def copy_output(method, net, dataset):
     """From now on all that this process and its children print goes to a file in experiments/logs as well."""
     folder = os.path.join('experiments', 'logs')
@@ -238,10 +252,10 @@ def copy_output(method, net, dataset):
     path = os.path.join(folder, f'{method}_{net}_{os.path.basename(dataset)}.txt.{moment}')
     open(os.path.join(cfg.ROOT_DIR, path), 'a').close()
     print(f'Logging output to {path}', flush=True)
-    multiprocessing.resource_tracker.ensure_running()  # before: it lives as long as this, and would hold the pipe
-    tee = subprocess.Popen(
-        ['tee', '-a', os.path.join(cfg.ROOT_DIR, path)], stdin=subprocess.PIPE, start_new_session=True
-    )
+    if os.name != 'nt':  # before: it lives as long as this, and would hold the pipe
+        multiprocessing.resource_tracker.ensure_running()
+    words = [sys.executable, '-S', '-c', TEE, os.path.join(cfg.ROOT_DIR, path)]
+    tee = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
     for stream in sys.stdout, sys.stderr:
         stream.flush()
         os.dup2(tee.stdin.fileno(), stream.fileno())

@@ -18,6 +18,7 @@ from roi_data_layer.looks import check_looks, draw_looks, draws_looks
 from roi_data_layer.minibatch import Preparation, get_minibatch
 from roi_data_layer.sampler import Sampler
 from utils.param_str import parse_param_str
+from utils.processes import cores
 
 
 MANY_MASKS = 24  # objects of an image; of more the masks take longer to come
@@ -155,8 +156,7 @@ def loader_workers(number):
         return number
     if caffe.common.device().type == 'cpu':
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return max(1, min(4, cores // int(os.environ.get('LOCAL_WORLD_SIZE', 1))))
+    return max(1, min(4, cores() // int(os.environ.get('LOCAL_WORLD_SIZE', 1))))
 
 
 def room_for(train, divisor=1, masks=False):

@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from utils.ahead import ahead
+from utils import processes
 from utils.processes import begin_worker, starting
 
 AHEAD = 2  # pieces of work under way for each worker
@@ -29,7 +30,7 @@ AHEAD = 2  # pieces of work under way for each worker
 class Loader:
     """make(job): a result, which may hold arrays; it raises OSError where it cannot be made. job(key): what make is
     given for a key, asked for in this process when the work begins; its `paths` name it in errors. workers: processes,
-    that begin with the first work; 0: two threads. room: bytes of a result's arrays; larger ones take longer to come.
+    that begin with the first work, or where there is no fork so many threads; 0: two threads. room: bytes of a result's arrays; larger ones take longer to come.
     """
 
     def __init__(self, make, job, workers, room):
@@ -65,7 +66,9 @@ class Loader:
 
     def _started(self):
         make = functools.partial(_result_or_error, self._make)
-        return _Processes(make, self._workers, self._room) if self._workers else _Threads(make)
+        if self._workers and processes.FORKS:
+            return _Processes(make, self._workers, self._room)
+        return _Threads(make, self._workers or 2)
 
     def _jobs(self, keys):
         for key in keys:
@@ -84,7 +87,7 @@ def _result_or_error(make, job):
 class _Threads:
     """Called with an iterator of jobs, an iterator of results."""
 
-    def __init__(self, make, threads=2):
+    def __init__(self, make, threads):
         self._make, self._threads = make, threads
         self._pool = concurrent.futures.ThreadPoolExecutor(threads)
 

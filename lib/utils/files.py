@@ -5,7 +5,6 @@ A ragged list of R arrays (n_r, C) is kept as one (sum n_r, C) array and R count
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import logging
 import math
@@ -17,6 +16,11 @@ import zipfile
 import zlib
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,9 @@ def atomic_path(path):
     temporary = os.path.join(folder, f'.{uuid.uuid4().hex[:8]}.{name}')
     try:
         yield temporary
-        with open(temporary, 'rb') as stream:
+        with open(
+            temporary, 'r+b' if os.name == 'nt' else 'rb'
+        ) as stream:  # Windows syncs only what may be written
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
@@ -53,7 +59,9 @@ def locked(path):
 
 def lock(stream):
     """Waits for other processes that hold the lock of this file; it goes when the file is closed, or its process ends.
-    Where a file system has no locks nobody waits."""
+    Where a file system has no locks, and on Windows, nobody waits."""
+    if not fcntl:
+        return
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

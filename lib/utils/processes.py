@@ -1,14 +1,24 @@
-"""Forked processes that work for this one, by torch's DataLoader; they inherit what they need."""
+"""Forked processes that work for this one, by torch's DataLoader; they inherit what they need. Where processes cannot be forked
+(Windows), or not in safety (macOS, whose libraries have threads of their own), this one does the work.
+"""
 
 import contextlib
 import functools
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 
 from utils.progress import progress
+
+FORKS = sys.platform not in ('win32', 'darwin')
+
+
+def cores():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def in_processes(function, count, processes=None):
@@ -17,8 +27,8 @@ def in_processes(function, count, processes=None):
     processes: default one a core that this process may use, at most 16. An OSError or ValueError of the function is
     raised here as it is; a process that dies raises RuntimeError. No draws from any generator of this process.
     """
-    processes = min(processes or len(os.sched_getaffinity(0)), 16, count)
-    if processes < 2:
+    processes = min(processes or cores(), 16, count)
+    if processes < 2 or not FORKS:
         yield from map(function, range(count))
     else:
         yield from _forked(function, count, processes)
@@ -26,7 +36,7 @@ def in_processes(function, count, processes=None):
 
 def apart(function):
     """function(), computed in a process of its own: where that dies, RuntimeError is raised here."""
-    return next(_forked(lambda i: function(), 1, 1))
+    return next(_forked(lambda i: function(), 1, 1)) if FORKS else function()
 
 
 def _forked(function, count, processes):

@@ -152,13 +152,15 @@ class MappedRows:
         start, size = 4 * self.columns * begin, 4 * self.columns * (end - begin)
         self._taken += size
         if self._taken > self.RESIDENT:
-            self._map.madvise(
-                mmap.MADV_DONTNEED
-            )  # views stay: what they show is mapped again when it is looked at
+            self._advise('MADV_DONTNEED')  # views stay: what they show is mapped again when it is looked at
             self._taken = size
         before = start % mmap.PAGESIZE
-        self._map.madvise(mmap.MADV_WILLNEED, start - before, size + before)
+        self._advise('MADV_WILLNEED', start - before, size + before)
         return self._rows[begin:end]
+
+    def _advise(self, advice, *where):
+        if hasattr(mmap, advice):  # not on Windows
+            self._map.madvise(getattr(mmap, advice), *where)
 
 
 def shard_files(stem, rank, count):

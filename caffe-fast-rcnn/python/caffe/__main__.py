@@ -1,11 +1,12 @@
 """The `caffe` command: python -m caffe train | test | time | device_query | upgrade_net_text |
-upgrade_net_binary | upgrade_solver_proto_text.
+upgrade_net_binary | upgrade_solver_proto_text; compute_image_mean and convert_imageset, with flags of their own.
 
 Flags as Caffe's, with one dash or two, as `-flag value` or `-flag=value`.
 """
 
 import argparse
 import contextlib
+import importlib
 import signal
 import sys
 
@@ -241,6 +242,9 @@ UPGRADES = {
 }
 
 
+PROGRAMS = 'compute_image_mean', 'convert_imageset'  # modules of this package
+
+
 def parser():
     top = argparse.ArgumentParser(prog='caffe', allow_abbrev=False, description=__doc__.splitlines()[0])
     commands = top.add_subparsers(dest='command', required=True, metavar='command')
@@ -252,11 +256,15 @@ def parser():
         sub = commands.add_parser(name, help='rewrite an old file in the present form: SOURCE TARGET')
         sub.add_argument('source')
         sub.add_argument('target')
+    for name in PROGRAMS:
+        commands.add_parser(name, help=f'see caffe {name} --help')
     return top
 
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in PROGRAMS:
+        return importlib.import_module(f'caffe.{argv[0]}').main(argv[1:])
     flags_first = [a for a in argv if a in COMMANDS]  # gflags takes flags before the command too
     if flags_first and argv[0] != flags_first[0]:
         argv = [flags_first[0]] + [a for i, a in enumerate(argv) if i != argv.index(flags_first[0])]

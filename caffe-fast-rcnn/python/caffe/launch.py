@@ -17,6 +17,7 @@ from .world import LAUNCHER, inside, local_rank
 
 log = logging.getLogger(__name__)
 
+KILL = getattr(signal, 'SIGKILL', signal.SIGTERM)  # on Windows SIGTERM ends a process at once
 SAME = 3  # seconds in which a second signal is the first one, come by another way
 
 
@@ -99,7 +100,8 @@ def launch(command, devices, served=()):
     log.info('%d workers start, on %s', world, ', '.join(map(str, devices)))
     with tempfile.TemporaryDirectory() as folder:
         arguments = {place: tuple(command[1:]) for place in range(world)}
-        before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT)}
+        kept = [getattr(signal, name) for name in ('SIGHUP', 'SIGQUIT') if hasattr(signal, name)]
+        before = {number: signal.getsignal(number) for number in kept}
         workers = start_processes('worker', command[0], arguments, envs, DefaultLogsSpecs(log_dir=folder))
         for number, handler in before.items():  # what nohup had ignored stays so
             signal.signal(number, handler)
@@ -120,7 +122,7 @@ def pass_on(pids, served=()):
         kill = came[1] - received[0][1] > SAME
         if kill or received[0] is came:
             log.info('%s', 'killed' if kill else 'stops; once more kills it')
-            send(signal.SIGKILL if kill else signal.SIGTERM)
+            send(KILL if kill else signal.SIGTERM)
 
     def send(number, frame=None):
         for pid in pids:
@@ -141,7 +143,7 @@ def _await(workers, shared, world, received):
         if report and result is None and report['kind'] == 'hung':  # it would not heed a SIGTERM
             time.sleep(watch.PERIOD)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(workers.pids()[report['rank']], signal.SIGKILL)
+                os.kill(workers.pids()[report['rank']], KILL)
     if not result.is_failed():
         return
     report = watch.first_report(shared)
