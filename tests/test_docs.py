@@ -17,6 +17,7 @@ import pytest
 
 import _command
 import caffe
+import make_toy
 from caffe import registry
 from datasets import factory
 from datasets.metrics import METRICS
@@ -97,6 +98,11 @@ def test_every_recipe_is_named():
     scripts = [path.name for path in (ROOT / 'experiments' / 'scripts').glob('*.sh')]
     assert [name for name in scripts if name != 'common.sh' and name not in text] == []
     assert [name for name in re.findall(r'`(\w+\.sh)`', text) if name not in scripts] == []
+
+
+def test_every_tool_is_named():
+    text = text_of('docs/recipes.md')
+    assert [path.name for path in (ROOT / 'tools').glob('[a-z]*.py') if f'`{path.name}`' not in text] == []
 
 
 def test_the_readme_stays_short():
@@ -348,6 +354,24 @@ def test_the_pycaffe_example_runs_as_it_stands(tmp_path):
         capture_output=True,
     )
     assert done.stdout.startswith('(1, 8, 15, 15) '), done.stderr
+
+
+def test_the_steps_of_the_readme_lead_to_a_dataset(tmp_path, monkeypatch, capsys):
+    """Its description of a dataset, and the commands that need no training, on a folder as it says."""
+    text = text_of('README.md').partition('## Your own images')[2]
+    description, *others = [block for block in blocks_of(text) if 'name: mine' in block]
+    assert not others
+    make_toy.write(str(tmp_path / 'toy'), 4, 2)
+    for path in (tmp_path / 'toy').rglob('DET/*/*.*'):
+        place = ('Annotations', '.xml') if path.suffix == '.xml' else ('JPEGImages', '.jpg')
+        (tmp_path / 'images' / place[0]).mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / 'images' / place[0] / (path.stem + place[1]))
+    (tmp_path / 'mine.yml').write_text(description.replace('[cat, dog]', 'from annotations'))
+    monkeypatch.chdir(tmp_path)
+    for words in commands_of(text):
+        if words[-1] == 'mine.yml' and words[0].endswith('python') or 'tools/split_dataset.py' in words:
+            assert not tool(Path(words[1]).stem).main(words[2:])
+    assert 'mine_train' in capsys.readouterr().out
 
 
 def test_the_examples_of_how_to_extend_run(tmp_path, monkeypatch, capsys):
