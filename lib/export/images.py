@@ -39,13 +39,12 @@ def picture_in(graph, family):
     image = graph.input('image', 'uint8', ['H', 'W', 3], 'a picture, blue first')
     height, width = image.dim(0), image.dim(1)
     rows, columns, steps, scale = scaled_sides(height.cast(np.float64), width.cast(np.float64), family)
-    pixels = image.cast(np.float32)
-    means = np.float32(cfg.PIXEL_MEANS).reshape(3)
-    rounds = isinstance(family, Tensorpack)  # OpenCV's of whole numbers
-    pixels = pixels if rounds else pixels - means
-    for axis, count, new, step in (1, width, columns, steps[1]), (0, height, rows, steps[0]):
-        pixels = resampled(pixels, axis, count, new, step)
-    pixels = pixels.op('Round') - means if rounds else pixels
+    pixels, means = image.cast(np.float32), np.float32(cfg.PIXEL_MEANS).reshape(3)
+    across, down = Taps(1, width, columns, steps[1]), Taps(0, height, rows, steps[0])
+    if isinstance(family, Tensorpack):
+        pixels = in_whole_numbers(pixels, across, down) - means
+    else:
+        pixels = down.mean(across.mean(pixels - means))
     data = padded(pixels.transpose(2, 0, 1).unsqueeze(0), family.divisor)
     sizes = Sizes(*(side.cast(np.float32) for side in (height, width, rows, columns, scale)))
     im_info = graph.join([sizes.rows, sizes.columns, sizes.scale], 0).unsqueeze(0)
@@ -74,17 +73,38 @@ def scaled_sides(height, width, family):
     return *(side.cast(np.int64) for side in sides), steps, scale
 
 
-def resampled(pixels, axis, count, new, step):
-    """`new` values along an axis of `count`, bilinearly: value i lies at (i + 1/2) step - 1/2, on the rim where that is beyond
-    it."""
-    at = (pixels.graph.arange(new, np.float64) + 0.5) * step - 0.5
-    at, last = at.cast(np.float32).maximum(0), (count - 1).cast(np.float32)
-    at = at.minimum(last)
-    low = at.op('Floor')
-    share = (at - low).unsqueeze(*range(1, 3 - axis))
-    high = (low + 1).minimum(last)
-    near, far = (pixels.take(cells.cast(np.int64), axis) for cells in (low, high))
-    return near * (1 - share) + far * share
+class Taps:
+    """`new` values along an axis (0 or 1) of `count`: value i lies at (i + 1/2) step - 1/2, on the rim where that is beyond it; the
+    two cells beside it, and the share of the second."""
+
+    def __init__(self, axis, count, new, step):
+        at = (new.graph.arange(new, np.float64) + 0.5) * step - 0.5
+        last = (count - 1).cast(np.float32)
+        at = at.cast(np.float32).maximum(0).minimum(last)
+        low = at.op('Floor')
+        self.axis, self.share = axis, (at - low).unsqueeze(*range(1, 3 - axis))
+        self.cells = [cell.cast(np.int64) for cell in (low, (low + 1).minimum(last))]
+
+    def ends(self, pixels):
+        return [pixels.take(cells, self.axis) for cells in self.cells]
+
+    def mean(self, pixels):
+        near, far = self.ends(pixels)
+        return near * (1 - self.share) + far * self.share
+
+    def whole_shares(self):
+        """Of the first and the second, in 2048ths."""
+        return [(share * 2048).op('Round').cast(np.float64) for share in (1 - self.share, self.share)]
+
+
+def in_whole_numbers(pixels, across, down):
+    """As OpenCV scales uint8: rows first become sums of 2048ths, of which columns take those of 16 and drop what is less than a
+    65536th; all numbers are whole."""
+    near, far = across.ends(pixels.cast(np.float64))
+    first, second = across.whole_shares()
+    sums = ((near * first + far * second) / 16).op('Floor')
+    parts = [(end * share / 65536).op('Floor') for end, share in zip(down.ends(sums), down.whole_shares())]
+    return ((parts[0] + parts[1] + 2) / 4).op('Floor').cast(np.float32)
 
 
 def padded(data, divisor):
