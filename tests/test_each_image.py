@@ -157,7 +157,7 @@ def test_killed_ranks_go_on_and_learn_the_same_mean_ap(tmp_path, small):
         env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     codes = [line for line in run.stdout.splitlines() if line[0] == '[']
     assert codes[0].endswith('-9]') and codes[1] == '[0, 0]', run.stderr

@@ -172,7 +172,7 @@ def sleeping_child(pid):
     return None
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=600):
     """What `condition` gives once it gives something true."""
     end = time.time() + seconds
     while time.time() < end:
