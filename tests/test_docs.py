@@ -93,6 +93,11 @@ def test_every_folder_is_named():
     assert [room for room in rooms if f'`{room}`' not in text] == []
 
 
+def test_what_the_container_is_told_is_there():
+    asked = re.findall(r'--build-arg (\w+)=', text_of('docs/install.md'))
+    assert asked and [name for name in asked if f'ARG {name}' not in text_of('Dockerfile')] == []
+
+
 def test_every_recipe_is_named():
     text = text_of('docs/recipes.md')
     scripts = [path.name for path in (ROOT / 'experiments' / 'scripts').glob('*.sh')]
@@ -306,7 +311,7 @@ def flags_there_are():
     others = ('models/generate.py', 'data/make_toy.py', 'tests/accuracy.py', 'tests/open_images_scale.py')
     found = {flag for name in tools for flag in parser_of(name)._option_string_actions}
     found.update(flag for name in others for flag in re.findall(r"'(--[\w-]+)'", text_of(name)))
-    return found | {'--node-rank'}  # torchrun's
+    return found | {'--node-rank', '--build-arg'}  # torchrun's and docker's
 
 
 @pytest.mark.parametrize('page', PAGES)
