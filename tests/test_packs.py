@@ -1,8 +1,10 @@
 """A model as one file, and frcnn.Detector; what a sidecar says of its model."""
 
 import json
+import os
 import shutil
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -12,6 +14,9 @@ import pytest
 import torch
 from test_mask_detection import SETTINGS as MASK_SETTINGS
 from test_mask_detection import mask_net
+import _command
+import rpn.generate
+from caffe.format.weights import read_weights
 from tool_runs import NETS, RECORDED, VAL, run_main, settings, tool
 
 from datasets.imagenet import imagenet
@@ -154,11 +159,110 @@ def test_the_tool_packs(monkeypatch, tmp_path, model, capsys):
         run_main(monkeypatch, tool('pack').main, model, '--out', tmp_path / 'x.zip')
 
 
-def test_a_pack_stands_for_def_and_net(monkeypatch, tmp_path, model, capsys):
-    packed = pack(model, str(tmp_path / 'm.frcnn'))
-    words = ['--net', packed, '--imdb', VAL, '--gpu', 'cpu', *settings(tmp_path, 'TEST.HAS_RPN', True)]
+@pytest.fixture
+def packed(model, tmp_path):
+    return pack(model, str(tmp_path / 'm.frcnn'))
+
+
+@pytest.mark.parametrize('how', ['pack', 'beside', 'given'])
+def test_a_model_stands_for_def_and_net(monkeypatch, tmp_path, model, packed, capsys, how):
+    """Its net, its settings, and that it proposes; --set and --def all the same win. A .caffemodel likewise, by its sidecar."""
+    net = {'pack': [packed], 'beside': [model], 'given': [model, '--def', NETS / 'faster_rcnn_test.pt']}[how]
+    more = ['TEST.HAS_RPN', True] if how == 'given' else []
+    words = ['--net', *net, '--imdb', VAL, '--gpu', 'cpu', *settings(tmp_path, *more)]
     run_main(monkeypatch, tool('test_net').main, *words)
-    printed = capsys.readouterr().out
-    assert 'Mean AP' in printed and cfg.TEST.NMS == 0.45  # the model's
-    with pytest.raises(SystemExit, match='--def is missing'):
-        run_main(monkeypatch, tool('test_net').main, '--net', model, *words[2:])
+    assert 'Mean AP' in capsys.readouterr().out
+    assert cfg.TEST.HAS_RPN and cfg.TEST.NMS == (0.3 if how == 'given' else 0.45)  # the model's
+    assert cfg.TEST.SCALES == (120,)  # of --set
+    os.remove(sidecar_path(model))
+    if how == 'beside':
+        with pytest.raises(SystemExit, match='--def is missing'):
+            run_main(monkeypatch, tool('test_net').main, *words)
+
+
+def test_what_a_model_brings(model, packed, tmp_path):
+    """open_model: nothing where --def is given, or weights are initial ones; a net that is given proposals says so."""
+
+    def opened(weights, **more):
+        args = SimpleNamespace(weights=weights, **more)
+        return _command.open_model(args), args
+
+    assert opened(model, prototxt='a.pt')[0] is None and opened(packed)[0] is None
+    known, args = opened(packed, prototxt='a.pt')  # the settings of a pack hold all the same
+    assert args.prototxt == 'a.pt' and args.pack == packed and known.cfg['TEST.NMS'] == 0.45
+    known, args = opened(model, prototxt=None)
+    assert args.prototxt == known.prototxt and args.weights == model
+    for name, proposing in ('faster_rcnn_test.pt', True), ('fast_rcnn_test.pt', False), ('rpn_test.pt', True):
+        words = _command.words_of(known, str(NETS / name), keep=('TEST.NMS',))
+        said = dict(zip(words[::2], words[1::2]))
+        assert said['TEST.HAS_RPN'] is proposing and 'TEST.NMS' not in said and said['TEST.SCALES'] == [90]
+
+
+def test_an_rpn_proposes_as_many_as_ever(monkeypatch, tmp_path):
+    """Whatever the TEST.RPN_* of the model's sidecar."""
+    model, made = str(tmp_path / 'rpn.caffemodel'), []
+    shutil.copyfile(RECORDED / 'stage2_rpn.caffemodel', model)
+    with overrides({'DATA_DIR': str(RECORDED), 'TEST.RPN_POST_NMS_TOP_N': 17, 'TEST.SCALES': [90]}):
+        write_sidecar(model, imagenet('val2'), str(NETS / 'rpn_test.pt'))
+    monkeypatch.setattr(
+        rpn.generate, 'write_proposals', lambda *args: made.append(cfg.TEST.RPN_POST_NMS_TOP_N)
+    )
+    words = [
+        '--net',
+        pack(model),
+        '--imdb',
+        VAL,
+        '--gpu',
+        'cpu',
+        '--set',
+        'DATA_DIR',
+        RECORDED,
+        'ROOT_DIR',
+        tmp_path,
+    ]
+    run_main(monkeypatch, tool('rpn_generate').main, *words)
+    assert made == [2000] and cfg.TEST.SCALES == (90,)
+
+
+def test_another_net_of_a_test(monkeypatch, model, packed):
+    nets = [
+        _command.another_net(words)
+        for words in ([packed], [model], [str(NETS / 'faster_rcnn_test.pt'), model])
+    ]
+    assert [net.name for net in nets] == ['model'] * 3 and all('im_info' in net.blobs for net in nets)
+    with pytest.raises(ValueError, match='--also a b c: wanted a prototxt and a .caffemodel, or a model'):
+        _command.another_net(['a', 'b', 'c'])
+    os.remove(sidecar_path(model))
+    with pytest.raises(ValueError, match='model.caffemodel: what is its net'):
+        _command.another_net([model])
+
+
+def test_the_engine_reads_the_weights_of_a_pack(model, packed, tmp_path):
+    ours, theirs = read_weights(packed), read_weights(model)
+    assert [row[:2] for row in ours] == [row[:2] for row in theirs] and len(ours) > 5
+    for (_, _, one), (_, _, other) in zip(ours, theirs):
+        assert all(np.array_equal(*both) for both in zip(one, other))
+    bad = tmp_path / 'bad.zip'
+    for names, kind, why in (
+        (['a.txt'], zipfile.ZIP_STORED, 'it has a.txt'),
+        (['a.caffemodel', 'b.caffemodel'], zipfile.ZIP_STORED, 'wanted one .caffemodel'),
+        (['a.caffemodel'], zipfile.ZIP_DEFLATED, 'stored as it is'),
+    ):
+        with zipfile.ZipFile(bad, 'w', kind) as archive:
+            for name in names:
+                archive.write(model, name)
+        with pytest.raises(ValueError, match=f'weights .*bad.zip .*{why}'):
+            read_weights(bad)
+    whole = bytearray(Path(packed).read_bytes())
+    whole[len(whole) // 2] ^= 255
+    for content in whole, whole[:-9]:
+        bad.write_bytes(content)
+        with pytest.raises(ValueError, match='weights .*bad.zip .*not a caffemodel or cut off'):
+            read_weights(bad)
+
+
+def test_to_caffe_takes_a_pack(monkeypatch, tmp_path, packed, capsys):
+    run_main(
+        monkeypatch, tool('to_caffe').main, packed, '--out', tmp_path / 'out', '--dialect', 'py-faster-rcnn'
+    )
+    assert 'model.prototxt: ' in capsys.readouterr().out and (tmp_path / 'out/model.caffemodel').exists()

@@ -240,6 +240,26 @@ def test_imagenet_ends_after_the_first_round():
     assert one_round == [True, False]
 
 
+@pytest.mark.parametrize(
+    'method', [*METHODS.values(), *(m.one_round for m in METHODS.values() if m.one_round)]
+)
+def test_every_final_model_has_a_sidecar(tmp_path, monkeypatch, method):
+    """Of a test net that it is for."""
+    written = {}
+    monkeypatch.setattr('pipeline.stages.write_sidecar', lambda path, data, net: written.update({path: net}))
+    monkeypatch.setattr('pipeline.stages.training_sets', lambda name: [name])
+    monkeypatch.setattr('pipeline.stages.net_file', lambda net, nets, name: name)
+    results = {stage.name: str(tmp_path / stage.name) for stage in method.stages}
+    for path in results.values():
+        Path(path).write_bytes(b'')
+    job = SimpleNamespace(output_dir=str(tmp_path), net='N', method=method, imdb='x')
+    made = Training.finish(job, results)
+    finals = {made[stage]: word for word, stage in method.finals} or {made['train']: 'train'}
+    assert set(written) == set(finals)
+    for path, net in written.items():
+        assert ('rpn_test' in net) == (finals[path] == 'rpn') and 'test' in net
+
+
 # ------------------------------------------------------------------------------------------ pyramids
 def test_alternating_optimization_of_a_pyramid(tmp_path, monkeypatch):
     """All six stages, an iteration each: in the second round body and neck stay as the first left them, and the nets that

@@ -40,7 +40,8 @@ FLAGS = {
     'net': dict(
         dest='weights',
         metavar='CAFFEMODEL',
-        help='its weights; or a .frcnn, which has its net and settings too',
+        help='its weights; without --def also a .frcnn, or a .caffemodel with its .classes.json beside it: these say which '
+        'net and settings it has',
     ),
     'load': dict(
         dest='weights',
@@ -49,7 +50,9 @@ FLAGS = {
         'prototxt it has',
     ),
     'weights': dict(
-        dest='weights', metavar='CAFFEMODEL', help='initial weights; none: as the net fills them'
+        dest='weights',
+        metavar='CAFFEMODEL',
+        help='initial weights, a .frcnn too; none: as the net fills them',
     ),
     'imdb': dict(dest='imdb', metavar='NAME_SPLIT', help='the images, e.g. voc_2007_trainval'),
     'cfg': dict(
@@ -192,15 +195,17 @@ def settings(words):
     return found
 
 
-def load_cfg(args, world='', known=()):
-    """Settles cfg from --cfg, by default what suits the net of --def or --solver; the settings `known`, key, value ...; the
-    dataset of --imdb, --set and --precision; then the device. world: joins the one of that name, where there are several
-    workers."""
+def load_cfg(args, world='', known=(), keep=()):
+    """Settles cfg from --cfg, by default what suits the net of --def or --solver; the settings `known`, key, value ..., or those
+    of the model of --net (open_model), less those named in `keep`; the dataset of --imdb, --set and --precision; then the
+    device. world: joins the one of that name, where there are several workers."""
     from caffe import parallel
     from fast_rcnn.config import cfg, cfg_from_file, cfg_from_list
     from pipeline.settings import cfg_files_of, settle, use_device
 
-    known = open_pack(args) or known
+    opened = open_model(args)
+    if opened:
+        known = words_of(opened, args.prototxt, keep)
     net = net_file(args)
     for path in cfg_files_of(net, args.imdb) if net and not args.cfg_file else ():
         cfg_from_file(path)
@@ -212,40 +217,47 @@ def load_cfg(args, world='', known=()):
     return cfg
 
 
-def open_pack(args):
-    """Where --load or --net names a .frcnn: its files in a folder that is there until the process ends, in its place and in
-    that of --def, if this is not given -> its settings, key, value ...; else nothing."""
+def open_model(args):
+    """What the model of --load or --net brings with it -> its Sidecar; None where --def is given, or it brings nothing. Of a
+    .frcnn: its files, in a folder that is there until the process ends, in its place and that of --def; of a .caffemodel the
+    net that its sidecar names. A .frcnn of initial weights stays as it is: the engine reads it."""
     from fast_rcnn.packs import is_pack, unpack
-    from fast_rcnn.sidecar import read_sidecar
+    from fast_rcnn.sidecar import read_sidecar, sidecar_path
 
     given = getattr(args, 'weights', None)
-    if not given or not is_pack(given):
-        return []
-    folder = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    args.pack, args.weights = given, unpack(given, folder)
+    if not given or not hasattr(args, 'prototxt'):
+        return None
+    if is_pack(given):
+        folder = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        args.pack, args.weights = given, unpack(given, folder)
+    elif args.prototxt or not os.path.exists(sidecar_path(given)):
+        return None
     known = read_sidecar(args.weights)
     args.prototxt = args.prototxt or known.prototxt
-    return words_of(known)
+    return known
 
 
-def words_of(known):
-    """The settings of a Sidecar: key, value, key, value ..."""
-    return [word for setting in known.cfg.items() for word in setting]
+def words_of(known, prototxt=None, keep=()):
+    """The settings of a Sidecar less those of `keep`, and whether its net proposes: key, value, key, value ..."""
+    from fast_rcnn.sidecar import proposes
+
+    found = {name: value for name, value in known.cfg.items() if name not in keep}
+    if prototxt and os.path.isfile(prototxt):
+        found['TEST.HAS_RPN'] = proposes(prototxt)
+    return [word for setting in found.items() for word in setting]
 
 
-def load_known(args, world=''):
+def load_known(args, world='', keep=()):
     """As load_cfg, with what a model's sidecar says: its settings, over the files', and the net where --def is not given ->
     the Sidecar; None where the model of --load or --net has none, or is none."""
     from fast_rcnn.sidecar import prototxt_path, read_sidecar, sidecar_path
 
-    open_pack(args)
-    known, beside = None, prototxt_path(args.weights)
-    if os.path.exists(sidecar_path(args.weights)):
+    known, beside = open_model(args), prototxt_path(args.weights)
+    if known is None and os.path.exists(sidecar_path(args.weights)):
         known = read_sidecar(args.weights)
-        beside = known.prototxt
     args.prototxt = args.prototxt or (beside if os.path.isfile(beside) else None)
-    load_cfg(args, world, words_of(known) if known else ())
+    load_cfg(args, world, words_of(known, args.prototxt, keep) if known else ())
     return known
 
 
@@ -373,6 +385,19 @@ def load_named(prototxt, weights, flags=('--def', '--net')):
     net = caffe.Net(require(prototxt, flags[0]), require(weights, flags[1]), caffe.TEST)
     net.name = os.path.splitext(os.path.basename(weights))[0]
     return net
+
+
+def another_net(words):
+    """As load_named, of --also: a prototxt and a .caffemodel, or a model that has its net with it."""
+    if len(words) > 2:
+        raise ValueError(f'--also {" ".join(words)}: wanted a prototxt and a .caffemodel, or a model')
+    other = argparse.Namespace(
+        prototxt=words[0] if len(words) == 2 else None, weights=require(words[-1], '--also')
+    )
+    open_model(other)
+    if not other.prototxt:
+        raise ValueError(f'--also {words[0]}: what is its net? Give its prototxt before it')
+    return load_named(other.prototxt, other.weights, ('--also', '--also'))
 
 
 def proposing_net(args, data):

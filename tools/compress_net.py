@@ -15,8 +15,9 @@ def main():
     import caffe
 
     caffe.set_mode_cpu()
-    weights = _command.require(args.weights, '--net')
-    net = caffe.Net(_command.require(args.prototxt, '--def'), weights, caffe.TEST)
+    stem = os.path.splitext(_command.require(args.weights, '--net'))[0]
+    _command.open_model(args)
+    net, weights = _command.load_net(args), args.weights
     small = caffe.Net(_command.require(args.prototxt_svd, '--def-svd'), weights, caffe.TEST)
     names = [name[:-2] for name in small.params if name.endswith('_L') and name[:-2] in net.params]
     if not names:
@@ -26,9 +27,7 @@ def main():
     for name in names:
         rank = split(name, net.params[name], small.params)
         print(f'{name}: {" x ".join(map(str, net.params[name][0].shape))} by rank {rank}')
-    stem = '_'.join(
-        [os.path.splitext(weights)[0], 'svd', *(f'{n}_{len(small.params[f"{n}_L"][0].data)}' for n in names)]
-    )
+    stem = '_'.join([stem, 'svd', *(f'{n}_{len(small.params[f"{n}_L"][0].data)}' for n in names)])
     small.save(f'{stem}.caffemodel')
     print(f'Compressed model: {stem}.caffemodel')
 
@@ -68,7 +67,7 @@ def truncated_svd(weights, rank):
 
 
 def parse_args(argv=None):
-    parser = _command.parser(__doc__.splitlines()[0], 'def', 'net', required=('def', 'net'))
+    parser = _command.parser(__doc__.splitlines()[0], 'def', 'net', required=('net',))
     parser.add_argument(
         '--def-svd',
         dest='prototxt_svd',

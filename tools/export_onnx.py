@@ -31,7 +31,7 @@ def load(args):
     _command.require(args.weights, '--load')
     if args.proposals:
         cfg_from_list([word for setting in SETTINGS.items() for word in setting])
-    known = _command.load_known(args)
+    known = _command.load_known(args, keep=SETTINGS if args.proposals else ())
     data = _command.get_imdb(args.imdb) if args.imdb else None
     if data and args.images:
         data.keep_first(args.images)

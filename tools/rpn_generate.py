@@ -12,7 +12,7 @@ def main():
     from utils.proposals import proposal_file
 
     cfg_from_list([word for setting in SETTINGS.items() for word in setting])
-    cfg = _command.load_cfg(args, 'rpn_generate')
+    cfg = _command.load_cfg(args, 'rpn_generate', keep=SETTINGS)
     if args.wait:
         _command.wait_for(args.weights)
     _command.seed(cfg.RNG_SEED)

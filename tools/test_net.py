@@ -26,7 +26,7 @@ def asked(args):
     from fast_rcnn.ensemble import Ensemble
 
     first = _command.load_net(args)
-    others = [_command.load_named(*files, flags=('--also', '--also')) for files in args.also]
+    others = [_command.another_net(words) for words in args.also]
     return Ensemble([first, *others]) if others else first
 
 
@@ -40,10 +40,10 @@ def parse_args(argv=None):
     )
     parser.add_argument(
         '--also',
-        nargs=2,
+        nargs='+',
         action='append',
         default=[],
-        metavar=('PROTOTXT', 'CAFFEMODEL'),
+        metavar='PROTOTXT CAFFEMODEL|MODEL',
         help='one more net, asked together with the others: proposals joined, scores and boxes averaged',
     )
     parser.add_argument(

@@ -17,7 +17,7 @@ import _command
 def main():
     args = parse_args()
     _command.require(args.weights, 'MODEL')
-    _command.open_pack(args)
+    _command.open_model(args)
     args.prototxt = args.prototxt or beside(args.weights)
     net = _command.load_net(args)
     from dialects.check import differences
@@ -39,10 +39,10 @@ def main():
 
 
 def beside(weights):
-    """The prototxt of a model, as what lies beside it says."""
-    from fast_rcnn.sidecar import prototxt_path, read_sidecar, sidecar_path
+    """The prototxt of a model that nothing is said of."""
+    from fast_rcnn.sidecar import prototxt_path
 
-    path = read_sidecar(weights).prototxt if os.path.exists(sidecar_path(weights)) else prototxt_path(weights)
+    path = prototxt_path(weights)
     return path if os.path.isfile(path) else None
 
 

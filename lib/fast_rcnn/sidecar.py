@@ -98,6 +98,12 @@ def net_facts(prototxt):
     return {'net': name, 'method': method, 'anchors': anchors}
 
 
+def proposes(prototxt):
+    """Whether a test net makes its own proposals: TEST.HAS_RPN, of its inputs."""
+    net = read_net(prototxt)
+    return any('im_info' in layer.top for layer in net.layer if layer.type == 'Input')
+
+
 def note_metrics(model, data):
     """Adds what the tests of an imdb gave, as data.reported has it, to the sidecar of a model, where there is one."""
     path = sidecar_path(model)

@@ -255,7 +255,7 @@ class Training:
         }
 
     def finish(self, results):
-        """Copies what was trained to plain names, and writes the detector's sidecar -> {stage: its file}."""
+        """Copies what was trained to plain names, and writes the sidecars of the detector and of what proposes for it -> {stage: its file}."""
         finals = {
             stage: os.path.join(self.output_dir, f'{self.net}_{word}_final.caffemodel')
             for word, stage in self.method.finals
@@ -265,10 +265,9 @@ class Training:
             for stage, path in finals.items():
                 with atomic_path(path) as temporary:
                     shutil.copyfile(results[stage], temporary)
-            name, stage = self.method.detector
-            write_sidecar(
-                made[stage], training_sets(self.imdb)[0], net_file(self.net, self.method.nets, name)
-            )
+            data = training_sets(self.imdb)[0]
+            for name, stage in filter(None, (self.method.detector, self.method.proposer)):
+                write_sidecar(made[stage], data, net_file(self.net, self.method.nets, name))
         world.meet('final files')
         return made
 

@@ -5,6 +5,7 @@ The slim schema of weights.proto reads them: forks reuse the numbers of LayerPar
 
 import collections
 import os
+import zipfile
 
 import h5py
 import numpy as np
@@ -59,7 +60,8 @@ def _stored_values(blob, which):
 def read_weights(path):
     """[(layer name, type or '', [float32 arrays])] of a .caffemodel of any age and fork, or of an HDF5 file.
 
-    The content tells which it is. The arrays may be read-only. An HDF5 file may leave out blobs that another
+    The content tells which it is; a zip file with one .caffemodel in it, stored as it is, stands for that. The arrays may be
+    read-only. An HDF5 file may leave out blobs that another
     layer owns: None stands for those before its last one.
     Errors: FileNotFoundError; ValueError with the file, its size and what is wrong with it.
     """
@@ -68,12 +70,28 @@ def read_weights(path):
     if h5py.is_hdf5(path):
         return _read_hdf5(path)
     try:
-        return _read_binary(read_bytes(path, 'weights'))
-    except (DecodeError, OSError, ValueError) as error:
+        return _read_binary(_unzipped(path) if _is_zip(path) else read_bytes(path, 'weights'))
+    except (DecodeError, OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise ValueError(
             f'weights {path} ({os.path.getsize(path)} bytes) cannot be read, not a caffemodel '
             f'or cut off: {error}'
         ) from None
+
+
+def _is_zip(path):
+    with open(path, 'rb') as f:
+        return f.read(4) == b'PK\x03\x04'  # no .caffemodel begins so
+
+
+def _unzipped(path):
+    """The bytes of the .caffemodel in a zip file."""
+    with zipfile.ZipFile(path) as archive:
+        found = [info for info in archive.infolist() if info.filename.endswith('.caffemodel')]
+        stored = [info for info in found if not (info.compress_type or info.flag_bits & 1)]  # nor encrypted
+        if len(found) != 1 or found != stored or found[0].file_size > os.path.getsize(path):
+            names = ', '.join(info.filename for info in archive.infolist())
+            raise ValueError(f'wanted one .caffemodel in it, stored as it is; it has {names or "nothing"}')
+        return archive.read(found[0])
 
 
 def _read_binary(data):
