@@ -158,6 +158,9 @@ def caffemodel_seeds(folder):
     write_weights('w.caffemodel', rows)
     yield 'w.caffemodel', (folder / 'w.caffemodel').read_bytes(), copy_weights
     yield 'w.caffemodel', (folder / 'w.caffemodel').read_bytes(), read_binary
+    with zipfile.ZipFile('w.zip', 'w') as archive:
+        archive.write('w.caffemodel')
+    yield 'w.zip', (folder / 'w.zip').read_bytes(), copy_weights
     old = caffe_pb2.NetParameter()
     for name, _, arrays, *_ in rows:
         one = old.layers.add(name=name, type=caffe_pb2.V1LayerParameter.INNER_PRODUCT)

@@ -190,8 +190,10 @@ def test_what_cannot_be_fetched_says_what_to_do(server, tmp_path, resnet18):
 def test_the_list(tmp_path, capsys):
     """A line for each name, of all kinds; all that is known of one."""
     fetch.main(['--list', '--data', str(tmp_path)])
-    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith('  ')]
+    said = capsys.readouterr().out.splitlines()
+    lines = [line.split() for line in said if re.match('  [a-z]', line)]
     assert [words[0] for words in lines] == [*WEIGHTS, *LISTS, *SOURCES]
+    assert any(line.strip() == 'for ResNet-18-FPN' for line in said)
     assert {words[0] for words in lines if words[1:3] != ['not', 'here']} == {'detnet59'}  # by hand
     for name in fetch.NAMES:
         fetch.main(['--list', name, '--data', str(tmp_path)])

@@ -17,13 +17,13 @@ from test_mask_detection import mask_net
 import _command
 import rpn.generate
 from caffe.format.weights import read_weights
-from tool_runs import NETS, RECORDED, VAL, run_main, settings, tool
+from tool_runs import NETS, RECORDED, ROOT, VAL, run_main, settings, tool
 
 from datasets.imagenet import imagenet
 from fast_rcnn.config import cfg, overrides
 from fast_rcnn.detection import detect_all
 from fast_rcnn.packs import opened, pack, unpack
-from fast_rcnn.sidecar import note_metrics, read_content, read_sidecar, sidecar_path, write_sidecar
+from fast_rcnn.sidecar import net_facts, note_metrics, read_content, read_sidecar, sidecar_path, write_sidecar
 from frcnn import Detector
 from utils.files import file_digest
 
@@ -41,13 +41,31 @@ def model(tmp_path):
 
 def test_what_a_sidecar_says(model):
     content = read_content(sidecar_path(model))
-    assert content['anchors'] == {'proposal': {'feat_stride': 16, 'scales': [2, 4, 8]}}
+    anchors = {'feat_stride': 16, 'scales': [2, 4, 8], 'ratios': [0.5, 1, 2]}
+    assert content['anchors'] == {'proposal': anchors}
     assert content['digests']['weights'] == file_digest(model) and content['imdb'] == 'imagenet_2015_val2'
     assert content['command'] and content['metrics'] == {}
     data = SimpleNamespace(name='toy', reported=[{'mean_ap': 0.5, 'aps': {'cat': 0.5}, 'more': ''}])
     note_metrics(model, data)
     assert read_content(sidecar_path(model))['metrics']['toy']['mean_ap'] == 0.5
     assert read_sidecar(model).cfg['TEST.NMS'] == 0.45
+
+
+def test_anchors_that_a_net_says_nothing_of():
+    pyramid, plain = (
+        net_facts(str(ROOT / 'models' / name))['anchors']['proposal']
+        for name in (
+            'coco/ResNet-50-FPN/mask_rcnn_end2end/test.prototxt',
+            'pascal_voc/ZF/faster_rcnn_end2end/test.prototxt',
+        )
+    )
+    assert plain == {'feat_stride': 16, 'scales': [8, 16, 32], 'ratios': [0.5, 1, 2]}
+    assert pyramid == {
+        'boxes': 'torchvision',
+        'strides': [4, 8, 16, 32, 64],
+        'scales': [8],
+        'ratios': [0.5, 1, 2],
+    }
 
 
 def test_a_pack_is_its_three_files(model, tmp_path):

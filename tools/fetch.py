@@ -114,17 +114,20 @@ def got_or_told(url, path, by_hand, size=None, digest=None):
 
 
 def listed(data):
-    """All names, by what becomes of them, a line each."""
+    """All names, by what becomes of them, and of weights the nets that they fit."""
     yield 'Weights, downloaded and converted by tools/fetch.py NAME:'
     for name, public in WEIGHTS.items():
-        size = f'{public.size:,}' if public.size else '?'
-        yield line(name, state_of_file(public, data), f'{public.about} ({size} bytes)')
+        size = f'{public.size:,} bytes' if public.size else 'size not known'
+        yield line(name, state_of_file(public, data), f'{public.about}; {size}')
+        yield line('', '', f'for {", ".join(starting_from(public.becomes))}')
     yield 'Lists, downloaded to their place:'
     for name, row in LISTS.items():
         yield line(name, state_of_list(row, data), f'{row.about} ({row.lines:,} lines)')
     yield 'Datasets and archives of weights, not downloaded (tools/fetch.py NAME says where, and checks what lies here):'
     for name, source in SOURCES.items():
         yield line(name, state_of_source(source, data), source.about)
+        if source.fits:
+            yield line('', '', f'for {source.fits}')
 
 
 def line(name, state, about):

@@ -4,7 +4,7 @@
 that say what is kept, as --set takes them; "prototxt": the test net's file, from the folder of the model: <model>.prototxt,
 unless it says otherwise}
 
-For who reads it, and not needed: "net" and "method"; "anchors", {layer: what its param_str says of them}; "imdb" that it was
+For who reads it, and not needed: "net" and "method"; "anchors", {layer: what they are}; "imdb" that it was
 trained on; "digests", SHA-256 of "weights" and "prototxt"; "command" that made it; "metrics", {imdb: what a test gave}.
 """
 
@@ -19,6 +19,7 @@ from caffe.format.prototxt import read_net
 
 from datasets.writers import write_json
 from fast_rcnn.config import DEFAULTS, cfg
+from netgen.heads import PYRAMID_SCALES, RATIOS, SCALES
 from utils.files import atomic_path, file_digest, read_text
 from utils.param_str import parse_param_str
 from utils.places import command
@@ -91,11 +92,21 @@ def net_facts(prototxt):
     name, method, *_ = [*net.name.split(), '', '']
     given = {layer.name: parse_param_str(layer.python_param.param_str) for layer in net.layer}
     anchors = {
-        layer: {key: params[key] for key in ANCHORS if key in params}
+        layer: _anchors(params)
         for layer, params in given.items()
         if 'feat_stride' in params or 'strides' in params
     }
     return {'net': name, 'method': method, 'anchors': anchors}
+
+
+def _anchors(params):
+    """What a param_str says of anchors, and what the library has where it says nothing."""
+    known = {
+        'scales': list(PYRAMID_SCALES if 'strides' in params else SCALES),
+        'ratios': list(RATIOS),
+        **params,
+    }
+    return {key: known[key] for key in ANCHORS if key in known}
 
 
 def proposes(prototxt):
