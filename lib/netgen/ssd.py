@@ -185,5 +185,5 @@ def _solver(folder, data, max_iters, rate):
         'eval_type: "detection"\nap_version: "11point"\nshow_per_class_result: true\n'
         f'type: "Adam"\nbase_lr: {rate:g}\nmomentum: 0.9\nmomentum2: 0.999\nweight_decay: 0.0005\n'
         f'lr_policy: "multistep"\ngamma: 0.1\nstepvalue: {max_iters * 4 // 5}\nmax_iter: {max_iters}\n'
-        f'display: 20\naverage_loss: 20\nsnapshot: {max_iters}\nsnapshot_prefix: "{folder}/ssd"\n'
+        f'display: 20\naverage_loss: 20\nsnapshot: {max(1, max_iters // 2)}\nsnapshot_prefix: "{folder}/ssd"\n'
     )
