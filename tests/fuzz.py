@@ -13,6 +13,7 @@ import argparse
 import collections
 import contextlib
 import faulthandler
+import functools
 import gc
 import hashlib
 import io
@@ -57,7 +58,7 @@ from caffe.format.state import write_state  # noqa: E402
 from caffe.format.weights import array_to_blobproto, read_weights, upgrade_net_binary, write_weights  # noqa: E402
 from caffe.proto import caffe_pb2  # noqa: E402
 from caffe.types.sources.transformer import decode_image, read_file, read_mean  # noqa: E402
-from datasets import own  # noqa: E402
+from datasets import labels, own  # noqa: E402
 from datasets.coco_imdb import coco_imdb  # noqa: E402
 from datasets.readers.images import image_size  # noqa: E402
 from datasets.readers.selective_search import load_selective_search, save_selective_search  # noqa: E402
@@ -340,6 +341,57 @@ def image_seeds(folder):
         yield name, (folder / name).read_bytes(), see
 
 
+LABELS = {
+    'yolo': ('a.txt', '1 0.5 0.5 0.25 0.5\n0 0.1 0.1 0.9 0.1 0.5 0.8\n'),
+    'yolo_names': ('data.yaml', 'train: images\nval: [images, list.txt]\nnames: {0: cat, 1: dog}\n'),
+    'csv': ('t.csv', 'image,width,height,class,x1,y1,x2,y2,difficult\na.png,14,9,"cat, dog",1,2,8,9,1\na.png,,,,,,,,\n'),
+    'labelme': ('a.json', json.dumps({'imagePath': 'a.png', 'imageWidth': 14, 'imageHeight': 9, 'imageData': None, 'shapes': [
+        {'label': 'cat', 'points': [[1, 1], [5, 6]], 'shape_type': 'rectangle', 'flags': {'difficult': True}},
+        {'label': 'dog', 'points': [[1, 1], [5, 6], [2, 8]], 'shape_type': 'polygon', 'group_id': 1},
+        {'label': 'sun', 'points': [[5, 5], [5, 7]], 'shape_type': 'circle'}]})),
+    'cvat': ('a.xml', '<annotations><image id="0" name="a.png" width="14" height="9" subset="train"><box label="cat" xtl="1" '
+             'ytl="1" xbr="5" ybr="6" rotation="9.5"><attribute name="difficult">true</attribute></box><polygon label="dog" '
+             'points="1,1;5,6;2,8"/><mask label="m" rle="0, 2, 1, 1" left="4" top="6" width="2" height="2"/></image></annotations>'),
+    'cvat_video': ('a.xml', '<annotations><meta><task><size>3</size><original_size><width>14</width><height>9</height>'
+                   '</original_size></task></meta><track id="0" label="cat"><box frame="0" outside="0" xtl="1" ytl="1" xbr="5" '
+                   'ybr="6"/></track></annotations>'),
+    'coco_masks': ('annotations/instances_train.json', json.dumps({'images': [
+        {'id': 1, 'file_name': 'a.png', 'width': 14, 'height': 9}], 'categories': [{'id': 1, 'name': 'cat'}], 'annotations': [
+        {'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [1, 1, 4, 5], 'segmentation': [[1, 1, 5, 6, 2, 8]], 'iscrowd': 0},
+        {'id': 2, 'image_id': 1, 'category_id': 1, 'bbox': [1, 1, 4, 5], 'segmentation': {'size': [9, 14], 'counts': [5, 121]}}]})),
+    'voc_beside': ('a.xml', '<annotation><object><name>cat</name><difficult>1</difficult><bndbox><xmin>1</xmin><ymin>2</ymin>'
+                   '<xmax>5</xmax><ymax>6</ymax></bndbox></object></annotation>'),
+}  # fmt: skip
+
+
+def label_seeds(folder):
+    """Each file in a folder of its own, with a picture; what is tried is put into its place, and errors name that."""
+    for kind, (name, text) in LABELS.items():
+        root = folder / kind
+        (root / name).parent.mkdir(parents=True)
+        cv2.imwrite(
+            str(root / ('a_000000.png' if kind == 'cvat_video' else 'a.png')), np.zeros((9, 14, 3), np.uint8)
+        )
+        if kind == 'yolo':
+            (root / 'classes.txt').write_text('cat\ndog\n')
+        if kind == 'yolo_names':
+            (root / 'images').mkdir()
+            (root / 'list.txt').write_text('a.png\n')
+            (root / 'a.txt').write_text('0 .5 .5 .5 .5')
+        read = functools.partial(read_labels, kind.partition('_')[0], str(root), name)
+        yield f'{kind}{Path(name).suffix}', text.encode(), read
+
+
+def read_labels(kind, root, name, path):
+    shutil.copy(path, os.path.join(root, name))
+    try:
+        found = labels.read(kind, root)
+        for module in labels.FORMATS.values():
+            module.write({'train': found.images}, labels.classes_of(found), collections.Counter())
+    except _command.TOLD as error:
+        raise type(error)(str(error).replace(os.path.join(root, name), path)) from error
+
+
 SEEDS = {
     'prototxt': prototxt_seeds,
     'caffemodel': caffemodel_seeds,
@@ -351,6 +403,7 @@ SEEDS = {
     'xml': xml_seeds,
     'coco': coco_seeds,
     'image': image_seeds,
+    'labels': label_seeds,
 }
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_detect import NET
-from tool_runs import run_main, tool
+from tool_runs import NETS, RECORDED, VAL, run_main, tool
 
 from datasets import own
+from datasets.factory import get_imdb
 from devkits import write
 from fast_rcnn import svm
 from fast_rcnn.config import cfg, overrides
@@ -194,3 +195,22 @@ def test_without_scikit_learn_it_says_so(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'sklearn.svm', None)
     with pytest.raises(ImportError, match='pip install scikit-learn'):
         svm.linear_svc()
+
+
+def test_of_a_net_that_proposes(monkeypatch):
+    """The recorded net: behind the objects come its proposals, with the features that its scores are made of."""
+    monkeypatch.chdir(RECORDED)
+    net = caffe.Net(
+        str(NETS / 'faster_rcnn_test.pt'), str(RECORDED / 'stage2_fast_rcnn.caffemodel'), caffe.TEST
+    )
+    proposing = {'HAS_RPN': True, 'SCALES': [120], 'RPN_POST_NMS_TOP_N': 9, 'SVM': True, 'BBOX_REG': False}
+    with overrides({f'TEST.{key}': value for key, value in proposing.items()} | {'DATA_DIR': str(RECORDED)}):
+        data = get_imdb(VAL)
+        objects = len(data.roidb[0]['boxes'])
+        boxes, values = svm.Features(net).of(data, 0)
+        scores, found = im_detect(net, read_image(data.image_path_at(0)))
+    assert objects and len(boxes) == objects + len(scores)
+    np.testing.assert_allclose(boxes[:objects], data.roidb[0]['boxes'])
+    np.testing.assert_allclose(boxes[objects:], found[:, :4], atol=1e-3)
+    weights, bias = (blob.data for blob in net.params['cls_score'])
+    np.testing.assert_allclose(values[objects:] @ weights.T + bias, scores, atol=1e-4)
