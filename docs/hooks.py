@@ -109,7 +109,7 @@ def settings_page(code):
             names.append(setting.groups())
         elif not line:
             if names:
-                terms = '\n'.join(f'`{name}` = `{value}`' for name, value in names)
+                terms = '\n'.join(f'`{name}`{{: #{name} }} = `{value}`' for name, value in names)
                 parts.append(f'\n{terms}\n:   {escaped(" ".join(comment))}\n')
             names, comment = [], []
     return ''.join(parts)

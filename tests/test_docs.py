@@ -448,7 +448,7 @@ def test_the_site_builds_without_a_warning(tmp_path, monkeypatch, caplog):
     for page in pages:  # a block of code that is indented too little becomes text
         assert not re.search(r'<p>[^<]*\.venv/bin/python ', (tmp_path / f'{page}.html').read_text()), page
     settings = (tmp_path / 'settings.html').read_text()
-    assert [name for name in flat(cfg_values()) if f'<code>{name}</code>' not in settings] == []
+    assert [name for name in flat(cfg_values()) if f'<code id="{name}">{name}</code>' not in settings] == []
 
 
 def test_a_dead_link_stops_the_site(monkeypatch):
