@@ -71,8 +71,7 @@ def test_all_that_is_needed_is_in_the_package(installed):
     found = {name for name in found if '__pycache__' not in name}
     rooms = {'lib/frcnn/': 'frcnn/', 'lib/': 'frcnn/lib/', 'caffe-fast-rcnn/python/caffe/': 'caffe/'}
     rooms.update({f'{room}/': f'frcnn/{room}/' for room in ('tools', 'experiments/cfgs')})
-    wanted = {'frcnn/data/make_toy.py', 'frcnn/models/generate.py'}
-    wanted.update(f'frcnn/data/scripts/{name}.py' for name in ('fetch', 'sources'))
+    wanted = {'frcnn/data/make_toy.py', 'frcnn/data/scripts/fetch.py', 'frcnn/models/generate.py'}
     for name in TRACKED:
         room = next((room for room in rooms if name.startswith(room)), None)
         if room and not any(Path(name).match(pattern) for pattern in NOT_SHIPPED) and (ROOT / name).exists():
