@@ -99,7 +99,7 @@ class Recipe:
     def settle(self, data):
         """Sets cfg for a described dataset; what follows from its images goes under its own settings and single ones."""
         settle(data.train_imdb, self.cfg_files, self.single)
-        fit = fitted(get_imdb(data.train_imdb))
+        fit = fitted(get_imdb(data.train_imdb)) if cfg.TRAIN.FIT else {}
         if len(METHODS[self.method].trained) > 1:
             fit.pop('TRAIN.EPOCHS', None)  # of one training
         if fit:
