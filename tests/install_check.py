@@ -66,7 +66,7 @@ def check(folder, args):
     run('frcnn', 'toy', 'data/toy', '--train', '4', '--val', '2')
     run('frcnn', 'check_dataset', 'data/toy/toy.yml')
     run('frcnn', 'recipe', 'faster_rcnn_end2end', 'cpu', 'ResNet-10', 'data/toy/toy.yml', '--max_iters', '2')
-    model = 'output/faster_rcnn_end2end/toy_train/ResNet-10_faster_rcnn_end2end_iter_2.caffemodel'
+    model = 'output/faster_rcnn_end2end/toy_train/resnet10_faster_rcnn_iter_2.caffemodel'
     pictures = ['data/toy/Data/DET/val', '--gpu', 'cpu', '--thresh', '0.01']
     run('frcnn', 'predict', *pictures, '--out', 'found', '--write', 'json', '--load', model)
     run('frcnn', 'pack', model, '--out', 'model.frcnn')

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from setuptools.command.egg_info import FileList
 from setuptools.dist import Distribution
 
 import frcnn
@@ -80,6 +81,22 @@ def test_all_that_is_needed_is_in_the_package(installed):
     untracked = {name for name in found - wanted if name.endswith('.py')}  # of work that goes on
     assert found - wanted == untracked
     assert 'frcnn/lib/reporting/page.html' in wanted and 'caffe/proto/caffe.proto' in wanted
+
+
+@pytest.mark.skipif(not TRACKED, reason='needs the repository')
+def test_the_sdist_is_the_whole_checkout(monkeypatch):
+    """But what runs the tests of a change; and no results, caches or datasets."""
+    monkeypatch.chdir(ROOT)
+    found = FileList()
+    for line in (ROOT / 'MANIFEST.in').read_text().splitlines():
+        if line and not line.startswith('#'):
+            found.process_template_line(line)
+    found, there = set(found.files), {name for name in TRACKED if (ROOT / name).exists()}
+    assert {name for name in there - found if not name.startswith('.ci/')} == set()
+    untracked = subprocess.run(
+        ['git', 'ls-files', '--others', '--exclude-standard'], capture_output=True, text=True
+    ).stdout.split()
+    assert found - there <= {*untracked}
 
 
 def releases(lines):
