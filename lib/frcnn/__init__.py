@@ -21,8 +21,11 @@ def strangers(modules):
     found = {
         name: getattr(modules[name], '__file__', None) or 'elsewhere' for name in names if name in modules
     }
+    ours = {name: os.path.realpath(os.path.join(LIB, name)) for name in found}
     return sorted(
-        (n, path) for n, path in found.items() if not path.startswith(os.path.join(LIB, n)) and n != 'frcnn'
+        (n, path)
+        for n, path in found.items()
+        if not os.path.realpath(path).startswith(ours[n]) and n != 'frcnn'
     )
 
 
