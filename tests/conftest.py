@@ -23,14 +23,8 @@ for folder in ('data', 'tools', 'lib', 'caffe-fast-rcnn', os.path.join('caffe-fa
 import _init_paths  # noqa: E402, F401  (before torch: it settles how threads wait)
 
 MEMORY = 3 << 30  # bytes that a process of the tests may come to, with those that it starts
-LONGEST = (
-    'test_recipes',
-    'test_layers',
-    'test_kill',
-    'test_import_weights',
-    'test_launch',
-    'test_replay_e2e',
-)
+LONGEST = 'test_recipes test_layers test_kill test_replay_e2e test_launch test_replay_torchvision test_world_training'
+LONGEST = *LONGEST.split(), 'test_models', 'test_converters', 'test_import_weights', 'test_resnet101'
 
 
 def pytest_addoption(parser):

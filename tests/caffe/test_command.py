@@ -47,8 +47,12 @@ def test_a_training_that_is_resumed_ends_as_one_that_was_not():
     assert bias('out_iter_4.caffemodel') == whole != bias('out_iter_2.caffemodel')
 
 
+LIMITS = {'conv': 100.0, 'matmul': 100.0, 'copy': 10.0}
+
+
 @pytest.mark.parametrize('command', ['train', 'test', 'time'])
-def test_the_precision_is_a_flag(command, caplog):
+def test_the_precision_is_a_flag(command, caplog, monkeypatch):
+    monkeypatch.setattr('caffe.limits.limits', lambda: LIMITS)  # they take their time
     caffe.Net('net.prototxt', caffe.TRAIN).save('w.caffemodel')
     words = {
         'train': ['-solver', 'solver.prototxt'],
@@ -138,7 +142,7 @@ def test_the_mean_score_over_batches(flags, loss, caplog):
 
 def test_time_tells_of_each_layer(tmp_path, caplog, capsys, monkeypatch):
     """In a table, and as Caffe does, where what a chain absorbs takes no time of its own."""
-    monkeypatch.setattr('caffe.limits.limits', lambda: {'conv': 100.0, 'matmul': 100.0, 'copy': 10.0})
+    monkeypatch.setattr('caffe.limits.limits', lambda: LIMITS)
     ip = layer('ip', 'InnerProduct', 'data', more='inner_product_param { num_output: 1 }')
     (tmp_path / 'net.prototxt').write_text(NET.replace(ip, ip + layer('relu', 'ReLU', 'ip', 'ip')))
     main(['time', '-model', 'net.prototxt', '-iterations', '2', '-phase', 'TEST'])
