@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from export.model import free_axes
 from fast_rcnn.config import cfg, overrides
 from fast_rcnn.detection import by_number, find
 from fast_rcnn.inputs import looked_at_image
@@ -164,11 +163,11 @@ def compare_blobs(net, one, seed=0):
     """{output: the largest difference} of a net and a session on random inputs; where their sizes may vary, of twice the
     size as well."""
     random, names = np.random.default_rng(seed), [i.name for i in one.get_inputs()]
+    free = {i.name: [isinstance(size, str) for size in i.shape] for i in one.get_inputs()}
     shapes, apart = {name: tuple(net.blobs[name].shape) for name in names}, {}
-    free = free_axes(net, names)
-    for times in (1, 2) if free else (1,):
+    for times in (1, 2) if any(map(any, free.values())) else (1,):
         for name, shape in shapes.items():
-            net.blobs[name].reshape(*(n * times if (name, i) in free else n for i, n in enumerate(shape)))
+            net.blobs[name].reshape(*(n * times if vary else n for n, vary in zip(shape, free[name])))
             net.blobs[name].data[...] = random.standard_normal(net.blobs[name].shape)
         feed = {name: net.blobs[name].data.copy() for name in names}
         net.forward()

@@ -16,6 +16,7 @@ from fast_rcnn.masks import THRESH
 from fpn.boxes import LEAST_SIDE, Tensorpack, Torchvision, family_of_net
 from mask.passes import ROIS, ROWS, has_masks
 
+OUTPUTS = 'boxes', 'scores', 'labels', 'masks'
 # Settings by which a picture is looked at more than once, or boxes are more than kept or dropped: {name: off}
 OFF = {
     'SOFT_NMS': '',
@@ -32,7 +33,7 @@ class Detection:
 
     def __init__(self, net, whole):
         check_phase(net)
-        self.net, self.family, self.graph = net, family_of_net(net), Graph()
+        self.net, self.family, self.graph = net, family_of_net(net), Graph(OUTPUTS)
         self.writer = Writer(self.graph, net)
         data, im_info, self.image = (picture_in if whole else tensors_in)(self.graph, self.family)
         self.writer.put('data', data)

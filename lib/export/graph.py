@@ -13,23 +13,27 @@ FAR = np.iinfo(np.int64).max  # the end of an axis
 
 
 class Graph:
-    """nodes, constants and ends of a graph. prefix: of the names of the values that are made from now on."""
+    """nodes, constants and ends of a graph. outputs: their names, which nothing else takes. prefix: of the names of the values
+    that are made from now on."""
 
-    def __init__(self):
+    def __init__(self, outputs=()):
         self.nodes, self.constants, self.inputs, self.outputs = [], {}, [], []
         self.prefix = ''
-        self._names, self._numbers = set(), {}
+        self._names, self._numbers = set(outputs), {}
 
     # Values
 
     def input(self, name, dtype, shape, doc=''):
         """A new input. shape: numbers, and names of dimensions that may vary."""
-        self.inputs.append(helper.make_tensor_value_info(self._free(name), _code(dtype), shape, doc))
+        if name in self._names:
+            raise ValueError(f'{name} is an input and cannot be an output too')
+        self._names.add(name)
+        self.inputs.append(helper.make_tensor_value_info(name, _code(dtype), shape, doc))
         return Value(self, name, dtype)
 
     def output(self, value, name, shape, doc=''):
-        """Lets `name` be an output, with this value."""
-        self.nodes.append(helper.make_node('Identity', [value.name], [self._free(name)], name=f'{name}/out'))
+        """Lets `name`, one of the outputs, have this value."""
+        self.nodes.append(helper.make_node('Identity', [value.name], [name], name=f'{name}/out'))
         self.outputs.append(helper.make_tensor_value_info(name, _code(value.dtype), shape, doc))
 
     def const(self, values, dtype=np.float32, name=None):

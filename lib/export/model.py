@@ -8,6 +8,7 @@ import onnx
 from caffe.proto import caffe_pb2
 from export.graph import Graph
 from export.net import Writer
+from export.table import ONE_IMAGE, type_of
 from fast_rcnn.config import cfg
 from utils.files import atomic_path
 
@@ -17,13 +18,15 @@ def plain_model(net, outputs=None, fixed=False):
     vary, and so may height and width where the net takes any; fixed: nothing may. ValueError names a layer that has no form in
     ONNX, and why."""
     check_phase(net)
-    graph = Graph()
-    writer = Writer(graph, net)
     outputs = list(outputs or net.outputs)
+    graph = Graph(outputs)
+    writer = Writer(graph, net)
     nodes = writer.needed([writer.version(name) for name in outputs])
     fed = [node for node in nodes if not node.bottoms and not node.layer.blobs]
     names = [name for node in fed for name in node.top_names]
     free = {} if fixed else free_axes(net, names)
+    if any(type_of(node.layer) in ONE_IMAGE for node in nodes):
+        free = {key: word for key, word in free.items() if word != 'N'}
     for name in names:
         shape = [free.get((name, i), size) for i, size in enumerate(net.blobs[name].shape)]
         writer.put(name, graph.input(name, 'float32', shape))

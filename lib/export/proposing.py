@@ -57,7 +57,7 @@ def too_small(family, boxes, least):
     return (sides(boxes, family).min(1) >= least).where_true()
 
 
-@exports('rpn.proposal_layer.ProposalLayer')
+@exports('rpn.proposal_layer.ProposalLayer', one_image=True)
 def proposals(probs, deltas, im_info, *, at):
     """See rpn.proposals; by the CPU's rule boxes drop at an overlap of the threshold itself."""
     anchors, stride = anchors_of(parse_param_str(at.layer.param_str))
@@ -77,7 +77,7 @@ def proposals(probs, deltas, im_info, *, at):
     return [rois_of(boxes), scores.unsqueeze(1)][: at.num_tops]
 
 
-@exports('fpn.proposal_layer.ProposalLayer')
+@exports('fpn.proposal_layer.ProposalLayer', one_image=True)
 def pyramid_proposals(*bottoms, at):
     """See fpn.proposals."""
     *maps, im_info, data = bottoms
@@ -116,7 +116,7 @@ def _of_level(scores, deltas, everywhere, info, family, limits):
     return suppressed(family, boxes.take(large), scores.take(large), limits.nms_thresh, limits.post_nms_top_n)
 
 
-@exports('Proposal')
+@exports('Proposal', one_image=True)
 def proposal(scores, deltas, im_info, *, pre_nms_topn, post_nms_topn, nms_thresh, min_size, feat_stride, at):
     """caffe.types.proposal: boxes that are too small have a score of 0."""
     info, count = Info(im_info, at.shapes[0]), len(at.layer.anchors)
@@ -140,7 +140,7 @@ def _stage(at):
     return family_of(params['boxes']), [float(w) for w in params['weights']]
 
 
-@exports('fpn.cascade_layer.RefineLayer')
+@exports('fpn.cascade_layer.RefineLayer', one_image=True)
 def refine(rois, codes, im_info, *, at):
     family, weights = _stage(at)
     info, rois = Info(im_info, at.shapes[2]), rois.reshape(-1, 5)
@@ -149,7 +149,7 @@ def refine(rois, codes, im_info, *, at):
     return at.graph.join([rois.cut(1, 0, 1), boxes], 1)
 
 
-@exports('fpn.cascade_layer.WholeWayLayer')
+@exports('fpn.cascade_layer.WholeWayLayer', one_image=True)
 def whole_way(first, last, codes, im_info, *, at):
     family, weights = _stage(at)
     info = Info(im_info, at.shapes[3])

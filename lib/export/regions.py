@@ -166,7 +166,7 @@ def _scaled(rois, scale):
     return rois.graph.join([rois.cut(1, 0, 1), rois.cut(1, 1, 5) * scale], 1)
 
 
-@exports('fast_rcnn.context_layer.ContextLayer')
+@exports('fast_rcnn.context_layer.ContextLayer', one_image=True)
 def context(rois, data, *, at):
     """Of one image."""
     graph, rois = at.graph, rois.reshape(-1, 5)

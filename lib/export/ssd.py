@@ -34,7 +34,7 @@ def prior_box(x, image, *, offset, clip, at):
     return graph.join([rows, variances.reshape(1, -1)], 0).unsqueeze(0)
 
 
-@exports('DetectionOutput')
+@exports('DetectionOutput', one_image=True)
 def detection_output(loc, conf, prior, *, num_classes, share_location, background_label_id, code_type, at):
     """Of one image; where nothing is found, no rows."""
     if at.shapes[0][0] != 1:

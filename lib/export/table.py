@@ -8,10 +8,12 @@ says why a layer has no form in ONNX; who called adds which it was.
 import inspect
 
 WRITERS = {}
+ONE_IMAGE = set()  # types that are exported for a batch of one
 
 
-def exports(*types):
+def exports(*types, one_image=False):
     def register(function):
+        ONE_IMAGE.update(types if one_image else ())
         for name in types:
             if name in WRITERS:
                 raise KeyError(f'layer type {name!r} is exported twice')
