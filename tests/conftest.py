@@ -22,6 +22,7 @@ for folder in ('data', 'tools', 'lib', 'caffe-fast-rcnn', os.path.join('caffe-fa
     sys.path.insert(0, os.path.join(ROOT, folder))
 import _init_paths  # noqa: E402, F401  (before torch: it settles how threads wait)
 
+PAGE = os.sysconf('SC_PAGE_SIZE') if hasattr(os, 'sysconf') else 4096
 MEMORY = 3 << 30  # bytes that a process of the tests may come to, with those that it starts
 LONGEST = 'test_recipes test_layers test_kill test_replay_e2e test_launch test_replay_torchvision test_world_training'
 LONGEST = *LONGEST.split(), 'test_models', 'test_converters', 'test_import_weights', 'test_resnet101'
@@ -42,8 +43,10 @@ def pytest_configure(config):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
     """As many as there are cores and memory for; 0, where that is one: no other process."""
-    room = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // MEMORY
-    count = min(CORES, room, 8)
+    pages = (
+        os.sysconf('SC_PHYS_PAGES') if hasattr(os, 'sysconf') else 2 * MEMORY // PAGE
+    )  # Windows does not tell
+    count = min(CORES, pages * PAGE // MEMORY, 8)
     return count if count > 1 else 0
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import conftest
 import pytest
 from setuptools import Distribution
 
@@ -89,3 +90,19 @@ def test_the_demo_trains_and_then_looks():
     places = [done.stdout.index(f'/{tool}.{"sh cpu" if "alt" in tool else "py"}') for tool in tools]
     assert places[:3] == sorted(places[:3]) and places[3] > places[2] and min(places[4:]) > places[1]
     assert done.stdout.index('On the test images') > max(places)
+
+
+@pytest.mark.parametrize(
+    'cores, gigabytes, processes', [(1, 64, 0), (2, 7, 2), (4, 7, 2), (4, 3, 0), (64, 256, 8)]
+)
+def test_as_many_processes_as_there_are_cores_and_memory_for(monkeypatch, cores, gigabytes, processes):
+    sizes = {'SC_PAGE_SIZE': 4096, 'SC_PHYS_PAGES': gigabytes << 18}
+    monkeypatch.setattr(conftest, 'CORES', cores)
+    monkeypatch.setattr(conftest.os, 'sysconf', sizes.get, raising=False)
+    assert conftest.pytest_xdist_auto_num_workers() == processes
+
+
+@pytest.mark.skipif(not shutil.which('make'), reason='needs make')
+def test_the_tests_of_a_file_stay_in_one_process():
+    done = subprocess.run(['make', '-n', '-o', 'all', 'test'], cwd=ROOT, capture_output=True, text=True)
+    assert '-n auto --dist loadfile --no-loadscope-reorder tests' in done.stdout, done.stderr
