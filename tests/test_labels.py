@@ -294,6 +294,14 @@ def test_labelme_with_the_picture_inside(root):
     assert train.image_path_at(0).startswith(cfg.DATA_DIR) and Path(val.image_path_at(0)).exists()
 
 
+def test_labelme_with_paths_that_are_no_more_and_one_name_in_two_folders(root):
+    pictures(root, 'train/a.png', 'val/a.png')
+    for split in 'train', 'val':
+        content = {'imagePath': 'before it was renamed.jpg', 'imageData': None, 'shapes': []}
+        write(root / split / 'a.json', json.dumps(content))
+    assert labels.read('labelme', str(root)).splits == {'train': ['train/a.png'], 'val': ['val/a.png']}
+
+
 # CVAT
 
 

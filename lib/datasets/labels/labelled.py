@@ -93,16 +93,18 @@ class Pictures:
 
     def find(self, name, near=''):
         """The picture that a file in the folder `near` names: there, at that path from root, or else the one whose path ends
-        as the name does, whatever the case of letters, with its extension or without. None: there is none, or several."""
+        as the name does, whatever the case of letters, with its extension or without, and of several the one that lies there.
+        None: there is none, or several."""
         name = str(name).strip().replace('\\', '/')
         for place in (near, '', self.folder, 'images'):
             path = os.path.join(self.root, place, name)
             if name and name.lower().endswith(EXTENSIONS) and os.path.isfile(path):
                 return self.path(path)
         found = self._by_name.get(os.path.basename(name).lower(), [])
-        tail = max((_common_tail(path, name) for path in found), default=0)
-        best = [path for path in found if _common_tail(path, name) == tail]
-        return best[0] if len(best) == 1 else None
+        for wanted in name, f'{near}/{name}'.replace(os.sep, '/'):
+            tail = max((_common_tail(path, wanted) for path in found), default=0)
+            found = [path for path in found if _common_tail(path, wanted) == tail]
+        return found[0] if len(found) == 1 else None
 
     def header(self, image):
         """Width, height as stored, and EXIF orientation."""
