@@ -73,6 +73,6 @@ def written(graph, node, bottoms, weight):
 
 
 def _hint(layer):
-    if layer.loss or layer.type == 'Accuracy':
-        return 'losses belong to training: export the test net, or name the outputs that you want'
+    if layer.loss or layer.type in ('Accuracy', 'DetectionEvaluate'):
+        return 'losses and scores belong to training: export the test net, or name the outputs that you want'
     return 'name outputs before it'
