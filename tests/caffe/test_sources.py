@@ -296,13 +296,14 @@ def test_an_error_comes_in_its_place_and_stays(depth):
 def test_the_thread_goes_with_the_net(tmp_path):
     source = ramps(tmp_path / 'db', 3)
     gc.collect()  # nets of earlier tests
-    before = threading.active_count()
+    before = set(threading.enumerate())
     net = data_net(tmp_path, source, 2)
     net.forward()
-    assert threading.active_count() == before + 1
+    (thread,) = set(threading.enumerate()) - before
     del net
     gc.collect()
-    assert threading.active_count() == before
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def test_a_batch_is_left_off_when_the_net_goes():
