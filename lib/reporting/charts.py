@@ -7,7 +7,14 @@ lines behind; class-<k>, of what is of a class.
 import colorsys
 
 import numpy as np
-from bokeh.models import ColumnDataSource, HoverTool, Legend, LegendItem, LinearColorMapper
+from bokeh.models import (
+    BasicTickFormatter,
+    ColumnDataSource,
+    HoverTool,
+    Legend,
+    LegendItem,
+    LinearColorMapper,
+)
 from bokeh.palettes import Blues256, Category10_10
 from bokeh.plotting import figure
 
@@ -151,6 +158,7 @@ def histogram(values, label, least, most):
         lines[name] = (chart.quad('left', 'right', 'top', 0, source=bars, alpha=0.45, color=ink),)
         _hover(chart, lines[name], (label, '@left{0.[00]} to @right{0.[00]}'), (name, '@top{0.0%}'))
     chart.y_range.start = 0
+    chart.xaxis.ticker, chart.xaxis.formatter = [2.0**n for n in range(-4, 14)], BasicTickFormatter()
     _legend(chart, lines)
     return chart
 
