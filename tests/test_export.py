@@ -76,11 +76,9 @@ def pyramid(boxes, **more):
 
 NETS = {
     'one-map': (lambda: of_method('faster_rcnn_end2end', 'test.prototxt'), False),
-    'alternating': (lambda: of_method('faster_rcnn_alt_opt', 'faster_rcnn_test.pt'), True),
     'rfcn': (lambda: of_method('rfcn_end2end', 'test_agnostic.prototxt'), True),
     'caffe': (lambda: pyramid('caffe'), True),
     'torchvision': (lambda: pyramid('torchvision'), True),
-    'torchvision-data': (lambda: pyramid('torchvision'), False),
     'tensorpack': (lambda: pyramid('tensorpack'), True),
     'detectron': (lambda: pyramid('detectron'), True),
     'detnet': (lambda: pyramid('detnet'), True),
