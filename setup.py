@@ -86,14 +86,10 @@ def extensions():
     optional = '--inplace' not in sys.argv  # there make tells of it, and tries again
     # GCC and those that are like it compile packed_cpu; where the compiler is another, the rest is made nevertheless
     rows = [
-        ('caffe.types.roi_pooling_cpu', openmp, {}),
-        ('caffe.types.nms_cpu', exact, {}),
-        (
-            'caffe.types.packed_cpu',
-            openmp,
-            {'depends': [f'{FOLDERS["caffe"]}/types/packed.h'], 'optional': True},
-        ),
-        ('frcnn.lib.utils._bbox', exact, {}),
+        ('caffe.types.roi_pooling_cpu', openmp),
+        ('caffe.types.nms_cpu', exact),
+        ('caffe.types.packed_cpu', openmp),
+        ('frcnn.lib.utils._bbox', exact),
     ]
     made = [
         Extension(
@@ -101,11 +97,14 @@ def extensions():
             [source(name)],
             extra_compile_args=[*fast, *flags],
             extra_link_args=openmp if flags is openmp else [],
-            **{'optional': optional, **more},
+            depends=[f'{FOLDERS["caffe"]}/types/packed.h'] if 'packed' in name else [],
         )
-        for name, flags, more in rows
+        for name, flags in rows
     ]
-    return cythonize(made, language_level=3)
+    made = cythonize(made, language_level=3)
+    for one in made:  # Cython lets go of what the Extension was told
+        one.optional = optional or 'packed' in one.name
+    return made
 
 
 if __name__ == '__main__':

@@ -182,3 +182,13 @@ def test_newer_grammar_than_python_3_10_has_is_refused(tmp_path):
     command = [sys.executable, '-m', 'ruff', 'check', '--no-cache', '--config', ROOT / 'ruff.toml', tmp_path]
     said = subprocess.run(command, capture_output=True, text=True).stdout
     assert 'type` alias statement on Python 3.10' in said and 'f-strings on Python 3.10' in said, said
+
+
+def test_no_compiler_fails_no_installation(monkeypatch):
+    """Each extension may be left out, but where make compiles in place, and tells of it."""
+    monkeypatch.chdir(ROOT)
+    optional = {}
+    for words in ['bdist_wheel'], ['build_ext', '--inplace']:
+        monkeypatch.setattr(sys, 'argv', ['setup.py', *words])
+        optional[words[-1]] = [one.optional for one in built.extensions()]
+    assert set(optional['bdist_wheel']) == {True} and sum(optional['--inplace']) == 1
