@@ -61,6 +61,14 @@ def test_at_equality(rule, kept):
     assert list(rule(dets, 0.5)) == kept
 
 
+@pytest.mark.parametrize('rule', [cpu_nms, numpy_cpu_nms, gpu_nms, py_cpu_nms])
+def test_of_equal_scores_the_first_is_kept(rule):
+    """As of RoIs that are pooled alike, best proposal first: in a sort that is not stable another one may win."""
+    box = np.array([10, 10, 50, 50])
+    dets = np.array([[*(box + i % 5 + 100 * (i // 5)), 0.25 + i // 50 * 0.5] for i in range(100)], np.float32)
+    assert list(rule(dets, 0.4)) == [*range(50, 100, 5), *range(0, 50, 5)]
+
+
 @compiled
 def test_compiled_equals_numpy():
     for seed in range(20):

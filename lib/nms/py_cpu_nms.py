@@ -14,7 +14,7 @@ def greedy_nms(dets, drop, limit=0):
     is such that drop(iou)."""
     x1, y1, x2, y2, scores = dets[:, :5].T
     areas = (x2 - x1 + 1) * (y2 - y1 + 1)
-    order = scores.argsort()[::-1]
+    order = falling(scores)
     keep = []
     while order.size and not (limit and len(keep) == limit):
         i, rest = order[0], order[1:]
@@ -26,13 +26,19 @@ def greedy_nms(dets, drop, limit=0):
     return keep
 
 
+def falling(scores):
+    """Indices of scores (N,) by falling score, equal ones as they lie: of RoIs that are pooled alike, and so judged alike, the
+    one that was proposed first is the better."""
+    return (-scores).argsort(kind='stable')
+
+
 def best_first(scores, starts):
     """Indices of scores (N,), of which class k has those from starts[k] up to starts[k + 1]: class by class, each by
-    falling score, equal ones in the order that a sort of the class alone gives them."""
+    falling score, equal ones as they lie."""
     scores, order, starts = np.ascontiguousarray(scores), np.arange(len(scores)), np.asarray(starts).tolist()
     for begin, end in zip(starts[:-1], starts[1:]):
         if end - begin > 1:
-            order[begin:end] = begin + scores[begin:end].argsort()[::-1]
+            order[begin:end] = begin + falling(scores[begin:end])
     return order
 
 

@@ -11,7 +11,7 @@ import torch
 from fast_rcnn.bbox_transform import bbox_transform_inv, clip_boxes
 from fast_rcnn.nms_wrapper import tensor_nms
 from rpn.generate_anchors import anchor_grid, own_cells
-from utils.arrays import beside, on_gpu
+from utils.arrays import beside
 
 
 @dataclass
@@ -75,17 +75,10 @@ def _of_level(level, scores, deltas, info, limits):
     # 2. without those that are too small
     large = (boxes[:, 2:] - boxes[:, :2] + 1 >= limits.min_size * info[2]).all(1).nonzero()[:, 0]
     # 3. the highest scores
-    order = large[_best_first(scores[large, 0])]
+    order = large[scores[large, 0].argsort(descending=True, stable=True)]
     if limits.pre_nms_top_n > 0:
         order = order[: limits.pre_nms_top_n]
     boxes, scores = boxes[order], scores[order]
     # 4. less near-duplicates, 5. the highest scores again
     kept = tensor_nms(boxes, scores, limits.nms_thresh, limit=max(0, limits.post_nms_top_n))
     return boxes[kept], scores[kept]
-
-
-def _best_first(scores):
-    """Indices of scores (n,) by falling score, equal ones in numpy's order on the CPU."""
-    if on_gpu(scores):
-        return scores.argsort(descending=True, stable=True)
-    return torch.from_numpy(scores.numpy().argsort()[::-1].copy())
