@@ -80,7 +80,7 @@ TOY_NETS  := models/toy/ResNet-10/faster_rcnn_alt_opt
 TOY_CFG   := experiments/cfgs/faster_rcnn_alt_opt.yml
 
 # As many processes as there are cores and memory for (tests/conftest.py)
-test: all
+test: all $(VENV)/extras.done
 	$(PY) -m pytest -q -ra -n auto --dist loadfile --no-loadscope-reorder tests
 
 # How fast this machine runs it all, against others: a table, bench.json and bench.png
@@ -88,13 +88,14 @@ bench: all
 	$(PY) tools/bench.py $(ROWS)
 
 # The documentation as a site, build/site/index.html, which opens without a network
-docs: $(VENV)/docs.done
+docs: $(VENV)/extras.done
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build -q
 	@echo "The documentation: build/site/index.html"
 
-$(VENV)/docs.done: $(VENV)/requirements.done
-	$(PY) -m pip install -q --disable-pip-version-check 'mkdocs-material>=9.6,<10'
-	@touch $@
+# Where they cannot be had, tests that want them skip and say so
+$(VENV)/extras.done: requirements-extra.txt $(VENV)/requirements.done
+	@$(PY) -m pip install -q --disable-pip-version-check -r requirements-extra.txt && touch $@ || \
+	  echo "requirements-extra.txt cannot be installed (see above)"
 
 clean:
 	rm -rf $(VENV) build dist frcnn.egg-info

@@ -112,6 +112,8 @@ def test_requirements_and_the_package_want_the_same(distribution):
     assert pinned.pop('torch')[0].startswith('==') and needed.pop('torch') == ['>=2.6']
     assert {name: wanted.get(name) for name in pinned} == pinned
     assert needed.items() <= pinned.items()
+    more = releases((ROOT / 'requirements-extra.txt').read_text().splitlines())
+    assert more and {name: wanted.get(name) for name in more} == more
     assert distribution.get_version() == frcnn.__version__
 
 

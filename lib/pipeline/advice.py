@@ -4,6 +4,9 @@ import numpy as np
 
 SHOWN = 10  # classes, those with the fewest images
 FEW, SOME = 100, 1000  # images of a class
+PRESETS = (
+    '--preset augment makes the most of them; with from_nothing, of a net that has no weights to start from'
+)
 
 
 def advice(imdb):
@@ -19,12 +22,12 @@ def advice(imdb):
     if few:
         lines.append(
             f'{len(few)} of them have fewer than {FEW} images: a net that starts from nothing does '
-            'only for objects that look alike; else start from '
-            'weights where there are any; more images help before all else. --preset augment'
+            'only for objects that look alike; else start from weights where there are any; more images help before '
+            f'all else. {PRESETS}'
         )
     elif images.min() < SOME:
         lines.append(
-            'Hundreds of images a class: they do for objects that look alike (--preset augment); varied ones want more'
+            f'Hundreds of images a class: they do for objects that look alike; varied ones want more. {PRESETS}'
         )
     if images.max() > 10 * max(images.min(), 1):
         lines.append(
