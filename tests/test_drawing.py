@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from fast_rcnn import drawing
-from fast_rcnn.drawing import draw, listed, save_picture
+from fast_rcnn.drawing import draw, in_words, listed, save_picture
 from utils.blob import read_image, read_upright
 
 
@@ -23,6 +23,12 @@ def test_listed():
         ('b', 0.75, (8, 9, 9, 9)),
         ('a', 0.5, (0, 1, 2, 3)),
     ]
+
+
+def test_a_log_names_the_best_and_counts_the_others():
+    listing = [('dog', 0.9 - i / 100, (0, 0, 9, 9)) for i in range(12)]
+    assert in_words([]) == 'nothing' and in_words(listing[:2]) == 'dog 0.90, dog 0.89'
+    assert in_words(listing[:10]).endswith(' 0.81') and in_words(listing).endswith(' dog 0.81 and 2 more')
 
 
 def test_a_box_is_drawn_where_it_is():

@@ -105,7 +105,7 @@ def targets(paths, args):
 
 def detect(net, path, target, data, args):
     """Detects on the picture at `path` and writes it to `target`; whether it could be read."""
-    from fast_rcnn.drawing import draw, listed, save_picture
+    from fast_rcnn.drawing import draw, in_words, listed, save_picture
     from fast_rcnn.detection import detect_masks
     from utils.blob import read_upright
 
@@ -117,7 +117,7 @@ def detect(net, path, target, data, args):
     boxes, masks = detect_masks(net, image, 0, args.thresh)
     found = listed(boxes, data.class_names, args.thresh, masks)
     save_picture(target, draw(image, found, data.class_names))
-    log.info('%s: %s', target, ', '.join(f'{name} {score:.2f}' for name, score, *_ in found) or 'nothing')
+    log.info('%s: %s', target, in_words(found))
     return True
 
 

@@ -99,7 +99,7 @@ def one(net, frame, stem, data, writers, args):
     from datasets.writers import Seen
     from fast_rcnn.config import cfg
     from fast_rcnn.detection import detect_masks
-    from fast_rcnn.drawing import draw, listed, save_picture, show
+    from fast_rcnn.drawing import draw, in_words, listed, save_picture, show
     from frcnn.detector import at_edges
 
     found, masks = detect_masks(net, frame.image, cfg.TEST.MAX_PER_IMAGE, args.thresh)
@@ -111,7 +111,7 @@ def one(net, frame, stem, data, writers, args):
     height, width = frame.image.shape[:2]
     for writer in writers:
         writer.add(Seen(frame.path, frame.number, stem, width, height, objects))
-    log.info('%s: %s', stem, ', '.join(f'{name} {score:.2f}' for name, score, *_ in listing) or 'nothing')
+    log.info('%s: %s', stem, in_words(listing))
     if args.show:
         show(frame.image, listing, data.class_names)
 

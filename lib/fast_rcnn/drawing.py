@@ -16,6 +16,7 @@ TYPICAL = 800  # the long side, in pixels, at which text and lines have their pl
 SMALL = 400  # a picture whose long side is shorter is enlarged to at least this
 LARGE = 3000  # ... and one that labels would cover, as long as its long side stays below this
 LABELS = 200  # boxes that get one: the best
+TOLD = 10  # objects that a log names one by one: the best
 COVERED = 0.2  # the share of a picture that labels may cover
 PAD = 3  # pixels between a label's text and its edge
 TINT = 0.4  # the share of its class's colour in a mask's pixels
@@ -32,6 +33,12 @@ def listed(found, classes, thresh, masks=None):
         if row[4] >= thresh
     ]
     return sorted(objects, key=lambda one: -one[1])
+
+
+def in_words(listing):
+    """What listed gave as a line of a log: the TOLD best with their scores, and how many more there are."""
+    best = ', '.join(f'{name} {score:.2f}' for name, score, *_ in listing[:TOLD])
+    return (best or 'nothing') + (f' and {len(listing) - TOLD} more' if len(listing) > TOLD else '')
 
 
 def draw(image, objects, classes=()):
