@@ -262,6 +262,9 @@ def test_tool(toy, monkeypatch, capsys):
     words = ['--load', toy / 'model.caffemodel', '--out', toy / 'out' / 'model.onnx', '--picture']
     (toy / 'data' / 'datasets').mkdir()
     (toy / 'data' / 'datasets' / 'toy.yml').symlink_to(toy / 'data' / 'toy' / 'toy.yml')
+    with pytest.raises(ValueError, match='--check of a detector wants pictures: --imdb'):
+        run_main(monkeypatch, main, *words, '--check')
+    assert not (toy / 'out').exists()  # before anything is written
     checked = [
         '--check',
         '--imdb',

@@ -9,6 +9,7 @@ import pytest
 
 import _command
 from fast_rcnn.config import cfg, overrides
+from frcnn.__main__ import about, commands
 from pipeline.settings import settle
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,6 +86,26 @@ def test_a_python_that_lacks_the_packages_says_what_to_do(name, tmp_path):
     )
     assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
     assert 'lacks torch' in done.stderr and 'make all' in done.stderr and f'tools/{name}' in done.stderr
+
+
+def test_every_command_is_described_by_a_whole_sentence():
+    """`frcnn --help` shows the first line of what a program says of itself, and no more."""
+    told = {name: about(path) for name, path in commands().items()}
+    assert [name for name, text in told.items() if not text.endswith('.')] == []
+
+
+@pytest.mark.parametrize(
+    'path, called',
+    [('models/generate.py', 'nets'), ('data/make_toy.py', 'toy'), ('data/scripts/fetch.py', 'data')],
+)
+def test_usage_has_the_name_that_was_called(path, called):
+    done = subprocess.run(
+        [sys.executable, ROOT / path, '--help'],
+        text=True,
+        capture_output=True,
+        env={**os.environ, 'FRCNN_COMMAND': f'frcnn {called}'},
+    )
+    assert done.stdout.startswith(f'usage: frcnn {called} '), done.stderr
 
 
 def test_what_was_stopped_says_so(capsys):

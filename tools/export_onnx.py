@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""Write a net as an ONNX file of standard operators: a detector from a picture to boxes, scores, labels and masks; any other net
-from its inputs to its outputs."""
+"""Write a net as an ONNX file of standard operators.
+
+A detector goes from a picture to boxes, scores, labels and masks; any other net from its inputs to its outputs.
+"""
 
 import os
 
@@ -15,6 +17,8 @@ def main():
     kind, model = exported(net, classes_of(net, known, data), args)
     from export.model import write
 
+    if args.check and data is None and kind != 'net':
+        raise ValueError('--check of a detector wants pictures: --imdb NAME_SPLIT')
     write(model, args.out)
     ends = [', '.join(value.name for value in values) for values in (model.graph.input, model.graph.output)]
     size = os.path.getsize(args.out) / 1e6
@@ -78,8 +82,6 @@ def check(net, kind, data, args):
         for name, difference in compare_blobs(net, one).items():
             print(f'{name}: largest difference {difference:.2g}')
         return
-    if data is None:
-        raise ValueError('--check of a detector wants pictures: --imdb NAME_SPLIT')
     differences, ours, theirs = compare(net, one, data, given_boxes(net, data))
     print(f'{data.num_images} pictures of {data.name}: {differences}')
     for name, found in ('ours', ours), ('onnxruntime', theirs):
