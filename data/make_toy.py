@@ -285,7 +285,9 @@ def _write_text(path, text):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog=os.environ.get('FRCNN_COMMAND'), description=__doc__.splitlines()[0]
+    )
     parser.add_argument('folder', help='where to write it, e.g. data/toy')
     parser.add_argument('--train', type=int, help='training images (default 100, of hard ones 200)')
     parser.add_argument('--val', type=int, help='test images (default 30, of hard ones 100)')

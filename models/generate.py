@@ -16,10 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'lib'))
 
 from netgen.backbones import BACKBONES  # noqa: E402
 from netgen.files import committed_files, generate, write  # noqa: E402
+from utils.places import command  # noqa: E402
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description='Write the prototxt files of a dataset and a backbone.')
+    parser = argparse.ArgumentParser(
+        prog=command(), description='Write the prototxt files of a dataset and a backbone.'
+    )
     parser.add_argument('name', nargs='?', help='the folder under models/: the dataset')
     parser.add_argument('net', nargs='?', help=', '.join(BACKBONES))
     parser.add_argument('--num_classes', type=int, help='classes, the background counted')

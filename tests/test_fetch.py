@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -76,6 +77,18 @@ def test_nothing_there(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     wanted = sum(len(source.lies) for source in SOURCES.values())
     assert sum(line.endswith(': MISSING') for line in lines) == wanted
+
+
+def test_a_reader_that_leaves_early(tmp_path):
+    """`data/scripts/fetch.py | head` ends without a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    script = os.path.join(ROOT, 'data', 'scripts', 'fetch.py')
+    done = subprocess.run(
+        [sys.executable, script, '--data', str(tmp_path)], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, '')
 
 
 def test_names(tmp_path, capsys):

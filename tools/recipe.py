@@ -52,7 +52,10 @@ def parse_args(argv=None):
     parser.add_argument('method', metavar='METHOD', choices=METHODS, help=told)
     parser.add_argument('gpu', **{**_command.FLAGS['gpu'], 'metavar': 'GPU', 'default': None})
     parser.add_argument(
-        'net', metavar='NET', help='ResNet-101, ResNet-50, VGG16, VGG_CNN_M_1024, ZF, ResNet-10'
+        'net',
+        metavar='NET',
+        help='ResNet-10 and ResNet-10-FPN, which need no weights; ResNet-101, ResNet-50, VGG16, VGG_CNN_M_1024, ZF, '
+        f'ResNet-50-FPN and more: {"frcnn nets" if INSTALLED else "models/generate.py"} --help names all',
     )
     parser.add_argument(
         'dataset',

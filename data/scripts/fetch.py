@@ -17,4 +17,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(DATA), 'lib'))
 from public import check  # noqa: E402
 
 if __name__ == '__main__':
-    sys.exit(check.main(DATA))
+    try:
+        status = check.main(DATA)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read this has seen enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)

@@ -9,7 +9,7 @@ from public.sources import SOURCES
 
 def main(data, argv=None):
     """Prints all of it, or what is named -> exit status. data: the folder, unless --data names another."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog=os.environ.get('FRCNN_COMMAND'), description=__doc__)
     parser.add_argument('name', nargs='*', help=', '.join(SOURCES))
     parser.add_argument(
         '--data', default=data, metavar='FOLDER', help='where to look (default: the data folder)'

@@ -1,7 +1,7 @@
-"""The `caffe` command: python -m caffe train | test | time | device_query | upgrade_net_text |
-upgrade_net_binary | upgrade_solver_proto_text; compute_image_mean and convert_imageset, with flags of their own.
+"""The `caffe` command, also `python -m caffe`: trains, tests and times nets, and brings old files up to date.
 
-Flags as Caffe's, with one dash or two, as `-flag value` or `-flag=value`.
+compute_image_mean and convert_imageset have flags of their own; the others have Caffe's, with one dash or two, as
+`-flag value` or `-flag=value`.
 """
 
 import argparse
