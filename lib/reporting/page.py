@@ -75,7 +75,10 @@ def _tried(notes, what, make, otherwise):
     try:
         return make()
     except WRONG as error:
-        notes.append(f'{what} could not be shown: {error}')
+        why = (
+            error.args[0] if isinstance(error, KeyError) and ' ' in str(error) else error
+        )  # str() of it has quotes
+        notes.append(f'{what} could not be shown: {why}')
         log.warning('%s', notes[-1])
         return otherwise
 
