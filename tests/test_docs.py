@@ -126,6 +126,21 @@ def test_what_is_named_is_in_the_file_of_its_row():
             assert name in text, (name, row)
 
 
+def test_snapshots_lie_where_a_training_end_to_end_leaves_them():
+    """The folder is EXP_DIR of the net's own settings; the name begins with the net's prefix."""
+    nets = {net.prefix: name for name, net in BACKBONES.items()}
+    found = [
+        path
+        for page in PAGES
+        for path in re.findall(r'output/(\S+)/\w+/(\S+)_iter_\d+\.caffemodel', text_of(page))
+    ]
+    assert len(found) >= 3
+    for folder, name in found:
+        net = nets[name.removesuffix('_faster_rcnn')]
+        own = ROOT / 'experiments' / 'cfgs' / f'faster_rcnn_end2end_{net}.yml'
+        assert folder == (own.stem if own.exists() else 'faster_rcnn_end2end')
+
+
 # ------------------------------------------------------------------------------------------------- commands
 def blocks_of(text):
     """Blocks of code, dedented: those that are indented, and those within fences."""
