@@ -234,10 +234,8 @@ def open_model(args):
     elif args.prototxt or not os.path.exists(sidecar_path(given)):
         return None
     known = read_sidecar(args.weights)
-    if not args.prototxt and os.path.isfile(
-        known.prototxt
-    ):  # else what wants it says so, and not of a --def nobody gave
-        args.prototxt = known.prototxt
+    if os.path.isfile(known.prototxt):  # else what wants one says so, and not of a --def that nobody gave
+        args.prototxt = args.prototxt or known.prototxt
     return known
 
 

@@ -75,9 +75,8 @@ def _tried(notes, what, make, otherwise):
     try:
         return make()
     except WRONG as error:
-        why = (
-            error.args[0] if isinstance(error, KeyError) and ' ' in str(error) else error
-        )  # str() of it has quotes
+        message = isinstance(error, KeyError) and ' ' in str(error)  # of which str() would have quotes
+        why = error.args[0] if message else error
         notes.append(f'{what} could not be shown: {why}')
         log.warning('%s', notes[-1])
         return otherwise
