@@ -79,9 +79,9 @@ TOY_MODEL := $(TOY_OUT)/ResNet-10_faster_rcnn_final.caffemodel
 TOY_NETS  := models/toy/ResNet-10/faster_rcnn_alt_opt
 TOY_CFG   := experiments/cfgs/faster_rcnn_alt_opt.yml
 
-# As many processes as there are cores and memory for (tests/conftest.py)
+# As many processes as there are cores and memory for (tests/conftest.py); a test that hangs fails
 test: all $(VENV)/extras.done
-	$(PY) -m pytest -q -ra -n auto --dist loadfile --no-loadscope-reorder tests
+	$(PY) -m pytest -q -ra -n auto --dist loadfile --no-loadscope-reorder --timeout 900 tests
 
 # How fast this machine runs it all, against others: a table, bench.json and bench.png
 bench: all

@@ -85,6 +85,7 @@ def test_what_is_printed_goes_to_a_file_too(tmp_path, closed):
         tee.stdout.close()
     text = b'a line\n' * 30000
     tee.stdin.write(text[:7])
+    tee.stdin.flush()
     out = b'' if closed else tee.stdout.read(7)
     if closed:
         tee.stdin.write(text[7:])
