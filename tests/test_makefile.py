@@ -105,4 +105,4 @@ def test_as_many_processes_as_there_are_cores_and_memory_for(monkeypatch, cores,
 @pytest.mark.skipif(not shutil.which('make'), reason='needs make')
 def test_the_tests_of_a_file_stay_in_one_process():
     done = subprocess.run(['make', '-n', '-o', 'all', 'test'], cwd=ROOT, capture_output=True, text=True)
-    assert '-n auto --dist loadfile --no-loadscope-reorder tests' in done.stdout, done.stderr
+    assert '-n auto --dist loadfile --no-loadscope-reorder --timeout 900 tests' in done.stdout, done.stderr
