@@ -138,6 +138,15 @@ def test_average_precision_in_figures():
     assert found == pytest.approx([(6 * 1 + 5 * 2 / 3) / 11, 1 / 2 + 1 / 3, 1 / 2 + 1 / 3])
 
 
+def test_what_a_batch_gave_stays():
+    """Though the next one is written to the same memory."""
+    tally, rows = Tally('Integral'), np.array([[-1, 1, 1, -1, -1], [0, 1, 0.9, 1, 0]])
+    tally.add(rows)
+    rows[1] = 0, 1, 0.8, 0, 1
+    tally.add(rows)
+    assert tally.by_class() == {1: 0.5}  # one of two objects, by the better score
+
+
 def test_batches_add_up():
     tally = Tally('Integral')
     tally.add(np.float32([[[[-1, 1, 1, -1, -1], [-1, 2, 0, -1, -1], [0, 1, 0.9, 1, 0], [0, 1, 0.5, 0, 0]]]]))

@@ -38,8 +38,8 @@ class Tally:
         self.version, self.rows = version, []
 
     def add(self, blob):
-        """Rows (1, 1, R, 5), an array."""
-        self.rows.append(np.reshape(blob, (-1, COLUMNS)))
+        """Rows (1, 1, R, 5), an array, which the next pass may write over."""
+        self.rows.append(np.array(blob, copy=True).reshape(-1, COLUMNS))
 
     def by_class(self):
         """{class: average precision}, of every class."""
