@@ -73,7 +73,7 @@ demo-losses:
 	$(PY) tools/plot_loss.py $(TOY_OUT)/*_log.jsonl --out $(TOY_OUT)/losses.png
 
 # Fewer iterations than toy.yml's own, of fewer regions, half of them objects'
-TOY_SHORT := --max_iters 200 800 150 600 --set TRAIN.BATCH_SIZE 32 TRAIN.FG_FRACTION 0.5
+TOY_SHORT := --max_iters 200 550 150 550 --set TRAIN.BATCH_SIZE 32 TRAIN.FG_FRACTION 0.5
 TOY_OUT   := output/faster_rcnn_alt_opt/toy_train
 TOY_MODEL := $(TOY_OUT)/ResNet-10_faster_rcnn_final.caffemodel
 TOY_NETS  := models/toy/ResNet-10/faster_rcnn_alt_opt
